@@ -1,0 +1,40 @@
+# Everything a newcomer needs is Python (>= 3.11) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint check format bench vllm clean
+
+demo: $(READY)  ## classify the sample files with the built-in server and show the first rows
+	@$(BIN)/python data/demo.py
+
+test: $(READY)  ## the whole test suite (tests of a real vLLM run where `make vllm` was run)
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## what must pass before a commit
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## measure: rows a second, CPU, memory, start-up
+	$(BIN)/python tests/bench/run.py
+
+vllm:  ## install a real vLLM for CPUs (3.5 GB) and build the tiny models its tests serve
+	tests/vllm/install.sh
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/build
+
+# pip knows dependency groups only from 25.1 on; an environment's own pip may be older.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $(READY)

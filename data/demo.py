@@ -1,0 +1,35 @@
+"""The demo: classify each sample file with the built-in server, show the first rows, and compare with the truth."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "out"
+CONFIG = ROOT / "configs" / "demo.toml"
+
+
+def main() -> None:
+    """Run `classify run` once a format, as a user would."""
+    OUT.mkdir(exist_ok=True)
+    for ending in ("parquet", "jsonl", "csv"):
+        source, output = ROOT / "data" / f"reviews.{ending}", OUT / f"reviews_labelled.{ending}"
+        command = [sys.executable, "-m", "pipeline", "run", str(CONFIG), "-i", str(source), "-o", str(output)]
+        print(f"\n$ classify run configs/demo.toml -i data/{source.name} -o out/{output.name}", flush=True)
+        subprocess.run([*command, "--restart"], check=True)
+    with (OUT / "reviews_labelled.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    print("\nout/reviews_labelled.csv:\n")
+    for row in rows[:8]:
+        review = " ".join(row["review"].split())
+        print(f"  {row['predicted_label']}  {float(row['predicted_score']):.3f}  {review[:90]}")
+    right = sum(row["language"] == row["predicted_label"] for row in rows)
+    share = 100 * right / len(rows)
+    print(f"\nThe label agrees with the column `language` on {right} of {len(rows)} rows ({share:.1f} %).")
+
+
+if __name__ == "__main__":
+    main()

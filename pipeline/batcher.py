@@ -1,0 +1,159 @@
+"""Texts in, predictions out: chunks, requests in flight, tries again, isolates the rows that are to blame.
+
+    chunks | places, attempts, halves | one record a chunk
+
+A chunk ends in one of four ways: predictions; Overloaded or Unavailable, and again later; Rejected, and halved down
+to the guilty row, which becomes a prediction with an error; or the run stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from pipeline.chunks import Chunk
+from pipeline.config import Request, Retry
+from pipeline.endpoints import Endpoints
+from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
+from pipeline.predictions import Predictions
+from pipeline.progress import Progress
+from pipeline.retry import delay_before_next
+
+TEXT_IN_FLIGHT = 64 << 20  # bytes of text held by all chunks that are not finished
+SUSPECT_AFTER = 2  # failures of a request on servers that are well, before it is halved
+COSTLY = 3  # failures that one counts for which took a server's whole patience, or the server
+TOO_LARGE_AFTER = 4  # times a server was too busy for a request, before it is halved: full queues count texts
+REFUSED_AT_FIRST = 32  # rows that fail before any is answered: the server refuses everything
+CHUNKS_PER_PLACE = 2  # chunks under way for each place in flight, so that those who wait do not leave places empty
+
+
+class Batcher:
+    """Sends chunks, many at once, until each has predictions for all its rows.
+
+    `store(chunk, predictions)` is called once a chunk, in any order.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        request: Request,
+        retry: Retry,
+        progress: Progress,
+        store: Callable[[Chunk, Predictions], None],
+        *,
+        failed_allowed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        self._endpoints, self._request, self._retry = endpoints, request, retry
+        self._progress, self._store = progress, store
+        self._failed_allowed = failed_allowed
+        self._clock, self._sleep = clock, sleep
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._size = 0  # bytes of text in the chunks under way
+        self._failed_first = 0
+
+    async def run(self, chunks: AsyncIterator[Chunk]) -> None:
+        """Send all chunks and wait for the last.
+
+        Raises:
+            ClassifyError: the first failure that ends the run; what was stored by then stays.
+        """
+        try:
+            async for chunk in chunks:
+                while self._under_way and not self._has_room(chunk):
+                    await self._wait_for_one()
+                self._size += chunk.size
+                self._under_way.add(asyncio.ensure_future(self._walk(chunk)))
+            while self._under_way:
+                await self._wait_for_one()
+        finally:
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _has_room(self, chunk: Chunk) -> bool:
+        places = sum(endpoint.limiter.limit for endpoint in self._endpoints.all)
+        return len(self._under_way) < CHUNKS_PER_PLACE * places and self._size + chunk.size <= TEXT_IN_FLIGHT
+
+    async def _wait_for_one(self) -> None:
+        done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        errors = [error for task in done if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]  # the first failure ends the run
+
+    async def _walk(self, chunk: Chunk) -> None:
+        predictions = await self.classify(chunk.texts)
+        if chunk.errors or len(chunk.texts) != len(chunk.positions):
+            predictions = predictions.spread(chunk.positions, chunk.errors)
+        self._store(chunk, predictions)
+        self._progress.answered(predictions)
+        self._size -= chunk.size
+
+    async def classify(self, texts: list[str], *, alone: bool = False) -> Predictions:
+        """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
+        if not texts:
+            return Predictions()
+        try:
+            return await self._ask(texts, alone=alone)
+        except RequestFailed as error:
+            if len(texts) == 1:
+                return await self._blame(texts, error)
+            alone = error.broke_server  # then its halves are suspects, too
+        middle = len(texts) // 2
+        # One half after the other: the first guilty row is known soon, and other chunks keep the places busy.
+        left = await self.classify(texts[:middle], alone=alone)
+        return left + await self.classify(texts[middle:], alone=alone)
+
+    async def _blame(self, texts: list[str], error: RequestFailed) -> Predictions:
+        """The one text that is left is to blame: cut it if that was asked for, or give it its error."""
+        if error.code == "too_long" and self._request.too_long == "truncate":
+            try:
+                return await self._ask(texts, truncate=True)
+            except RequestFailed as still:
+                error = still
+        if not self._progress.rows_labelled:
+            self._failed_first += 1
+            if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
+                raise Misconfigured(
+                    f"the first {self._failed_first} rows failed and none was answered, the last with: {error}; "
+                    f"raise run.max_failed_rows to go on all the same"
+                )
+        return Predictions.failed(f"{error.code}: {error}")
+
+    async def _ask(self, texts: list[str], *, truncate: bool = False, alone: bool = False) -> Predictions:
+        """One request, tried again as long as it is not the request's fault.
+
+        What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,
+        it is known why, and no row can break it for ever.
+
+        Raises:
+            RequestFailed: it is (or may be, if there are several texts): refused, or failed on servers that are well.
+        """
+        since, failures, overloads = self._clock(), 0, 0
+        while True:
+            endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=alone)
+            if isinstance(outcome, Predictions):
+                return outcome
+            # The place is given back: nobody waits while holding one.
+            if isinstance(outcome, Rejected):
+                raise outcome
+            if isinstance(outcome, Overloaded):
+                overloads += 1
+            elif await self._endpoints.is_well(endpoint, outcome):
+                failures += COSTLY if isinstance(outcome, TimedOut) else 1
+            else:
+                since = self._clock()  # a sick server's time is not on the request's account
+                if not isinstance(outcome, Unreachable):
+                    failures += COSTLY if alone else 0
+                    outcome.broke_server = alone
+                    alone = True
+            elapsed = self._clock() - since
+            delay = delay_before_next(failures, overloads, elapsed, self._retry, retry_after=outcome.retry_after)
+            suspect = failures >= SUSPECT_AFTER or overloads >= TOO_LARGE_AFTER
+            if delay is None or (suspect and len(texts) > 1):
+                raise outcome
+            self._progress.retries += 1
+            await self._sleep(delay)

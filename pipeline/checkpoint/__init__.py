@@ -1,0 +1,20 @@
+"""What is answered (SQLite), whose it is (fingerprint), who holds it (lock)."""
+
+from pipeline.checkpoint.fingerprint import Identity, differences, digest_file, identity_of
+from pipeline.checkpoint.lock import Lock, is_held, read_holder
+from pipeline.checkpoint.records import NO_LABEL, Slab
+from pipeline.checkpoint.store import Checkpoint, Range
+
+__all__ = [
+    "NO_LABEL",
+    "Checkpoint",
+    "Identity",
+    "Lock",
+    "Range",
+    "Slab",
+    "differences",
+    "digest_file",
+    "identity_of",
+    "is_held",
+    "read_holder",
+]

@@ -1,0 +1,98 @@
+"""Who holds an output: an advisory lock that dies with its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import DiskTrouble, OutputError, OutputHeld
+
+LOOK_S = 0.1
+
+
+class Lock:
+    """The lock file of one output. The kernel frees it when the holder ends, however it ends.
+
+    The file itself stays: to remove it would let a second run lock a file that a third one can no longer see.
+
+    Raises:
+        OutputHeld: another run holds it; the message says which.
+        OutputError: the file can't be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            kind = DiskTrouble if error.errno in (28, 122, 5) else OutputError
+            raise kind(f"{self.path.parent}: can't be written to: {error.strerror}") from None
+        if not self._taken():
+            time.sleep(LOOK_S)  # `is_held` may have been looking
+            if not self._taken():
+                os.close(self._file)
+                who = read_holder(self.path) or "unknown"
+                raise OutputHeld(f"another run ({who}) holds this output; wait for it, or stop it")
+        me = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # who holds it is a courtesy; the lock itself needs no room on the disk
+            os.ftruncate(self._file, 0)
+            os.write(self._file, json.dumps(me).encode())
+        return self
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            os.close(self._file)
+            # some network file systems have no locks
+            raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another place") from None
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+
+def read_holder(path: Path) -> str | None:
+    """Who wrote the lock file last, as words; None if nobody did or it can't be read."""
+    try:
+        holder = json.loads(path.read_text())
+        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,237 @@
+"""The doors: arguments in, exit codes out. The only place that speaks to a person, besides the progress of a run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from pipeline.errors import ClassifyError, ConfigError, Stopped
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.progress import Progress
+
+T = TypeVar("T")
+
+SERVER_FLAGS = {"url": "server.url", "model": "server.model"}
+RUN_FLAGS = {
+    "input": "loader.input",
+    "output": "writer.output",
+    "text_column": "loader.text_column",
+    "limit_rows": "run.limit_rows",
+    "restart": "run.restart",
+    "retry_failed": "run.retry_failed",
+    "overwrite": "run.overwrite",
+    **SERVER_FLAGS,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code. Nothing but a bug (1) shows a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ClassifyError as error:
+        return _say_error(error, log_json=getattr(options, "log_json", False))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `classify text ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the one place that may see a bug
+        traceback.print_exc()
+        print("classify: this is a bug; please report it with the lines above", file=sys.stderr)
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as all our messages are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="classify", description="Label a file with your own model, served by vLLM: the same file, with labels."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="classify a file", description="Classify a file; resume what was interrupted."
+    )
+    _add_run_options(run)
+    run.add_argument("--dry-run", action="store_true", help="the same as `classify check`")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="look before the run: config, input, server; writes nothing")
+    _add_run_options(check)
+    check.set_defaults(command=_check)
+
+    text = commands.add_parser("text", help="classify a few texts from the command line")
+    text.add_argument("texts", nargs="+", metavar="TEXT")
+    _add_server_options(text)
+    text.add_argument("--json", action="store_true", help="one JSON object a text, instead of a table")
+    text.set_defaults(command=_text)
+
+    status = commands.add_parser("status", help="how far a run is, also while it is running")
+    status.add_argument("output", metavar="OUTPUT", help="the output of the run")
+    status.add_argument("--log-json", action="store_true", help="one JSON object instead of words")
+    status.set_defaults(command=_status)
+
+    serve = commands.add_parser("serve", help="the built-in language classifier as a server, in the foreground")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument(
+        "--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
+    )
+    serve.set_defaults(command=_serve)
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", action="append", help='base URL, full URL of the endpoint, or "embedded"; repeatable')
+    parser.add_argument("--model", metavar="NAME", help="the model to ask for (default: the one that is served)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the config")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
+    parser.add_argument(
+        "-i", "--input", metavar="PATH", help="the file to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="PATH", help="the file to write (default: beside the input, NAME_labelled)"
+    )
+    parser.add_argument(
+        "-t", "--text-column", action="append", metavar="NAME", help="the column of the text; repeatable"
+    )
+    parser.add_argument("--limit-rows", type=int, metavar="N", help="only the first N rows")
+    parser.add_argument("--restart", action="store_true", default=None, help="forget what was begun and start over")
+    parser.add_argument(
+        "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
+    )
+    parser.add_argument("--overwrite", action="store_true", default=None, help="replace an output that is not ours")
+    _add_server_options(parser)
+    quiet = parser.add_mutually_exclusive_group()
+    quiet.add_argument("--quiet", action="store_true", help="no progress bar")
+    quiet.add_argument("--log-json", action="store_true", help="one JSON object a line on stderr")
+
+
+def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
+    from pipeline.config import load, parse_setting
+
+    path = getattr(options, "config", None)
+    if path is not None and not path.endswith(".toml"):  # `classify run reviews.parquet`
+        if options.input is not None:
+            raise ConfigError(f"{path}: a config file ends in .toml; and --input names the input already")
+        options.input, path = path, None
+    settings = dict(parse_setting(text) for text in options.set)
+    settings |= {key: getattr(options, flag) for flag, key in flags.items() if getattr(options, flag) is not None}
+    return load(path, settings)
+
+
+def _progress(options: argparse.Namespace) -> Progress:
+    from pipeline.progress import Progress
+
+    return Progress("json" if options.log_json else "quiet" if options.quiet else "auto")
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        return _check(options)
+    from pipeline.runner import run
+
+    work = run(_load_config(options, RUN_FLAGS), _progress(options))
+    return _with_signals(work, advice="; what was answered is kept, the same command goes on from there").exit_code
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pipeline.check import check
+
+    config = _load_config(options, RUN_FLAGS)
+    for line in _with_signals(check(config, _progress(options))):
+        print(line)
+    return 0
+
+
+def _text(options: argparse.Namespace) -> int:
+    from pipeline.library import classify_texts_async
+    from pipeline.report import as_json_lines, as_table
+
+    config = _load_config(options, SERVER_FLAGS)
+    predictions = _with_signals(classify_texts_async(options.texts, config=config, wait=False))
+    show = as_json_lines if options.json else as_table
+    print("\n".join(show(options.texts, predictions)))
+    failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
+    return 3 if failed else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pipeline.status import as_json, as_lines, status_of
+
+    status = status_of(Path(options.output))
+    print("\n".join([as_json(status)] if options.log_json else as_lines(status)))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.embedded import serve
+
+    def say(url: str) -> None:
+        print(f"{url}: classifies languages; stop it with Ctrl-C", file=sys.stderr, flush=True)
+
+    try:
+        _with_signals(serve(options.host, options.port, on_ready=say))
+    except Stopped:
+        return 0  # that is how a server ends
+    return 0
+
+
+def _with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
+    """Run `work` on an event loop; SIGINT and SIGTERM cancel it, a second SIGINT ends the process at once.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    from pipeline.library import loop_factory
+
+    received: list[int] = []
+
+    async def supervised() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def stop(number: int) -> None:
+            if received and number == signal.SIGINT:
+                os._exit(128 + number)
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        return await task
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(supervised())
+    except asyncio.CancelledError:
+        raise Stopped(received[0] if received else signal.SIGINT, advice) from None
+
+
+def _say_error(error: ClassifyError, *, log_json: bool) -> int:
+    message = " ".join(str(error).split())
+    if log_json:
+        import msgspec
+
+        said = {"event": "error", "message": message, "exit_code": error.exit_code}
+        print(msgspec.json.encode(said).decode(), file=sys.stderr)
+    else:
+        print(f"classify: {message}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,139 @@
+"""One endpoint over aiohttp: the only module that awaits a socket. It knows nothing of what the bytes mean."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import ssl
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from pipeline.config import Server, mask_url
+from pipeline.errors import BadAddress, BadAnswer, ConfigError, TimedOut, Unavailable, Unreachable
+
+KEEP_ALIVE_S = 4.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
+CONNECT_S = 10.0
+LARGE_BODY = 1 << 20
+SHORTEST_SECRET = 4
+
+
+class Reply(NamedTuple):
+    """A status, its headers and the whole body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """One session to the endpoint at `url`: a base URL, or with a path the full URL, taken as it is.
+
+    Raises, from `post` and `get`:
+        BadAddress: the name does not resolve, or TLS fails.
+        Unreachable: refused. Unavailable: reset, cut short. TimedOut: no answer within `server.timeout_s`.
+        BadAnswer: longer than was allowed, or no HTTP.
+    """
+
+    def __init__(self, url: str, server: Server, headers: dict[str, str]) -> None:
+        full = URL(url, encoded=True)
+        path = full.raw_path if full.raw_path.strip("/") else "/classify"
+        self.shown = mask_url(url).rstrip("/")  # for people: no password in it
+        self._url = full.with_path(path, encoded=True, keep_query=True).with_user(None)
+        base = path.rstrip("/").removesuffix("/classify") or "/"
+        self._base = self._url.with_path(base, encoded=True)
+        self._server = server
+        self._headers = CIMultiDict({"Content-Type": "application/json", "Accept-Encoding": "identity"})
+        self._headers.update(headers)
+        if full.user is not None and "Authorization" not in self._headers:
+            pair = base64.b64encode(f"{full.user}:{full.password or ''}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {pair}"
+        given = [*headers.values(), full.password, self._headers.get("Authorization")]
+        words = [word for value in given if value for word in (value, value.rpartition(" ")[2])]
+        # The longest first, so that none is cut out of another one; short words are no secrets.
+        self.secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=_tls(self._server.ca_bundle))
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._server.timeout_s, sock_connect=CONNECT_S),
+            headers=self._headers,
+            auto_decompress=False,  # we ask for none, and a compressed answer could hide any size
+            read_bufsize=1 << 20,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def post(self, body: bytes, largest: int) -> Reply:
+        """Send `body` to /classify; the reply may have `largest` bytes."""
+        return await self._send("POST", self._url, body, largest)
+
+    async def get(self, path: str, largest: int = 1 << 20) -> Reply:
+        """Ask for `path` beside the endpoint, `/v1/models` for instance."""
+        return await self._send("GET", self._base.joinpath(path.lstrip("/")), None, largest)
+
+    async def _send(self, method: str, url: URL, body: bytes | None, largest: int) -> Reply:
+        # A large body in one piece would hold up the loop (and aiohttp warns): it is sent from a stream.
+        sent = io.BytesIO(body) if body and len(body) >= LARGE_BODY else body
+        try:
+            # No redirect is followed: it could carry the key to another host.
+            async with self._session.request(method, url, data=sent, allow_redirects=False) as response:
+                return Reply(response.status, dict(response.headers), await self._read(response, largest))
+        except (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError, UnicodeError) as error:
+            raise BadAddress(f"{self.shown}: {_reason(error)}") from None
+        except aiohttp.ConnectionTimeoutError:
+            raise Unreachable(f"{self.shown}: no connection within {CONNECT_S:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"{self.shown}: {_reason(error)}") from None
+        except TimeoutError:
+            raise TimedOut(f"no answer within {self._server.timeout_s:g} s") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+            raise Unavailable(f"{self.shown}: {_reason(error)}") from None
+        except aiohttp.ClientError as error:
+            raise BadAnswer(f"no HTTP answer: {_reason(error)}") from None
+
+    async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
+        pieces, size = [], response.content_length or 0
+        if size <= largest:
+            size = 0
+            async for piece in response.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > largest:
+                    break
+        if size > largest:
+            response.close()
+            raise BadAnswer(f"an answer of more than {largest:,} bytes")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _tls(ca_bundle: str | None) -> ssl.SSLContext | bool:
+    if ca_bundle is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"server.ca_bundle {ca_bundle}: can't be read as certificates: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The innermost words, in one line: aiohttp repeats host and port around them, and could repeat a password."""
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {error.host} does not resolve"
+    if isinstance(error, UnicodeError):  # IDNA: a label is empty or too long
+        return "the host name does not resolve: a part of it is empty or too long"
+    number = None if isinstance(inner, ssl.SSLError) else getattr(inner, "errno", None)
+    # What the loop puts into a system error's text differs from loop to loop; what the system calls it does not.
+    text = os.strerror(number).lower() if number and number > 0 else str(inner) or type(inner).__name__
+    return " ".join(str(text).split())[:200]

@@ -1,0 +1,138 @@
+"""A config from a TOML file, `--set` and flags; and mistakes in them as one line that names the key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from pipeline.config.sections import Config
+from pipeline.errors import ConfigError
+
+# What a path in a config file is relative to is that file; these keys hold paths.
+# What a pattern in the struct can't say in words.
+EXPECTED = {"run.max_failed_rows": 'an integer, or a share like "1%"'}
+PATH_KEYS = ("loader.input", "writer.output", "server.ca_bundle")
+
+
+def load(path: str | None, settings: dict[str, Any]) -> Config:
+    """Read the TOML file `path` (if any) and lay `settings`, {"section.key": value}, over it.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key (the nearest is named) or a wrong value.
+    """
+    tree: dict[str, Any] = _read_file(Path(path)) if path else {}
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        if not key:
+            raise ConfigError(f"--set {name}: it is SECTION.KEY=VALUE, like request.rows=64")
+        _lay_over(tree, [section, *key.split(".")], value)
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
+
+
+def _lay_over(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for depth, part in enumerate(path[:-1]):
+        branch = tree.setdefault(part, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is no table that could hold it")
+        tree = branch
+    tree[path[-1]] = value
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `SECTION.KEY=VALUE`; VALUE is TOML where it parses as such and a string where it does not."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE, like request.rows=64")
+    try:
+        return name.strip(), tomllib.loads(f"v = {value}")["v"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return name.strip(), value
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}; the first argument of run is a config file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for name in PATH_KEYS:
+        section, key = name.split(".")
+        value = tree.get(section, {}).get(key) if isinstance(tree.get(section, {}), dict) else None
+        if isinstance(value, str):
+            tree[section][key] = _relative_to(path.parent, value)
+    return tree
+
+
+def _relative_to(folder: Path, value: str) -> str:
+    if not value or value == "-" or "://" in value:
+        return value
+    joined = os.path.join(folder, os.path.expanduser(value))  # noqa: PTH111, PTH118 - a Path drops a closing slash
+    return joined + "/" if value.endswith("/") and not joined.endswith("/") else joined
+
+
+def _explain(message: str, tree: dict[str, Any]) -> str:
+    """Turn msgspec's message into one that names the key as it is written, what was expected, and the nearest key."""
+    what, _, where = message.partition(" - at `$")
+    path = where.rstrip("`").lstrip(".")
+    if unknown := re.search(r"unknown field `(.*)`", what):
+        return _unknown_key(f"{path}.{unknown[1]}".lstrip("."))
+    if path.endswith("[...]"):  # of a table with names of the user's own: which of them?
+        section, _, key = path.removesuffix("[...]").partition(".")
+        wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, str)), "")
+        return f"{section}.{key}.{wrong}: expected a string"
+    section, _, key = path.partition(".")
+    if not what.startswith(("Expected", "Invalid")):
+        return what  # a check of our own, which names its key
+    wanted = EXPECTED.get(path.partition("[")[0]) or _type_name(section, key) or what
+    got = re.search(r"got `(.*)`|value '(.*)'", what)
+    return f"{path}: expected {wanted}" + (f", not {got[1] or repr(got[2])}" if got else "")
+
+
+def _unknown_key(name: str) -> str:
+    known = _known_keys()
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
+    hint = (same or near or [""])[0]
+    return f"unknown key {name}" + (f"; did you mean {hint}?" if hint else "; `classify check` shows all keys")
+
+
+def _known_keys() -> list[str]:
+    sections = get_type_hints(Config)
+    return [*sections, *(f"{section}.{key}" for section, kind in sections.items() for key in get_type_hints(kind))]
+
+
+def _type_name(section: str, key: str) -> str:
+    """What a key accepts, in words."""
+    kinds = get_type_hints(Config)
+    if section not in kinds or not key:
+        return "a section" if section in kinds else ""
+    hint = get_type_hints(kinds[section], include_extras=True).get(key.partition(".")[0].partition("[")[0])
+    return " or ".join(dict.fromkeys(_words_of(hint)))
+
+
+def _words_of(hint: Any) -> list[str]:
+    """The words for a type: TOML's name for it, the words of a Literal, the bounds of a number."""
+    if get_origin(hint) in (UnionType, Union):
+        return [word for option in get_args(hint) if option is not type(None) for word in _words_of(option)]
+    if get_origin(hint) is Literal:
+        return [f'"{word}"' for word in get_args(hint)]
+    if get_origin(hint) is Annotated:
+        plain, meta = get_args(hint)
+        bounds = [
+            f"at least {meta.ge}" if meta.ge is not None else "",
+            f"above {meta.gt}" if meta.gt is not None else "",
+        ]
+        return [" ".join([*_words_of(plain), *filter(None, bounds)])]
+    names = {int: "an integer", float: "a float", str: "a string", bool: "a boolean"}
+    return [names.get(hint, {list: "an array of strings", dict: "a table"}.get(get_origin(hint), str(hint)))]

@@ -1,0 +1,145 @@
+"""Every way to fail, as one tree. The class is the decision; the message says what, where and what to do.
+
+ClassifyError                    exit code
+├── UserError                    2    a person must change something
+│   ├── ConfigError                   the config, the command line, the environment
+│   ├── InputError                    the input file (names file:line or the row)
+│   ├── OutputError                   the output's place
+│   ├── CheckpointMismatch            the checkpoint belongs to another run
+│   └── Misconfigured                 the server: wrong address, key, model, or no classifier at all
+├── NotNow                       75   the same command works later
+│   ├── ServerGone                    nobody answered for too long
+│   ├── OutputHeld                    another run holds this output
+│   └── DiskTrouble                   disk full, quota, input/output error
+├── DeadlineReached              4    run.deadline came; everything answered is kept
+├── Stopped                      130 / 143
+└── RequestFailed                     one request failed; it never leaves the batcher
+    ├── Overloaded                    try again later, and ask less: 429, 503, 408, 425
+    ├── Unavailable                   try again later: other 5xx, refused, reset, cut short
+    ├── TimedOut                      try again: no answer within server.timeout_s
+    ├── BadAnswer                     try again: the answer fails a check of the protocol
+    └── Rejected                      never again as it is: 400, 413, 422; halve it
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class ClassifyError(Exception):
+    """Root of all expected failures. `exit_code` is what the process answers."""
+
+    exit_code = 1
+
+
+class UserError(ClassifyError):
+    """A person must change something; trying again will not help."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting, flag or environment variable is wrong."""
+
+
+class InputError(UserError):
+    """The input can't be read as asked."""
+
+
+class OutputError(UserError):
+    """The output can't be written where or as asked."""
+
+
+class CheckpointMismatch(UserError):
+    """The checkpoint beside the output was made by a different run; nothing may be mixed."""
+
+
+class Misconfigured(UserError):
+    """The server understood us and will never do what we ask: address, key or model is wrong."""
+
+
+class ModelChanged(Misconfigured):
+    """A server answers with another model than before, and its answer to the canary confirms it."""
+
+
+class NotNow(ClassifyError):
+    """Nothing is wrong with the command; the same one works later."""
+
+    exit_code = 75
+
+
+class ServerGone(NotNow):
+    """No endpoint answered for longer than we are told to wait."""
+
+
+class OutputHeld(NotNow):
+    """Another run holds the lock of this output."""
+
+
+class DiskTrouble(NotNow):
+    """The disk is full, the quota used up, or the device fails."""
+
+
+class DeadlineReached(ClassifyError):
+    """The time given to this run is over."""
+
+    exit_code = 4
+
+
+class Stopped(ClassifyError):
+    """A signal asked us to stop: exit code 128 + its number."""
+
+    def __init__(self, signal_number: int, advice: str = "") -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(("interrupted" if signal_number == signal.SIGINT else "terminated") + advice)
+
+
+class RequestFailed(ClassifyError):
+    """One request failed. `code` is what a row gets in its error column if it alone is to blame."""
+
+    code = "server_error"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds, as the server asked
+        self.broke_server = False  # nothing else was in flight when the server broke
+
+
+class Overloaded(RequestFailed):
+    """The server has too much to do: wait, and ask for less."""
+
+
+class Unavailable(RequestFailed):
+    """The server, or the way to it, broke: wait."""
+
+
+class Unreachable(Unavailable):
+    """No connection came about: whatever is wrong, it is not what we wanted to send."""
+
+
+class BadAddress(Unreachable):
+    """The name does not resolve, or TLS fails. Before anything was ever answered, that is a person's mistake."""
+
+
+class TimedOut(RequestFailed):
+    """No answer in time."""
+
+    code = "timeout"
+
+
+class BadAnswer(RequestFailed):
+    """An answer came that fails a check; none of it is believed."""
+
+    code = "bad_answer"
+
+
+class Rejected(RequestFailed):
+    """The server refuses what is in this request. The message never says which text is guilty."""
+
+    def __init__(self, message: str, *, too_long: bool = False) -> None:
+        super().__init__(message)
+        self.code = "too_long" if too_long else "rejected"
+
+
+class OtherModel(RequestFailed):
+    """An answer that is sound in itself but not of the model seen so far; nothing of it is kept."""

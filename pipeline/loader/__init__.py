@@ -1,0 +1,111 @@
+"""A file as a stream of texts and of whole rows, and again from any row on. No part holds the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.config import Format, Loader
+from pipeline.errors import ConfigError, InputError
+from pipeline.loader.lines import CODECS, Place, TextFile
+from pipeline.loader.texts import TextBlock, TextSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Place", "RawSource", "Source", "TextBlock", "TextSpec", "estimate_rows", "format_of", "open_source"]
+
+
+class Source(Protocol):
+    """One input file. Every reading starts anew, so the texts and the whole rows can be read apart."""
+
+    path: str
+    total_rows: int | None  # None: unknown before the end
+    skipped: int  # bad lines left out by the latest complete reading
+    seekable: bool  # a place can be reached without reading what is before it
+    is_empty: bool  # not even a header
+
+    def check(self, spec: TextSpec, added: Sequence[str]) -> None:
+        """See that the text columns are there and hold texts, and that no column to be added is there already.
+
+        Raises:
+            InputError: naming the column.
+        """
+
+    def texts(self, spec: TextSpec, place: Place | None = None) -> Iterator[TextBlock]:
+        """The texts of all rows from `place` on (default: the first row), in order."""
+
+    def schema(self) -> pa.Schema:
+        """The columns as Arrow types."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, all columns, in order."""
+
+
+class RawSource(Source, Protocol):
+    """A text file, whose rows can be copied byte for byte."""
+
+    file: TextFile
+
+    def records(self) -> Iterator[list[bytes]]:
+        """The bytes of all rows with their line ends, some thousand at a time."""
+
+
+def format_of(path: str, given: Format | None, key: str) -> Format:
+    """The format of a file: as given, else by its ending, a compression's ending set aside.
+
+    Raises:
+        ConfigError: the ending says nothing.
+    """
+    if given is not None:
+        return "jsonl" if given == "ndjson" else given
+    name = Path(path).name.lower()
+    for ending in CODECS:
+        name = name.removesuffix(ending)
+    ending = Path(name).suffix.removeprefix(".")
+    if ending in ("csv", "tsv", "parquet", "jsonl", "ndjson"):
+        return "jsonl" if ending == "ndjson" else ending  # type: ignore[return-value]
+    raise ConfigError(f"{path}: the ending names no format; end it in .csv, .tsv, .parquet or .jsonl, or set {key}")
+
+
+def open_source(loader: Loader) -> Source:
+    """Open `loader.input`.
+
+    Raises:
+        ConfigError: no input is named, or its format is unknown.
+        InputError: it can't be read.
+    """
+    path = loader.input
+    if not path:
+        raise ConfigError("no input; name one with --input, or with loader.input in a config file")
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a directory; name a file in it")
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; check --input")
+    kind = format_of(path, loader.format, "loader.format")
+    if kind == "parquet":
+        from pipeline.loader.parquet import ParquetSource
+
+        return ParquetSource(path)
+    if kind == "jsonl":
+        from pipeline.loader.jsonl import JsonlSource
+
+        return JsonlSource(path, loader)
+    from pipeline.loader.delimited import CsvSource
+
+    return CsvSource(path, loader, "tsv" if kind == "tsv" else "csv")
+
+
+def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
+    """How many rows there are, and whether that is exact: a long text file is judged by its first block."""
+    if source.total_rows is not None:
+        return source.total_rows, True
+    blocks = source.texts(spec)
+    first, second = next(blocks, None), next(blocks, None)
+    if first is None or second is None:
+        return (len(first.texts) if first else 0), True
+    bytes_a_row = (second.place.offset - first.place.offset) / len(first.texts)
+    size = Path(source.path).stat().st_size
+    # A compressed file holds some four times its size; it is a guess, and says so.
+    return int((size if source.seekable else 4 * size) / bytes_a_row), False

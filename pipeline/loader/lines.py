@@ -1,0 +1,160 @@
+"""A text file as a stream of its own lines: bytes kept exactly, decompressed, decoded line by line."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.errors import DiskTrouble, InputError
+
+BLOCK_BYTES = 1 << 20
+CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # ending -> Arrow's name of the codec
+# Encodings in which a line break is not the one byte it is in ASCII: these lines are found after decoding.
+_WIDE = {
+    "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"},
+    "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"},
+}
+_BOMS = {
+    "utf-8": codecs.BOM_UTF8,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
+
+
+class Place(NamedTuple):
+    """Where a row begins in the decompressed file: enough to go on reading from there."""
+
+    row: int
+    offset: int  # bytes
+    line: int  # lines before it
+
+
+class TextFile:
+    """One text file: its codec, its encoding, its BOM.
+
+    Raises:
+        InputError: it can't be opened, its compression is broken, or a line is not of the encoding.
+    """
+
+    def __init__(self, path: str, encoding: str) -> None:
+        self.path = path
+        self.compression = CODECS.get(Path(path).suffix.lower())
+        self.seekable = self.compression is None
+        start = next(self._blocks(0, 4), b"")
+        name = codecs.lookup(encoding).name.removesuffix("-sig")
+        self.encoding = next((wide for bom, wide in _WIDE.get(name, {}).items() if start.startswith(bom)), name)
+        if self.encoding in _WIDE:  # no BOM says which end comes first: then it is the little one
+            self.encoding += "-le"
+        bom = _BOMS.get(self.encoding, b"")
+        self.bom = bom if bom and start.startswith(bom) else b""
+        self.is_empty = not start
+
+    def lines(self, place: Place) -> Iterator[bytes]:
+        """Every line with its own ending (LF, CRLF or CR), the BOM left out, from `place` on."""
+        blocks = self._blocks(max(place.offset, len(self.bom)))
+        return self._wide_lines(blocks, place.line) if is_wide(self.encoding) else _split_lines(blocks)
+
+    def decode(self, line: bytes, number: int) -> str:
+        """One line as text; `number` is for the message."""
+        try:
+            return line.decode(self.encoding)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.path}:{number}: not {self.encoding} (byte 0x{line[error.start]:02x} at {error.start + 1}); "
+                f"set loader.encoding, for instance cp1252"
+            ) from None
+
+    def _open(self, skip: int = 0) -> pa.NativeFile:
+        """The decompressed bytes from `skip` on."""
+        try:
+            if self.seekable:
+                stream = pa.OSFile(self.path)
+                stream.seek(skip)
+                return stream
+            stream = pa.input_stream(self.path, compression=self.compression)
+        except OSError as error:
+            raise InputError(f"{self.path}: {_reason(error)}") from None
+        while skip and (block := stream.read(min(skip, BLOCK_BYTES))):
+            skip -= len(block)
+        return stream
+
+    def _blocks(self, skip: int, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        try:
+            with self._open(skip) as stream:
+                while block := stream.read(size):
+                    yield block
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> Exception:
+        if error.errno:  # the device, not what is on it
+            return DiskTrouble(f"{self.path}: reading failed: {_reason(error)}")
+        what = f"its {self.compression} data is cut short or broken" if self.compression else "reading failed"
+        return InputError(f"{self.path}: {what} ({_reason(error)})")
+
+    def _wide_lines(self, blocks: Iterator[bytes], number: int) -> Iterator[bytes]:
+        """Lines are found in UTF-8 and given in their own encoding again."""
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        broken: list[UnicodeDecodeError] = []
+
+        def as_utf8() -> Iterator[bytes]:
+            try:
+                for block in itertools.chain(blocks, [b""]):
+                    yield decoder.decode(block, final=not block).encode()
+            except UnicodeDecodeError as error:
+                broken.append(error)
+                yield error.object[: error.start].decode(self.encoding).encode() + b"\n"  # the line it is in
+
+        held: bytes | None = None  # the last line is given only when it is known to be whole
+        for line in _split_lines(as_utf8()):
+            if held is not None:
+                yield held.decode().encode(self.encoding)
+            held, number = line, number + 1
+        if broken:
+            raise InputError(f"{self.path}:{number}: not {self.encoding} ({broken[0].reason}); set loader.encoding")
+        if held is not None:
+            yield held.decode().encode(self.encoding)
+
+
+def is_wide(encoding: str) -> bool:
+    """Whether a line break is more than its one ASCII byte."""
+    return encoding.startswith(("utf-16", "utf-32"))
+
+
+def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut a stream of blocks at LF, CRLF and CR. A line of any length is joined once, not once a block."""
+    pieces: list[bytes] = []
+    for block in blocks:
+        if pieces and pieces[-1].endswith(b"\r") and block.startswith(b"\n"):
+            yield b"".join(pieces) + b"\n"
+            pieces = []
+            lines = block[1:].splitlines(keepends=True)
+        else:
+            if pieces and pieces[-1].endswith(b"\r"):
+                yield b"".join(pieces)
+                pieces = []
+            lines = block.splitlines(keepends=True)
+        if not lines:
+            continue
+        last = lines.pop() if not lines[-1].endswith(b"\n") else b""
+        if lines and pieces:
+            yield b"".join([*pieces, lines[0]])
+            pieces = []
+            yield from lines[1:]
+        else:
+            yield from lines
+        if last:
+            pieces.append(last)
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).strip().splitlines()[0]

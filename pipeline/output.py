@@ -1,0 +1,151 @@
+"""The output's place: what stands there, whether it is ours, and what the same command does again."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
+from pipeline.checkpoint.store import remove
+from pipeline.config import Config, public_settings
+from pipeline.errors import CheckpointMismatch, ConfigError, OutputError
+from pipeline.loader import format_of
+from pipeline.record import RunRecord, read_record
+
+
+class Next(Enum):
+    """What is to be done with an output."""
+
+    DONE = "it is complete: nothing"
+    FRESH = "start from the first row"
+    RESUME = "go on from the checkpoint"
+
+
+class OutputPlace:
+    """An output path and the files the run keeps beside it: dot names, so that readers of directories skip them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint_path = path.with_name(f".{path.name}.checkpoint")
+        self.record_path = path.with_name(f".{path.name}.run.json")
+        self.lock = Lock(path.with_name(f".{path.name}.lock"))
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the run that made the output."""
+        return read_record(self.record_path)
+
+    def make_directory(self) -> None:
+        """Make the directory that was asked for with a slash at its end.
+
+        Raises:
+            OutputError: it can't be made.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path.parent}: can't be made: {error.strerror}; choose another output") from None
+
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, made if there is none."""
+        return Checkpoint(self.checkpoint_path)
+
+    def decide(self, config: Config, identity: Identity) -> Next:
+        """What the command does, by the table in the README; removes a checkpoint that is of no more use.
+
+        Raises:
+            OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
+        """
+        checkpoint = self.checkpoint() if self.checkpoint_path.exists() and not config.run.restart else None
+        try:
+            published = checkpoint.get("published") if checkpoint else None
+            record = self.record
+            there = digest_file(self.path) if self.path.exists() else None
+            made = record.output_digest if record else None
+            if there is not None and there not in (made, published) and not config.run.overwrite:
+                raise OutputError(
+                    f"{self.path}: exists, and was not made by this program (or changed since); "
+                    f"choose another output, or replace it with --overwrite"
+                )
+            complete = there is not None and there == made and (checkpoint is None or there == published)
+            decision = Next.FRESH
+            if complete and record is not None and not config.run.restart:
+                decision = _after_complete(config, identity, record, checkpoint)
+            elif checkpoint is not None:
+                decision = _after_interrupted(config, identity, checkpoint)
+        finally:
+            if checkpoint:
+                checkpoint.close()
+        if decision is Next.FRESH:
+            remove(self.checkpoint_path)
+        return decision
+
+
+def _after_complete(config: Config, identity: Identity, record: RunRecord, checkpoint: Checkpoint | None) -> Next:
+    other = differences(record.identity, identity)
+    if any(line.startswith("input:") for line in other):
+        return Next.FRESH  # last night's file was replaced by tonight's
+    if other:
+        raise CheckpointMismatch(_refusal(config.writer.output, "was made", other))
+    wanted = config.run.limit_rows
+    other = differences(shape_of(record.settings), shape_of(public_settings(config)))
+    if config.run.retry_failed and checkpoint is not None:
+        return Next.RESUME
+    if not other and (record.is_whole or (wanted is not None and wanted <= record.rows)):
+        return Next.DONE
+    if checkpoint is not None:
+        return Next.RESUME
+    raise CheckpointMismatch(_refusal(config.writer.output, "was written", other))
+
+
+def shape_of(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings that shape the output without changing an answer."""
+    keys = ("writer.prefix", "writer.probs", "writer.labels", "writer.format", "request.too_long")
+    return {key: settings.get(key.partition(".")[0], {}).get(key.partition(".")[2]) for key in keys}
+
+
+def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoint) -> Next:
+    begun: dict[str, Any] | None = checkpoint.get("identity")
+    if begun is None:  # killed before anything was kept
+        return Next.FRESH
+    other = differences(begun, identity)
+    if any(line.startswith("input:") for line in other) and config.run.on_changed_input == "restart":
+        return Next.FRESH
+    if config.request.too_long == "error" and checkpoint.has_truncated():
+        other.append("request.too_long: was truncate, and there are answers to cut texts, now error")
+    if other:
+        raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other))
+    return Next.RESUME
+
+
+def _refusal(output: str, what: str, other: list[str]) -> str:
+    return f"{output}: {what} differently ({'; '.join(other)}); start over with --restart, or choose another output"
+
+
+def place_output(config: Config) -> OutputPlace:
+    """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
+
+    Raises:
+        ConfigError: the ending names no format, or input and output are the same file.
+        OutputError: its directory is missing.
+    """
+    source = Path(config.loader.input)
+    named = config.writer.output
+    if not named:
+        stem, dot, endings = source.name.partition(".")
+        path = source.with_name(f"{stem}_labelled{dot}{endings}")
+    elif named.endswith("/") or Path(named).is_dir():
+        path = Path(named) / source.name
+        if Path(named).exists() and not Path(named).is_dir():
+            raise OutputError(f"{named}: is a file, not a directory; choose another output")
+    else:
+        path = Path(named)
+    format_of(str(path), config.writer.format, "writer.format")
+    if not path.parent.is_dir() and not named.endswith("/"):
+        raise OutputError(f"{path}: its directory {path.parent} does not exist; make it, or choose another output")
+    if source.exists() and path.exists() and path.samefile(source):
+        raise ConfigError(f"{path}: is the input; the output must be another file")
+    if source.absolute() == path.absolute():
+        raise ConfigError(f"{path}: is the input; the output must be another file")
+    return OutputPlace(path)

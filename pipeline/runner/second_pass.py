@@ -1,0 +1,85 @@
+"""Second pass: the input is read again, joined with the checkpoint, and the output appears."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from pipeline.checkpoint import digest_file
+from pipeline.config import public_settings
+from pipeline.errors import InputError
+from pipeline.record import RunRecord, encode_record, versions
+from pipeline.runner.context import SHOW_EVERY_S, Context
+from pipeline.writer import Draft, Layout, Tally, join, write_whole
+
+
+async def publish(run: Context) -> RunRecord:
+    """Join, and let the output appear: at every moment a kill leaves the old state or the new one.
+
+    The checkpoint knows the digest of the output before the output appears, so the next run knows it as ours;
+    it goes last, when the record says what it said.
+    """
+    layout = Layout(run.config, run.identity.get("model.num_classes") or 0)
+    rows = run.wanted or 0
+    with Draft(run.place.path) as draft:
+        tally = await _join(run, layout, draft, rows)
+        if digest_file(run.source.path) != run.identity["input"]:
+            raise InputError(f"{run.source.path}: changed while it was read; nothing was written, run it again")
+        record = _record(run, rows, tally, digest_file(draft.path))
+        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
+        draft.publish()
+    write_whole(run.place.record_path, encode_record(record))
+    if record.is_whole and not record.failed:
+        run.checkpoint.remove()
+    return record
+
+
+async def _join(run: Context, layout: Layout, draft: Draft, rows: int) -> Tally:
+    """In a thread, so that a signal is heard at once; the thread is seen off before anybody goes on."""
+    stop = threading.Event()
+
+    def tick(written: int) -> None:
+        run.progress.rows_written = written
+        if stop.is_set():
+            raise asyncio.CancelledError
+
+    work = asyncio.ensure_future(
+        asyncio.to_thread(join, run.config, run.source, run.checkpoint, layout, draft, rows=rows, tick=tick)
+    )
+    try:
+        while not work.done():
+            await asyncio.wait([work], timeout=SHOW_EVERY_S)
+            run.progress.show()
+    finally:
+        stop.set()
+        await asyncio.wait([work])
+    return work.result()
+
+
+def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
+    progress, config = run.progress, run.config
+    failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
+    return RunRecord(
+        exit_code=3 if sum(failed.values()) > config.run.failed_rows_allowed(rows) else 0,
+        input=run.source.path,
+        input_digest=run.identity["input"],
+        output=str(run.place.path),
+        output_digest=digest,
+        rows=rows,
+        is_whole=rows == run.total,
+        labels=tally.labels,
+        failed=failed,
+        empty=tally.codes["empty"],
+        skipped_lines=run.source.skipped,
+        resumed_rows=progress.rows_resumed,
+        requests=progress.requests,
+        texts_sent=progress.texts_sent,
+        retries=progress.retries,
+        started=run.started.isoformat(timespec="seconds"),
+        seconds=round(progress.elapsed_s, 3),
+        rows_per_s=round(progress.rate, 1),
+        model={key.removeprefix("model."): value for key, value in run.identity.items() if "model." in key[:6]},
+        identity=run.identity,
+        settings=public_settings(config),
+        versions=versions(),
+    )

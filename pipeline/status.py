@@ -1,0 +1,109 @@
+"""How far a run is, from the files it keeps beside its output. Reads only, and may be asked while the run goes on."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline.checkpoint import Checkpoint, is_held, read_holder
+from pipeline.errors import OutputError
+from pipeline.output import OutputPlace
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """What is known of a run. `state` is running, interrupted, or complete."""
+
+    output: str
+    state: str
+    rows: int
+    rows_total: int | None
+    failed: dict[str, int]
+    empty: int
+    rows_per_s: float | None = None
+    eta_s: float | None = None
+    since: str | None = None
+    updated: str | None = None
+    servers: list[str] = []
+    model: str | None = None
+    held_by: str | None = None
+
+
+def status_of(output: Path) -> Status:
+    """The status of the run that makes, or has made, `output`.
+
+    Raises:
+        OutputError: there is no trace of a run.
+    """
+    place = OutputPlace(output)
+    holder = read_holder(place.lock.path) if is_held(place.lock.path) else None
+    record = place.record
+    if place.checkpoint_path.exists():
+        with closing(Checkpoint(place.checkpoint_path, read_only=True)) as checkpoint:
+            published = checkpoint.get("published")
+            if holder or record is None or published != record.output_digest:
+                return _of_checkpoint(output, checkpoint, holder)
+    if record is None:
+        raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record beside it")
+    return Status(
+        output=str(output),
+        state="complete" if output.exists() else "complete, but the output is gone",
+        rows=record.rows,
+        rows_total=record.rows,
+        failed=record.failed,
+        empty=record.empty,
+        rows_per_s=record.rows_per_s,
+        since=record.started,
+        servers=record.settings["server"]["url"],
+        model=record.model.get("id"),
+    )
+
+
+def _of_checkpoint(output: Path, checkpoint: Checkpoint, holder: str | None) -> Status:
+    rows, codes = checkpoint.counts()
+    last: dict[str, Any] = checkpoint.get("progress") or {}
+    identity: dict[str, Any] = checkpoint.get("identity") or {}
+    return Status(
+        output=str(output),
+        state="running" if holder else "interrupted",
+        rows=rows,
+        rows_total=last.get("rows_total"),
+        failed={code: count for code, count in sorted(codes.items()) if code != "empty"},
+        empty=codes.get("empty", 0),
+        rows_per_s=last.get("rows_per_s"),
+        eta_s=last.get("eta_s") if holder else None,
+        since=last.get("started"),
+        updated=last.get("updated"),
+        servers=last.get("servers", []),
+        model=identity.get("model.id"),
+        held_by=holder,
+    )
+
+
+def as_lines(status: Status) -> list[str]:
+    """The status for people."""
+    total = f" of {status.rows_total:,}" if status.rows_total else ""
+    share = f" ({100 * status.rows / status.rows_total:.0f} %)" if status.rows_total else ""
+    speed = f", {status.rows_per_s:,.0f} rows/s" if status.rows_per_s else ""
+    eta = f", ETA {status.eta_s:,.0f} s" if status.eta_s is not None else ""
+    lines = [f"{status.output}: {status.state}, {status.rows:,}{total} rows{share}{speed}{eta}"]
+    if status.failed:
+        lines.append(f"failed: {', '.join(f'{code} {rows:,}' for code, rows in status.failed.items())}")
+    if status.empty:
+        lines.append(f"empty: {status.empty:,}")
+    if status.since:
+        lines.append(f"since: {status.since}" + (f", last news {status.updated}" if status.updated else ""))
+    if status.servers:
+        lines.append(f"server: {', '.join(status.servers)}, model {status.model or '(unnamed)'}")
+    if status.held_by:
+        lines.append(f"held by: {status.held_by}")
+    if status.state == "interrupted":
+        lines.append("the same `classify run` goes on from here")
+    return lines
+
+
+def as_json(status: Status) -> str:
+    """The status for machines."""
+    return msgspec.json.encode(status).decode()

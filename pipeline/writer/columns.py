@@ -1,0 +1,175 @@
+"""The columns that are added to a row: their names, their types, and their values from the checkpoint's records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.checkpoint import NO_LABEL, Slab
+from pipeline.config import Config
+from pipeline.errors import InputError
+
+
+class Layout:
+    """Which columns are added, in which order. `num_classes` matters only where each class has a column."""
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        writer = config.writer
+        self.num_classes = num_classes
+        self._probs = writer.probs
+        self._truncated = config.request.too_long == "truncate"
+        self.names = [f"{writer.prefix}{name}" for name in ("label", "score", "error")]
+        if writer.probs == "list":
+            self.names.append(f"{writer.prefix}probs")
+        elif writer.probs == "columns":
+            classes = writer.labels or [str(index) for index in range(num_classes)]
+            self.names += [f"{writer.prefix}prob_{each}" for each in classes]
+        if self._truncated:
+            self.names.append(f"{writer.prefix}truncated")
+
+    def values(self, slab: Slab, labels: Sequence[str]) -> list[list[Any]]:
+        """The columns as lists of Python values, None where there is none."""
+        has_label = slab.labels != NO_LABEL
+        known = [labels[index] if index != NO_LABEL else None for index in slab.labels.tolist()]
+        columns: list[list[Any]] = [known, _list_of(slab.scores, has_label), _errors_of(slab)]
+        if self._probs != "none":
+            probs = self._probs_of(slab)
+            if self._probs == "list":
+                columns.append([row if there else None for row, there in zip(probs.tolist(), has_label, strict=True)])
+            else:
+                columns += [_list_of(column, has_label) for column in probs.T]
+        if self._truncated:
+            columns.append([row in slab.truncated for row in range(len(known))])
+        return columns
+
+    def fields(self) -> list[pa.Field]:
+        """The columns as Arrow fields."""
+        types = [pa.string(), pa.float64(), pa.string()]
+        probs = self.names[3:-1] if self._truncated else self.names[3:]
+        types += [pa.list_(pa.float64()) if self._probs == "list" else pa.float64() for _ in probs]
+        if self._truncated:
+            types.append(pa.bool_())
+        return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
+
+    def arrays(self, slab: Slab, labels: pa.Array) -> list[pa.Array]:
+        """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
+        rows = len(slab.labels)
+        has_label = slab.labels != NO_LABEL
+        ids = pa.Array.from_buffers(pa.int32(), rows, [_bitmap(has_label), pa.py_buffer(slab.labels)])
+        scores = pa.Array.from_buffers(pa.float64(), rows, [_bitmap(has_label), pa.py_buffer(slab.scores)])
+        errors = pa.array(_errors_of(slab), pa.string()) if slab.errors else pa.nulls(rows, pa.string())
+        arrays = [labels.take(ids), scores, errors]
+        if self._probs == "list":
+            probs = self._probs_of(slab)
+            offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
+            values = pa.Array.from_buffers(pa.float64(), probs.size, [None, pa.py_buffer(np.ascontiguousarray(probs))])
+            buffers = [_bitmap(has_label), pa.py_buffer(offsets)]
+            arrays.append(pa.Array.from_buffers(pa.list_(pa.float64()), rows, buffers, children=[values]))
+        elif self._probs == "columns":
+            there = _bitmap(has_label)
+            columns = np.ascontiguousarray(self._probs_of(slab).T)
+            arrays += [pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(each)]) for each in columns]
+        if self._truncated:
+            mask = np.zeros(rows, bool)
+            mask[list(slab.truncated)] = True
+            arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, _bitmap(mask)]))
+        return arrays
+
+    def _probs_of(self, slab: Slab) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if slab.probs is None:
+            return np.full((len(slab.labels), self.num_classes), np.nan)
+        return slab.probs
+
+
+class Tally:
+    """How many rows got which label, and which error."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._counts = np.zeros(len(names), np.int64)
+        self.codes: Counter[str] = Counter()
+
+    def count(self, slab: Slab) -> None:
+        """Count some rows."""
+        known = slab.labels[slab.labels != NO_LABEL]
+        self._counts += np.bincount(known, minlength=len(self._names))
+        self.codes.update(error.partition(":")[0] for error in slab.errors.values())
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label -> rows, the most frequent first."""
+        pairs = zip(self._names, self._counts.tolist(), strict=True)
+        return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
+
+
+class PredictionReader:
+    """The checkpoint's records, cut anew: as many rows at a time as the input gives."""
+
+    def __init__(self, slabs: Iterator[Slab]) -> None:
+        self._slabs = slabs
+        self._slab = Slab(np.empty(0, np.int32), np.empty(0), None, {}, frozenset())
+        self._from = 0
+
+    def take(self, rows: int) -> Slab:
+        """The predictions of the next `rows` rows."""
+        parts: list[Slab] = []
+        while rows:
+            if self._from == len(self._slab.labels):
+                slab = next(self._slabs, None)
+                if slab is None:
+                    raise InputError("the input has more rows than were answered; it has changed since")
+                self._slab, self._from = slab, 0
+            until = min(self._from + rows, len(self._slab.labels))
+            parts.append(_slice(self._slab, self._from, until))
+            rows -= until - self._from
+            self._from = until
+        return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+
+def _slice(slab: Slab, start: int, stop: int) -> Slab:
+    return Slab(
+        slab.labels[start:stop],
+        slab.scores[start:stop],
+        None if slab.probs is None else slab.probs[start:stop],
+        {row - start: error for row, error in slab.errors.items() if start <= row < stop},
+        frozenset(row - start for row in slab.truncated if start <= row < stop),
+    )
+
+
+def _concatenate(parts: list[Slab]) -> Slab:
+    if not parts:
+        return Slab(np.empty(0, np.int32), np.empty(0), None, {}, frozenset())
+    starts = np.cumsum([0, *(len(part.labels) for part in parts)]).tolist()
+    width = next((part.probs.shape[1] for part in parts if part.probs is not None), None)
+    return Slab(
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        None
+        if width is None
+        else np.concatenate(
+            [np.full((len(part.labels), width), np.nan) if part.probs is None else part.probs for part in parts]
+        ),
+        {row + start: error for part, start in zip(parts, starts, strict=False) for row, error in part.errors.items()},
+        frozenset(row + start for part, start in zip(parts, starts, strict=False) for row in part.truncated),
+    )
+
+
+def _errors_of(slab: Slab) -> list[str | None]:
+    errors: list[str | None] = [None] * len(slab.labels)
+    for row, error in slab.errors.items():
+        errors[row] = error
+    return errors
+
+
+def _list_of(values: np.ndarray[Any, np.dtype[Any]], there: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
+    if there.all():
+        return list(values.tolist())
+    return [value if known else None for value, known in zip(values.tolist(), there.tolist(), strict=True)]
+
+
+def _bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(mask, bitorder="little"))

@@ -1,0 +1,54 @@
+"""Parquet out: the input's schema with its metadata, the new columns after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.checkpoint import Slab
+from pipeline.writer.columns import Layout
+from pipeline.writer.draft import Draft
+
+GROUP_ROWS = 65_536
+GROUP_BYTES = 64 << 20  # a row group is gathered in memory: rows of a megabyte are cut earlier
+
+
+class ParquetSink:
+    """Writes record batches with their predictions; row groups are cut by position, so they are always the same."""
+
+    def __init__(
+        self, draft: Draft, schema: pa.Schema, layout: Layout, labels: Sequence[str], compression: str | None
+    ) -> None:
+        for field in layout.fields():
+            schema = schema.append(field)
+        self._schema, self._layout = schema, layout
+        self._labels = pa.array(labels, pa.string())
+        self._writer = pq.ParquetWriter(pa.PythonFile(draft.file, "w"), schema, compression=compression or "snappy")
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
+        """Append rows."""
+        arrays = [*batch.columns, *self._layout.arrays(slab, self._labels)]
+        while batch.num_rows:
+            whole = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+            part = whole.slice(0, GROUP_ROWS - self._rows)
+            self._batches.append(part)
+            self._rows += part.num_rows
+            self._bytes += part.nbytes
+            if self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES:
+                self._flush()
+            batch = batch.slice(part.num_rows)
+            arrays = [array.slice(part.num_rows) for array in arrays]
+
+    def close(self) -> None:
+        """Write what is left and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
+        self._batches, self._rows, self._bytes = [], 0, 0
