@@ -1,0 +1,91 @@
+"""What all tests share: the servers (fake, embedded, real vLLM), and the installed command as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import serving
+from fake import FakeServer
+from hypothesis import settings
+
+# Files and processes take their time; a slow machine is no bug.
+settings.register_profile("project", deadline=None, max_examples=60)
+settings.load_profile("project")
+
+
+class Command(Protocol):
+    """Runs `classify` with arguments in the test's directory."""
+
+    def __call__(
+        self, *arguments: object, expect: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Fail unless the exit code is `expect` (None: any)."""
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A fake server that does everything right until it is told otherwise."""
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def classify(tmp_path: Path) -> Command:
+    """The command as a user runs it: a process, its exit code, its two streams."""
+
+    def run(
+        *arguments: object, expect: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr or expect == 1, done.stderr
+        if expect is not None:
+            assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def embedded_url() -> Iterator[str]:
+    """The base URL of the embedded server, run as the process that `spawned` would start."""
+    command = [sys.executable, "-m", "pipeline.embedded"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+@pytest.fixture(scope="session")
+def bert_url() -> Iterator[str]:
+    """The base URL of a real vLLM that serves tiny-bert: an encoder with 3 classes."""
+    yield from _real("tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def qwen_url() -> Iterator[str]:
+    """The base URL of a real vLLM that serves tiny-qwen: a decoder with 5 classes."""
+    yield from _real("tiny-qwen")
+
+
+def _real(model_name: str) -> Iterator[str]:
+    reason = serving.missing()
+    if reason and os.environ.get("CLASSIFY_REQUIRE_VLLM") == "1":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    with serving.started(model_name) as url:
+        yield url

@@ -1,0 +1,244 @@
+"""A scriptable /classify server for the whole suite, nastier than the real one: shuffled indexes by default.
+
+What it answers can be recomputed from the text (`label_of`), what it was asked is written down (`requests`), and what
+it does wrong is scripted: `script` for the next requests in turn, `rules` for whatever holds a certain text.
+It is a real server on a real socket, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import zlib
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+LABELS = ("negative", "neutral", "positive")
+Action = Callable[[web.Request, list[str]], Awaitable[web.StreamResponse]]
+
+
+def probs_of(text: str, classes: int = len(LABELS)) -> list[float]:
+    """What the fake's model says of a text: a function of its bytes."""
+    crc = zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    weights = [1 + (crc >> (7 * index)) % 127 + (crc + index) % 3 for index in range(classes)]
+    # A tie would leave the label open.
+    weights[crc % classes] += 200
+    return [weight / sum(weights) for weight in weights]
+
+
+def label_of(text: str) -> str:
+    """The label that belongs to the largest value."""
+    probs = probs_of(text)
+    return LABELS[probs.index(max(probs))]
+
+
+def score_of(text: str) -> float:
+    """The largest value."""
+    return max(probs_of(text))
+
+
+@dataclass
+class Seen:
+    """One request that came in."""
+
+    texts: list[str]
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+@dataclass
+class FakeServer:
+    """The server; a context manager. All settings may be changed while it runs."""
+
+    port: int = 0
+    model: str | None = "fake"  # None: no /v1/models, and no name in the answers
+    labels: tuple[str | None, ...] = LABELS
+    latency_s: float = 0.0
+    slots: int | None = None  # requests served at once; the others wait
+    queue_texts: int | None = None  # texts held at once before a 503
+    shuffle: bool = True
+    script: deque[Action] = field(default_factory=deque)
+    rules: list[tuple[Callable[[str], bool], Action]] = field(default_factory=list)
+    each: Callable[[list[str]], Action | None] = lambda _: None  # asked for every request without script and rule
+    weights: str = ""  # mixed into every text: other weights behind the same name
+    api_key: str | None = None
+    requests: list[Seen] = field(default_factory=list)
+    answered: Counter[str] = field(default_factory=Counter)  # text -> times it was answered
+    most_at_once: int = 0
+
+    def __enter__(self) -> Self:
+        self._random = random.Random(7)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._now = self._held_texts = 0
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts received, canaries included."""
+        return [text for seen in self.requests for text in seen.texts]
+
+    def up(self) -> None:
+        """Listen (again, on the same port)."""
+        self._call(self._start())
+
+    def down(self) -> None:
+        """Close the port and break what is in flight."""
+        self._call(self._runner.cleanup())
+
+    def _call(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    async def _start(self) -> None:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_post("/classify", self._classify)
+        app.router.add_get("/v1/models", self._models)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self._slots = asyncio.Semaphore(self.slots or 1 << 30)
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        if self.model is None:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        return web.json_response(
+            {"object": "list", "data": [{"id": self.model, "max_model_len": 512, "created": self._random.random()}]}
+        )
+
+    async def _classify(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        texts = body["input"]
+        self.requests.append(Seen(texts, body, dict(request.headers)))
+        action = self._action_for(texts)
+        if self.queue_texts is not None and self._held_texts + len(texts) > self.queue_texts:
+            action = refuse(503, "queue is full")
+        self._held_texts += len(texts)
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            async with self._slots:
+                await asyncio.sleep(self.latency_s)
+                if action is not None:
+                    return await action(request, texts)
+                self.answered.update(texts)
+                return web.json_response(self.answer(texts))
+        finally:
+            self._now -= 1
+            self._held_texts -= len(texts)
+
+    def _action_for(self, texts: list[str]) -> Action | None:
+        if self.script:
+            return self.script.popleft()
+        for matches, action in self.rules:
+            if any(matches(text) for text in texts):
+                return action
+        return self.each(texts)
+
+    def answer(self, texts: list[str]) -> dict[str, Any]:
+        """The right answer to some texts."""
+        items = []
+        for index, text in enumerate(texts):
+            probs = probs_of(self.weights + text, len(self.labels))
+            label = self.labels[probs.index(max(probs))]
+            items.append({"index": index, "label": label, "probs": probs, "num_classes": len(probs)})
+        if self.shuffle:
+            self._random.shuffle(items)
+        return {"id": "classify-1", "object": "list", "created": 1, "model": self.model or "", "data": items}
+
+
+# -- what it can do wrong
+
+
+def reply(status: int, body: bytes | str, **headers: str) -> Action:
+    """Answer with these bytes."""
+    content = body.encode() if isinstance(body, str) else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def act(_: web.Request, __: list[str]) -> web.StreamResponse:
+        return web.Response(status=status, body=content, headers=named)
+
+    return act
+
+
+def refuse(status: int, message: str, **headers: str) -> Action:
+    """Answer with an error as vLLM words it."""
+    body = {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
+    return reply(status, json.dumps(body), Content_Type="application/json", **headers)
+
+
+def too_long() -> Action:
+    """What vLLM says to a text that is too long."""
+    return refuse(400, "This model's maximum context length is 512 tokens. However, you requested 600 tokens.")
+
+
+def hang(seconds: float = 3600.0) -> Action:
+    """Say nothing for so long."""
+
+    async def act(_: web.Request, __: list[str]) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return web.Response(status=500)
+
+    return act
+
+
+def reset() -> Action:
+    """Break the connection without a word."""
+
+    async def act(request: web.Request, _: list[str]) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    return act
+
+
+def changed(server: FakeServer, change: Callable[[dict[str, Any]], Any]) -> Action:
+    """The right answer after `change` was done to it; what `change` returns, if anything, is sent instead."""
+
+    async def act(_: web.Request, texts: list[str]) -> web.StreamResponse:
+        answer = server.answer(texts)
+        instead = change(answer)
+        return web.Response(text=json.dumps(answer if instead is None else instead), content_type="application/json")
+
+    return act
+
+
+def cut(server: FakeServer) -> Action:
+    """Half of the right answer, then the end of the connection."""
+
+    async def act(request: web.Request, texts: list[str]) -> web.StreamResponse:
+        body = json.dumps(server.answer(texts)).encode()
+        response = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+
+    return act

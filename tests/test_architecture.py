@@ -1,0 +1,69 @@
+"""The house is built as its plan says: layers, names, sizes, and a package that holds no secrets of this machine."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "pipeline"
+# Each module may import only what stands before it (modules of one line: none of each other).
+LAYERS = [
+    ["errors"],
+    ["predictions"],
+    ["config"],
+    ["protocol", "retry", "limiter", "loader", "embedded", "record"],
+    ["progress", "report"],
+    ["checkpoint"],
+    ["client", "writer", "chunks", "output"],
+    ["endpoints"],
+    ["batcher"],
+    ["runner"],
+    ["library", "check", "status"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of this package that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.split(".")[1] for name in names if name.startswith("pipeline.")}
+    return found
+
+
+def test_every_module_imports_only_lower_layers() -> None:
+    """A module knows what is below it and nothing else, so each can be read and tested without those above."""
+    for path in PACKAGE.rglob("*.py"):
+        module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for imported in imports_of(path) - {module}:
+            assert LEVEL[imported] < LEVEL[module], f"{path.name} of {module} imports {imported}"
+
+
+def test_the_picture_in_the_architecture_names_every_module() -> None:
+    """ARCHITECTURE.md describes the tree that is there."""
+    text = (PACKAGE / "ARCHITECTURE.md").read_text()
+    for path in PACKAGE.iterdir():
+        if path.name not in {"__pycache__", "ARCHITECTURE.md"}:
+            assert path.name in text, f"{path.name} is missing in ARCHITECTURE.md"
+
+
+def test_what_is_public_is_what_is_promised() -> None:
+    """`from pipeline import ...` gives the names of the README, all of them importable."""
+    import pipeline
+
+    assert {"Config", "run", "classify_texts", "classify_frame"} <= set(pipeline.__all__)
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name) is not None
+
+
+def test_importing_the_command_stays_light() -> None:
+    """`classify --help` pays for none of the heavy packages."""
+    import subprocess
+    import sys
+
+    code = "import sys, pipeline.cli; print({'pyarrow', 'aiohttp', 'pandas', 'numpy', 'msgspec'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
