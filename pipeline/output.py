@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
-from pipeline.checkpoint.store import remove
+from pipeline.checkpoint.database import remove
 from pipeline.config import Config, public_settings
 from pipeline.errors import CheckpointMismatch, ConfigError, OutputError
 from pipeline.loader import format_of

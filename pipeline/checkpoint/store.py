@@ -7,28 +7,31 @@ that costs one sync a second. Identity is the row's position, never its text and
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.checkpoint.database import connect, database_errors, remove
 from pipeline.checkpoint.records import COLUMNS, INSERT, Slab, record_of, slab_of, without
-from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError
+from pipeline.errors import CheckpointMismatch
 from pipeline.loader import Place
 from pipeline.predictions import Predictions
 
 VERSION = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS labels (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS chunks (
+# In one transaction: a kill leaves all of it or nothing.
+_TABLES = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE labels (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE chunks (
     first_row INTEGER PRIMARY KEY, rows INTEGER NOT NULL,
     at_row INTEGER NOT NULL, at_offset INTEGER NOT NULL, at_line INTEGER NOT NULL,
     labels BLOB NOT NULL, scores BLOB NOT NULL, probs BLOB, errors TEXT, truncated TEXT);
-CREATE INDEX IF NOT EXISTS ranges ON chunks (first_row, rows);
-"""
+CREATE INDEX ranges ON chunks (first_row, rows);
+INSERT INTO meta VALUES ('version', '{VERSION}');
+COMMIT;
+"""  # noqa: S608 - the version is ours
 
 
 class Range(NamedTuple):
@@ -58,22 +61,24 @@ class Checkpoint:
         self._stored_labels = 0
         if not read_only and not path.exists():
             remove(path)
-        with self._trouble():
-            uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-            self._check_version()
+        with database_errors(self.path):
+            self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}")
+            is_blank = self._is_blank()
+            if read_only and is_blank:  # a run is about to make it
+                self._db.close()
+                self._db = connect(":memory:")
             if not read_only:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
+            if is_blank:
                 self._db.executescript(_TABLES)
-                self.put(version=VERSION)
             self.label_ids: dict[str, int] = {
                 name: id_ for id_, name in self._db.execute("SELECT id, name FROM labels")
             }
             self._stored_labels = len(self.label_ids)
 
-    def _check_version(self) -> None:
-        """See that it is ours, and of this format, before anything is written into it."""
+    def _is_blank(self) -> bool:
+        """See that it is ours, and of this format, before anything is written into it; or that it is nobody's yet."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         version = self.get("version") if "meta" in tables else None
         if tables and version != VERSION:
@@ -81,18 +86,19 @@ class Checkpoint:
                 f"{self.path}: the checkpoint was made by another version of this program (format {version}, here "
                 f"{VERSION}), or by another program; finish it with that one, or start over with --restart"
             )
+        return not tables
 
     # -- what is known of the run as a whole
 
     def get(self, key: str) -> Any:
         """The value kept under `key`, None if there is none."""
-        with self._trouble():
+        with database_errors(self.path):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
             return json.loads(row[0]) if row else None
 
     def put(self, **values: Any) -> None:
         """Keep values under their names, at once."""
-        with self._trouble(), self._lock:
+        with database_errors(self.path), self._lock:
             self._put(values)
 
     def put_later(self, **values: Any) -> None:
@@ -118,7 +124,7 @@ class Checkpoint:
 
     def flush(self) -> None:
         """Commit all that was added: durable when this returns."""
-        with self._trouble(), self._lock:
+        with database_errors(self.path), self._lock:
             with self._adding:
                 records, self._waiting = self._waiting, []
                 meta, self._waiting_meta = self._waiting_meta, {}
@@ -148,7 +154,7 @@ class Checkpoint:
             SELECT stop, next FROM (
                 SELECT first_row + rows AS stop, lead(first_row) OVER (ORDER BY first_row) AS next FROM chunks)
             WHERE next IS NOT stop"""
-        with self._trouble():
+        with database_errors(self.path):
             first = self._db.execute("SELECT min(first_row) FROM chunks").fetchone()[0]
             ranges = [Range(0, first), *(Range(*gap) for gap in self._db.execute(query) if first is not None)]
         if rows is not None:
@@ -158,20 +164,20 @@ class Checkpoint:
     def place_before(self, row: int) -> Place | None:
         """The last known place at or before `row`, None if that is the start of the file."""
         query = "SELECT at_row, at_offset, at_line FROM chunks WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1"
-        with self._trouble():
+        with database_errors(self.path):
             found = self._db.execute(query, (row,)).fetchone()
         return Place(*found) if found else None
 
     def slabs(self, num_classes: int) -> Iterator[Slab]:
         """All predictions in the order of the rows, record by record."""
-        with self._trouble():
+        with database_errors(self.path):
             for row in self._db.execute(f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"):  # noqa: S608
                 yield slab_of(row, num_classes)
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Rows that have a record, and how many of them carry which error code."""
         codes: dict[str, int] = {}
-        with self._trouble():
+        with database_errors(self.path):
             rows = self._db.execute("SELECT coalesce(sum(rows), 0) FROM chunks").fetchone()[0]
             for (errors,) in self._db.execute("SELECT errors FROM chunks WHERE errors IS NOT NULL"):
                 for error in json.loads(errors).values():
@@ -181,13 +187,13 @@ class Checkpoint:
 
     def has_truncated(self) -> bool:
         """Whether an answer to a cut text is among the records."""
-        with self._trouble():
+        with database_errors(self.path):
             return self._db.execute("SELECT 1 FROM chunks WHERE truncated IS NOT NULL").fetchone() is not None
 
     def reopen_failed(self) -> int:
         """Forget the rows that carry an error, other than those without a text; returns how many."""
         reopened = 0
-        with self._trouble(), self._lock:
+        with database_errors(self.path), self._lock:
             rows = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
             self._db.execute("BEGIN IMMEDIATE")  # an error on the way closes the file, which rolls it back
             for row in rows:
@@ -214,31 +220,3 @@ class Checkpoint:
     def _put(self, values: dict[str, Any]) -> None:
         pairs = [(key, json.dumps(value)) for key, value in values.items()]
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
-
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _as_ours(self.path, error) from None
-        except ValueError as error:  # what stands in it is no JSON, no UTF-8, no array
-            raise CheckpointMismatch(
-                f"{self.path}: the checkpoint is damaged ({error}); start over with --restart"
-            ) from None
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint, SQLite's side files first: left alone, they would be taken for those of the next one."""
-    for name in (f"{path.name}-wal", f"{path.name}-shm", path.name):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-def _as_ours(path: Path, error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    primary = code & 0xFF
-    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return DiskTrouble(f"{path}: {error}; make room, then run the same command again")
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CheckpointMismatch(f"{path}: the checkpoint is damaged ({error}); start over with --restart")
-    return OutputError(f"{path}: the checkpoint can't be written or read: {error}")

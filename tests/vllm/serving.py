@@ -52,10 +52,18 @@ def missing() -> str | None:
     return f"no {absent[0]}: run tests/vllm/install.sh" if absent else None
 
 
+def kill(url: str) -> None:
+    """Kill the server behind a base URL as the out-of-memory killer would: vLLM is several processes."""
+    os.killpg(_groups[url], signal.SIGKILL)
+
+
+_groups: dict[str, int] = {}  # base URL -> process group of those that were started here
+
+
 @contextlib.contextmanager
-def started(model_name: str) -> Iterator[str]:
+def started(model_name: str, port: int | None = None) -> Iterator[str]:
     """Serve a model of make_models.py with a real vLLM; yield its base URL once it is healthy."""
-    port = _free_port()
+    port = port or _free_port()
     command = [
         *(str(home() / "venv" / "bin" / "vllm"), "serve", f"./{model_name}"),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", model_name),
@@ -77,6 +85,7 @@ def started(model_name: str) -> Iterator[str]:
     ):
         try:
             url = f"http://127.0.0.1:{port}"
+            _groups[url] = process.pid
             _wait_until_healthy(url, process, log)
             yield url
         finally:
