@@ -90,18 +90,20 @@ class Batcher:
             predictions = predictions.spread(chunk.positions, chunk.errors)
         self._store(chunk, predictions)
         self._progress.answered(predictions)
+        self._progress.rows_shared += len(chunk.positions) - len(chunk.errors) - len(chunk.texts)
         self._size -= chunk.size
 
     async def classify(self, texts: list[str], *, alone: bool = False) -> Predictions:
         """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
             return Predictions()
-        try:
-            return await self._ask(texts, alone=alone)
-        except RequestFailed as error:
-            if len(texts) == 1:
-                return await self._blame(texts, error)
-            alone = error.broke_server  # then its halves are suspects, too
+        if len(texts) == 1 or len(texts) <= self._endpoints.sizes.rows:  # else it is known to be too large by now
+            try:
+                return await self._ask(texts, alone=alone)
+            except RequestFailed as error:
+                if len(texts) == 1:
+                    return await self._blame(texts, error)
+                alone = error.broke_server  # then its halves are suspects, too
         middle = len(texts) // 2
         # One half after the other: the first guilty row is known soon, and other chunks keep the places busy.
         left = await self.classify(texts[:middle], alone=alone)
@@ -150,10 +152,11 @@ class Batcher:
                     failures += COSTLY if alone else 0
                     outcome.broke_server = alone
                     alone = True
-            elapsed = self._clock() - since
+            elapsed = 0.0 if isinstance(outcome, Overloaded) else self._clock() - since
             delay = delay_before_next(failures, overloads, elapsed, self._retry, retry_after=outcome.retry_after)
-            suspect = failures >= SUSPECT_AFTER or overloads >= TOO_LARGE_AFTER
+            too_large = overloads >= TOO_LARGE_AFTER or len(texts) > self._endpoints.sizes.rows
+            suspect = failures >= SUSPECT_AFTER or too_large
             if delay is None or (suspect and len(texts) > 1):
                 raise outcome
             self._progress.retries += 1
-            await self._sleep(delay)
+            await self._endpoints.wait(delay, outcome)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 
-from pipeline.chunks import AUTO_ROWS
 from pipeline.config import Config, describe
 from pipeline.endpoints import CANARY, Endpoints
+from pipeline.limiter import ChunkSize
 from pipeline.loader import estimate_rows
 from pipeline.output import place_output
 from pipeline.progress import Progress
@@ -46,7 +46,7 @@ async def check(config: Config, progress: Progress) -> list[str]:
                 for text, label, score in zip(CANARY, canary.labels, canary.scores, strict=True)
             ),
         ]
-    per_request = AUTO_ROWS if config.request.rows == "auto" else config.request.rows
+    per_request = ChunkSize(config.request.rows).rows
     wanted = min(rows, config.run.limit_rows or rows)
     lines += ["estimate", f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"]
     return lines

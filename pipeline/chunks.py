@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from pipeline.checkpoint import Range
 from pipeline.config import Request
+from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, Source, TextBlock, TextSpec
 
-AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
 
 
@@ -31,8 +31,8 @@ class Chunk:
 class Cutter:
     """Cuts a stream of text blocks into chunks, bounded in texts, characters and rows, wherever the blocks end."""
 
-    def __init__(self, request: Request, first_row: int, stop_row: int | None) -> None:
-        self._rows = AUTO_ROWS if request.rows == "auto" else request.rows
+    def __init__(self, request: Request, sizes: ChunkSize, first_row: int, stop_row: int | None) -> None:
+        self._sizes = sizes
         self._max_chars, self._dedupe = request.max_chars, request.dedupe
         self._row, self._stop = first_row, stop_row
         self._chunk: Chunk | None = None
@@ -85,11 +85,11 @@ class Cutter:
         chunk.positions.append(position)
 
     def _is_full(self, chunk: Chunk, text: str | None) -> bool:
-        if len(chunk.positions) >= self._rows * ROWS_PER_TEXT:
+        if len(chunk.positions) >= self._sizes.rows * ROWS_PER_TEXT:
             return True
         if text is None or text in self._known:
             return False
-        return len(chunk.texts) >= self._rows or (bool(chunk.texts) and chunk.chars + len(text) > self._max_chars)
+        return len(chunk.texts) >= self._sizes.rows or (bool(chunk.texts) and chunk.chars + len(text) > self._max_chars)
 
     def _finish(self, chunk: Chunk) -> Chunk:
         self._chunk, self._known = None, {}
@@ -107,11 +107,13 @@ class Feed:
         self,
         source: Source,
         spec: TextSpec,
+        *,
         request: Request,
+        sizes: ChunkSize,
         ranges: Sequence[Range],
         place_before: Callable[[int], Place | None],
     ) -> None:
-        self._source, self._spec, self._request = source, spec, request
+        self._source, self._spec, self._request, self._sizes = source, spec, request, sizes
         self._ranges, self._place_before = ranges, place_before
         self._blocks: Iterator[TextBlock] | None = None
         self._block: TextBlock | None = None
@@ -125,7 +127,7 @@ class Feed:
     async def chunks(self) -> AsyncIterator[Chunk]:
         """All open rows."""
         for each in self._ranges:
-            cutter = Cutter(self._request, each.start, each.stop)
+            cutter = Cutter(self._request, self._sizes, each.start, each.stop)
             while not cutter.is_done and await self._reach(cutter.row) and self._block is not None:
                 for chunk in cutter.cut(self._block):
                     yield chunk
@@ -152,7 +154,7 @@ class Feed:
 async def chunks_of(texts: Sequence[str | None], request: Request) -> AsyncIterator[Chunk]:
     """Texts in memory as chunks; what can't be sent as UTF-8 is `not_text`."""
     bad = {row: "a string with half a surrogate pair" for row, text in enumerate(texts) if text and not _is_utf8(text)}
-    cutter = Cutter(request, 0, len(texts))
+    cutter = Cutter(request, ChunkSize(request.rows), 0, len(texts))
     for chunk in cutter.cut(TextBlock(Place(0, 0, 0), list(texts), bad)):
         yield chunk
     for chunk in cutter.rest():

@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pipeline.errors import ClassifyError, ConfigError, Stopped
+from pipeline.errors import ClassifyError, ConfigError, DiskTrouble, Stopped
+from pipeline.speech import say
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -34,6 +35,7 @@ RUN_FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Nothing but a bug (1) shows a traceback."""
+    _open_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -41,13 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say_error(error, log_json=getattr(options, "log_json", False))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `classify text ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception:  # noqa: BLE001 - the one place that may see a bug
-        traceback.print_exc()
-        print("classify: this is a bug; please report it with the lines above", file=sys.stderr)
+        say(f"{traceback.format_exc()}classify: this is a bug; please report it with the lines above")
         return 1
+
+
+def _open_standard_streams() -> None:
+    """Some schedulers start us with streams closed; the next file opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+def _print(lines: Sequence[str]) -> None:
+    """Data to standard output.
+
+    Raises:
+        DiskTrouble: it can't be written.
+    """
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # `classify text ... | head` has seen enough
+            raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,10 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="the built-in language classifier as a server, in the foreground")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument(
-        "--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
+        "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
     )
     serve.set_defaults(command=_serve)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:  # noqa: PLR2004 - 16 bits
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +183,7 @@ def _check(options: argparse.Namespace) -> int:
     from pipeline.check import check
 
     config = _load_config(options, RUN_FLAGS)
-    for line in _with_signals(check(config, _progress(options))):
-        print(line)
+    _print(_with_signals(check(config, _progress(options))))
     return 0
 
 
@@ -167,7 +194,7 @@ def _text(options: argparse.Namespace) -> int:
     config = _load_config(options, SERVER_FLAGS)
     predictions = _with_signals(classify_texts_async(options.texts, config=config, wait=False))
     show = as_json_lines if options.json else as_table
-    print("\n".join(show(options.texts, predictions)))
+    _print(show(options.texts, predictions))
     failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
     return 3 if failed else 0
 
@@ -178,18 +205,18 @@ def _status(options: argparse.Namespace) -> int:
     from pipeline.status import as_json, as_lines, status_of
 
     status = status_of(Path(options.output))
-    print("\n".join([as_json(status)] if options.log_json else as_lines(status)))
+    _print([as_json(status)] if options.log_json else as_lines(status))
     return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
     from pipeline.embedded import serve
 
-    def say(url: str) -> None:
-        print(f"{url}: classifies languages; stop it with Ctrl-C", file=sys.stderr, flush=True)
+    def announce(url: str) -> None:
+        say(f"{url}: classifies languages; stop it with Ctrl-C")
 
     try:
-        _with_signals(serve(options.host, options.port, on_ready=say))
+        _with_signals(serve(options.host, options.port, on_ready=announce))
     except Stopped:
         return 0  # that is how a server ends
     return 0
@@ -231,7 +258,8 @@ def _say_error(error: ClassifyError, *, log_json: bool) -> int:
         import msgspec
 
         said = {"event": "error", "message": message, "exit_code": error.exit_code}
-        print(msgspec.json.encode(said).decode(), file=sys.stderr)
+        message = msgspec.json.encode(said).decode()
     else:
-        print(f"classify: {message}", file=sys.stderr)
+        message = f"classify: {message}"
+    say(message)
     return error.exit_code

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pipeline.config import Server, mask_url
-from pipeline.errors import BadAddress, BadAnswer, ConfigError, TimedOut, Unavailable, Unreachable
+from pipeline.errors import BadAddress, BadAnswer, ConfigError, ConnectionLost, TimedOut, Unreachable
 
 KEEP_ALIVE_S = 4.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
 CONNECT_S = 10.0
@@ -35,7 +35,7 @@ class Client:
 
     Raises, from `post` and `get`:
         BadAddress: the name does not resolve, or TLS fails.
-        Unreachable: refused. Unavailable: reset, cut short. TimedOut: no answer within `server.timeout_s`.
+        Unreachable: refused. ConnectionLost: reset, cut short. TimedOut: no answer within `server.timeout_s`.
         BadAnswer: longer than was allowed, or no HTTP.
     """
 
@@ -98,7 +98,7 @@ class Client:
         except TimeoutError:
             raise TimedOut(f"no answer within {self._server.timeout_s:g} s") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise Unavailable(f"{self.shown}: {_reason(error)}") from None
+            raise ConnectionLost(f"{self.shown}: {_reason(error)}") from None
         except aiohttp.ClientError as error:
             raise BadAnswer(f"no HTTP answer: {_reason(error)}") from None
 

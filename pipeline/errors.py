@@ -113,7 +113,11 @@ class Unavailable(RequestFailed):
     """The server, or the way to it, broke: wait."""
 
 
-class Unreachable(Unavailable):
+class ConnectionLost(Unavailable):
+    """The connection broke. Whoever answers there next may be another server, with another model."""
+
+
+class Unreachable(ConnectionLost):
     """No connection came about: whatever is wrong, it is not what we wanted to send."""
 
 

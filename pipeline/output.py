@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
 from pipeline.checkpoint.database import remove
 from pipeline.config import Config, public_settings
-from pipeline.errors import CheckpointMismatch, ConfigError, OutputError
+from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
 from pipeline.loader import format_of
 from pipeline.record import RunRecord, read_record
+
+LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
 
 class Next(Enum):
@@ -26,6 +30,8 @@ class OutputPlace:
     """An output path and the files the run keeps beside it: dot names, so that readers of directories skip them."""
 
     def __init__(self, path: Path) -> None:
+        if not path.name:
+            raise OutputError(f"{path}: is no file; name the output of a run")
         self.path = path
         self.checkpoint_path = path.with_name(f".{path.name}.checkpoint")
         self.record_path = path.with_name(f".{path.name}.run.json")
@@ -57,9 +63,15 @@ class OutputPlace:
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
         """
-        checkpoint = self.checkpoint() if self.checkpoint_path.exists() and not config.run.restart else None
+        restart = config.run.restart
+        if restart:
+            published = self._published()
+            checkpoint = None
+        else:
+            checkpoint = self.checkpoint() if self.checkpoint_path.exists() else None
+            published = None
         try:
-            published = checkpoint.get("published") if checkpoint else None
+            published = checkpoint.get("published") if checkpoint else published
             record = self.record
             there = digest_file(self.path) if self.path.exists() else None
             made = record.output_digest if record else None
@@ -77,9 +89,19 @@ class OutputPlace:
         finally:
             if checkpoint:
                 checkpoint.close()
-        if decision is Next.FRESH:
+        finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
+        if decision is Next.FRESH or finished:  # killed before the clean-up, the second time
             remove(self.checkpoint_path)
         return decision
+
+    def _published(self) -> str | None:
+        """What the checkpoint says of the output, whatever else is wrong with it."""
+        try:
+            with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
+                published: str | None = checkpoint.get("published")
+                return published
+        except ClassifyError:
+            return None
 
 
 def _after_complete(config: Config, identity: Identity, record: RunRecord, checkpoint: Checkpoint | None) -> Next:
@@ -90,7 +112,15 @@ def _after_complete(config: Config, identity: Identity, record: RunRecord, check
         raise CheckpointMismatch(_refusal(config.writer.output, "was made", other))
     wanted = config.run.limit_rows
     other = differences(shape_of(record.settings), shape_of(public_settings(config)))
-    if config.run.retry_failed and checkpoint is not None:
+    if config.run.retry_failed and record.failed:
+        if checkpoint is None:
+            raise CheckpointMismatch(
+                f"{config.writer.output}: its checkpoint is gone; --restart classifies all rows again"
+            )
+        if wanted is not None and wanted < record.rows:
+            raise ConfigError(
+                f"{config.writer.output}: has {record.rows:,} rows; --limit-rows {wanted} would drop some"
+            )
         return Next.RESUME
     if not other and (record.is_whole or (wanted is not None and wanted <= record.rows)):
         return Next.DONE
@@ -142,6 +172,8 @@ def place_output(config: Config) -> OutputPlace:
     else:
         path = Path(named)
     format_of(str(path), config.writer.format, "writer.format")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise OutputError(f"{path}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes")
     if not path.parent.is_dir() and not named.endswith("/"):
         raise OutputError(f"{path}: its directory {path.parent} does not exist; make it, or choose another output")
     if source.exists() and path.exists() and path.samefile(source):

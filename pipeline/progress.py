@@ -14,6 +14,7 @@ import msgspec
 
 from pipeline.predictions import Predictions
 from pipeline.record import RunRecord
+from pipeline.speech import say
 
 LINE_EVERY_S = 10.0
 Style = Literal["auto", "quiet", "json"]
@@ -32,6 +33,7 @@ class Progress:
         self.failed: Counter[str] = Counter()  # error code -> rows
         self.empty = 0
         self.requests = self.texts_sent = self.retries = 0
+        self.rows_shared = 0  # rows that another row's text was sent for
         self._style, self._clock = style, clock
         self._started = self._shown = clock()
         self._in_flight: dict[int, float] = {}
@@ -96,13 +98,15 @@ class Progress:
     # -- showing
 
     def notice(self, message: str) -> None:
-        """Say one line now."""
+        """Say one line now, if there is something to say."""
+        if not message:
+            return
         if self._style == "json":
             self.event("notice", message=message)
         elif self._bar is not None:
             self._bar.write(message, file=sys.stderr)
         else:
-            print(message, file=sys.stderr, flush=True)
+            say(message)
 
     def begin(self) -> None:
         """From now on progress is shown."""
@@ -128,7 +132,7 @@ class Progress:
             if self._style == "json":
                 self.event("progress", **self.snapshot())
             else:
-                print(self.line(), file=sys.stderr, flush=True)
+                say(self.line())
 
     def end(self) -> None:
         """Nothing more is shown; the bar stays as it was last."""
@@ -142,7 +146,7 @@ class Progress:
         if self._style == "json":
             self.event("finished", record=record)
         else:
-            print("\n".join(lines), file=sys.stderr, flush=True)
+            say("\n".join(lines))
 
     def line(self) -> str:
         """The state in one line."""
@@ -195,7 +199,7 @@ class Progress:
 
     def event(self, name: str, **values: Any) -> None:
         """One JSON object on a line, for machines."""
-        print(msgspec.json.encode({"event": name, **values}).decode(), file=sys.stderr, flush=True)
+        say(msgspec.json.encode({"event": name, **values}).decode())
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pipeline.config import mask_url
 from pipeline.errors import BadAnswer, ClassifyError, Misconfigured, OtherModel, Overloaded, Rejected, Unavailable
 from pipeline.predictions import Predictions
 
@@ -67,9 +68,12 @@ class ModelFacts:
     `names` maps a class to its label, as far as answers have named it: only the top label of a text is named.
     """
 
-    def __init__(self, num_classes: int = 0, names: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, num_classes: int = 0, names: Mapping[int, str] | None = None, given: Mapping[int, str] | None = None
+    ) -> None:
         self.num_classes = num_classes  # 0: nothing was answered yet
-        self.names: dict[int, str] = dict(names or {})
+        self.given = dict(given or {})  # by the config: the server may have no names of its own
+        self.names = {**self.given, **(names or {})}
         self.model = ""  # as the answers call it
 
     def largest_answer(self, texts: int) -> int:
@@ -133,7 +137,7 @@ def decode(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
         index = probs.index(score)
         if names.get(index, _UNSEEN) != label:
             _name(item, index, names, tied)
-        predictions.labels.append(label if label is not None else f"LABEL_{index}")
+        predictions.labels.append(label if label is not None else facts.names.get(index, f"LABEL_{index}"))
         predictions.scores.append(score)
     _compare(facts, classes, names, tied)
     facts.num_classes, facts.model = classes, answer.model
@@ -160,7 +164,7 @@ def _compare(facts: ModelFacts, classes: int, names: Mapping[int, str | None], t
         raise OtherModel(f"{classes} classes where the model had {facts.num_classes}")
     for index, name in names.items():
         known = facts.names.get(index, name)
-        if name != known:
+        if name != known and not (name is None and index in facts.given):
             raise OtherModel(f"class {index} is named {_shorten(str(name))!r} where it was {_shorten(str(known))!r}")
         if any(name == other and index != place for place, other in facts.names.items()):
             raise OtherModel(f"two classes are named {_shorten(str(name))!r}")
@@ -201,7 +205,10 @@ def error_of(
     if status in (401, 403):
         return Misconfigured(f"{message}; put the server's key into the environment variable {api_key_env}")
     if 300 <= status < 400:  # noqa: PLR2004
-        target = _shorten(headers.get("Location", "another address"))
+        target = headers.get("Location", "another address")
+        for secret in secrets:
+            target = target.replace(secret, "***")
+        target = _shorten(mask_url(target))
         return Misconfigured(f"HTTP {status}: redirects to {target}; redirects are not followed, give that url")
     return Misconfigured(f"{message}; check server.url and server.model")
 

@@ -29,6 +29,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     empty: int  # rows without a text
     skipped_lines: int
     resumed_rows: int  # answered by an earlier, interrupted run
+    shared_rows: int  # of this run: rows with the text of another one, which was sent for both
     requests: int
     texts_sent: int
     retries: int

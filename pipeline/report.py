@@ -19,8 +19,10 @@ def summary(record: RunRecord) -> list[str]:
     lines = [f"{record.output}: {speed}, {record.requests:,} requests, {record.retries:,} retries"]
     if record.resumed_rows:
         lines.append(f"resumed: {record.resumed_rows:,} rows were answered before")
+    if record.shared_rows:
+        lines.append(f"shared: {record.shared_rows:,} rows have the text of another one; it was sent once")
     if record.labels:
-        shown = [f"{label} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
+        shown = [f"{_printable(label)} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
         more = len(record.labels) - MOST_LABELS
         lines.append(f"labels: {', '.join(shown)}" + (f", and {more} more" if more > 0 else ""))
     if record.empty:
@@ -46,7 +48,7 @@ def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[st
         ranked = sorted(enumerate(prediction.probs or ()), key=lambda pair: -pair[1])
         values = "  ".join(f"{index}:{value:.4f}" for index, value in ranked[:MOST_LABELS])
         more = f"  … {len(ranked)} classes" if len(ranked) > MOST_LABELS else ""
-        lines.append(f"{prediction.label:<20} {prediction.score:>8.4f}  {shown}\n    {values}{more}")
+        lines.append(f"{_printable(prediction.label or ''):<20} {prediction.score:>8.4f}  {shown}\n    {values}{more}")
     return [f"{'label':<20} {'score':>8}  text, and the value of each class by its index", *lines]
 
 
@@ -55,7 +57,7 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
     return [
         msgspec.json.encode(
             {
-                "text": _printable(text),
+                "text": text.encode("utf-8", "backslashreplace").decode(),
                 "label": prediction.label,
                 "score": prediction.score,
                 "probs": prediction.probs,
@@ -67,5 +69,6 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
 
 
 def _printable(text: str) -> str:
-    """What came from the command line in bytes that are no UTF-8 is shown as its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """What a terminal would obey, or could not show, as its escape."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return shown.encode("utf-8", "backslashreplace").decode()

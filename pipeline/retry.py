@@ -34,5 +34,6 @@ def delay_before_next(
     """
     if failures >= retry.attempts:
         return None
-    delay = backoff(max(failures + overloads, 1), retry, draw=draw) + (retry_after or 0.0)
-    return delay if elapsed_s + delay <= retry.max_elapsed_s else None
+    delay = backoff(max(failures + overloads, 1), retry, draw=draw)
+    # How long the server wants to be left alone is not the request's fault.
+    return delay + (retry_after or 0.0) if elapsed_s + delay <= retry.max_elapsed_s else None

@@ -106,7 +106,7 @@ class FakeServer:
 
     def down(self) -> None:
         """Close the port and break what is in flight."""
-        self._call(self._runner.cleanup())
+        self._call(self._stop())
 
     def _call(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
@@ -121,6 +121,14 @@ class FakeServer:
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._slots = asyncio.Semaphore(self.slots or 1 << 30)
+
+    async def _stop(self) -> None:
+        # First the port: a connection that comes in while the others are broken would be left open for ever.
+        for site in list(self._runner.sites):
+            await site.stop()
+        await asyncio.sleep(0.02)
+        await self._runner.cleanup()
+        await asyncio.sleep(0.02)  # the loop closes the sockets a little later
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":

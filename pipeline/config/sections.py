@@ -15,7 +15,7 @@ from pipeline.config.urls import is_http, mask_url
 from pipeline.errors import ConfigError
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time
 Format = Literal["csv", "tsv", "parquet", "jsonl", "ndjson"]
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
@@ -59,7 +59,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_key_env: str = "VLLM_API_KEY"
     headers: dict[str, str] = {}
     ca_bundle: str | None = None
-    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 300.0
     start_wait_s: Seconds = 15.0
     wait_s: Seconds = 600.0
 
@@ -194,5 +194,7 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     tree: dict[str, dict[str, Any]] = msgspec.to_builtins(config)
     server = tree["server"]
     server["url"] = [mask_url(url) for url in config.server.urls]
+    for section, key in (("loader", "input"), ("writer", "output")):  # a path may be bytes that are no UTF-8
+        tree[section][key] = tree[section][key].encode("utf-8", "backslashreplace").decode()
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     return tree

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pipeline.checkpoint import differences
 from pipeline.client import Client
@@ -16,12 +16,17 @@ from pipeline.endpoints.gate import Gate
 from pipeline.errors import (
     BadAddress,
     BadAnswer,
+    ConfigError,
+    ConnectionLost,
     Misconfigured,
     ModelChanged,
+    Overloaded,
     Rejected,
     RequestFailed,
     ServerGone,
+    UserError,
 )
+from pipeline.limiter import ChunkSize
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
 from pipeline.protocol import ModelFacts
@@ -30,6 +35,7 @@ from pipeline.retry import backoff
 __all__ = ["CANARY", "Endpoint", "Endpoints"]
 
 STARTING_PAUSE_S = 0.5  # between two looks at a server that is not there yet
+T = TypeVar("T")
 
 
 class Endpoints:
@@ -42,18 +48,20 @@ class Endpoints:
         environment: dict[str, str],
         progress: Progress,
         *,
+        sizes: ChunkSize | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
-        self.facts = ModelFacts(names=dict(enumerate(config.writer.labels or [])))
+        self.facts = ModelFacts(given=dict(enumerate(config.writer.labels or [])))
         headers = config.server.request_headers(environment)
         self.all = [Endpoint(Client(url, config.server, headers), config, self.facts, progress) for url in urls]
         self.identity: dict[str, Any] = {}
+        self.sizes = sizes or ChunkSize(config.request.rows)
         self._config, self._progress = config, progress
         self._clock, self._sleep = clock, sleep
         self._failing_since: float | None = None
         self.gate = Gate(self.all)
-        self._nurses: dict[Endpoint, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()  # examinations and nurses under way
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -62,9 +70,9 @@ class Endpoints:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._nurses.values():
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._nurses.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
 
     # -- the start
@@ -111,6 +119,11 @@ class Endpoints:
     async def _meet(self, endpoint: Endpoint) -> None:
         """See that it serves the model we know; the first one met is that model."""
         identity, facts = await endpoint.meet()
+        labels = self._config.writer.labels
+        if labels is not None and len(labels) != facts.num_classes:
+            raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
+        if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
+            raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
         other = differences(self.identity, identity)
         wrong = [name for index, name in self.facts.names.items() if facts.names.get(index, name) != name]
         if other or wrong or (self.facts.names and max(self.facts.names) >= facts.num_classes):
@@ -133,6 +146,7 @@ class Endpoints:
         """
         while True:
             async with self.gate.place(alone=alone) as endpoint:
+                sent_at = self._clock()
                 try:
                     predictions = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
@@ -143,9 +157,24 @@ class Endpoints:
                     return endpoint, refused
                 except RequestFailed as failed:
                     self._give_up_if_due(failed)
+                    if isinstance(failed, ConnectionLost):
+                        self._begin_examination(endpoint, failed)  # nobody is asked before it is known who is there
+                    if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, self._clock()):
+                        self.sizes.refused(len(texts))
                     return endpoint, failed
-            self._failing_since = None  # somebody answered: patience starts anew
-            return endpoint, predictions
+                self._failing_since = None  # somebody answered: patience starts anew
+                endpoint.limiter.succeeded(len(texts), self._clock())
+                self.sizes.succeeded(len(texts))
+                return endpoint, predictions
+
+    async def wait(self, delay: float, error: RequestFailed) -> None:
+        """Sleep before the next attempt, but no longer than patience lasts if nobody is answered meanwhile."""
+        until = self._clock() + delay
+        while (left := until - self._clock()) > 0:
+            await self._sleep(min(left, self._config.server.wait_s + STARTING_PAUSE_S))
+            if self._failing_since is not None and self._clock() < until:
+                self._give_up_if_due(error)
+                self.gate.raise_if_stopped()
 
     async def is_well(self, endpoint: Endpoint, error: RequestFailed) -> bool:
         """After a failure: does the server answer the canary? If so, the request itself is suspect.
@@ -154,9 +183,13 @@ class Endpoints:
         """
         if endpoint.is_resting:
             return False
+        return await asyncio.shield(self._begin_examination(endpoint, error))
+
+    def _begin_examination(self, endpoint: Endpoint, error: RequestFailed) -> asyncio.Future[bool]:
         if endpoint.examination is None:
-            endpoint.examination = asyncio.ensure_future(self._examine(endpoint, error))
-        return await asyncio.shield(endpoint.examination)
+            endpoint.examination = self._begin(self._examine(endpoint, error))
+            endpoint.is_doubtful = isinstance(error, ConnectionLost)
+        return endpoint.examination
 
     def _give_up_if_due(self, error: RequestFailed) -> None:
         now = self._clock()
@@ -176,18 +209,26 @@ class Endpoints:
             self._progress.notice(f"{endpoint.say(error)}; and then: {sick}; it is left alone for a while")
             self._rest(endpoint)
             return False
-        except Misconfigured as other:
+        except UserError as other:
             self.drop(endpoint, other)
             return False
         finally:
-            endpoint.examination = None
+            endpoint.examination, endpoint.is_doubtful = None, False
+            self.gate.wake_all()
         return True
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Let it go on beside the requests; it ends with us at the latest."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _rest(self, endpoint: Endpoint) -> None:
         """Ask it nothing until the canary passes again."""
         endpoint.is_resting = True
         self.gate.wake_all()
-        self._nurses[endpoint] = asyncio.ensure_future(self._nurse(endpoint))
+        self._begin(self._nurse(endpoint))
 
     async def _nurse(self, endpoint: Endpoint) -> None:
         attempt = 0
@@ -200,13 +241,13 @@ class Endpoints:
             except RequestFailed as sick:
                 if all(each.is_resting for each in self.all):
                     self._give_up_if_due(sick)
-            except Misconfigured as other:
+            except UserError as other:
                 return self.drop(endpoint, other)
         self._progress.notice(f"{endpoint.shown} answers again")
         self.gate.wake_all()
         return None
 
-    def drop(self, endpoint: Endpoint, error: Misconfigured) -> None:
+    def drop(self, endpoint: Endpoint, error: UserError) -> None:
         """Ask it nothing any more; another model, or nobody left, ends the run."""
         endpoint.is_resting = True
         if endpoint in self.all:

@@ -29,6 +29,7 @@ class Endpoint:
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
         self.entry: ModelEntry | None = None
         self.is_resting = False  # nothing is sent but the canary
+        self.is_doubtful = False  # a connection broke; nothing is sent until the canary says who is there
         self.is_reserved = False  # for one request alone
         self._config, self._progress = config, progress
         self.examination: asyncio.Future[bool] | None = None

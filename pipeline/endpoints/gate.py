@@ -61,10 +61,16 @@ class Gate:
                 raise
             endpoint.is_reserved = False
 
-    def _well(self) -> list[Endpoint]:
+    def raise_if_stopped(self) -> None:
+        """Raise what `stop` was given, if it was called."""
         if self._fatal:
             raise self._fatal
-        return [] if self._closed else [each for each in self._endpoints if not each.is_resting]
+
+    def _well(self) -> list[Endpoint]:
+        self.raise_if_stopped()
+        return (
+            [] if self._closed else [each for each in self._endpoints if not each.is_resting and not each.is_doubtful]
+        )
 
     async def _wait(self) -> None:
         """Until a place is given back, or a server rests or is well again."""
@@ -78,12 +84,14 @@ class Gate:
             raise
 
     def _wake(self) -> None:
-        """One waiter for one place; all of them where they wait for different things."""
-        if any(each.is_reserved or each.is_resting for each in self._endpoints):
+        """As many as there is room for; all of them where they wait for different things."""
+        if any(each.is_reserved or each.is_resting or each.is_doubtful for each in self._endpoints):
             return self.wake_all()
-        while self._waiters:
+        room = sum(each.limiter.limit - each.limiter.in_flight for each in self._endpoints)
+        while self._waiters and room > 0:
             if not (waiter := self._waiters.popleft()).done():
-                return waiter.set_result(None)
+                waiter.set_result(None)
+                room -= 1
         return None
 
     def wake_all(self) -> None:

@@ -83,6 +83,8 @@ def open_source(loader: Loader) -> Source:
         raise InputError(f"{path}: is a directory; name a file in it")
     if not Path(path).exists():
         raise InputError(f"{path}: no such file; check --input")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: is no regular file; it is read twice, so write it to a file first")
     kind = format_of(path, loader.format, "loader.format")
     if kind == "parquet":
         from pipeline.loader.parquet import ParquetSource

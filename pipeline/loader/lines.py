@@ -49,6 +49,8 @@ class TextFile:
         self.seekable = self.compression is None
         start = next(self._blocks(0, 4), b"")
         name = codecs.lookup(encoding).name.removesuffix("-sig")
+        if name == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(f'{path}:1: begins like UTF-16, not utf-8; set loader.encoding = "utf-16"')
         self.encoding = next((wide for bom, wide in _WIDE.get(name, {}).items() if start.startswith(bom)), name)
         if self.encoding in _WIDE:  # no BOM says which end comes first: then it is the little one
             self.encoding += "-le"

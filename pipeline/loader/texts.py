@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import string
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -82,8 +83,8 @@ def refuse_doubled(path: str, columns: Sequence[str]) -> None:
     Raises:
         InputError: naming the column.
     """
-    for name in columns:
-        if columns.count(name) > 1:
+    for name, times in Counter(columns).items():
+        if times > 1:
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")
 
 

@@ -51,7 +51,8 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
             return record
         with closing(place.checkpoint()) as checkpoint:
             if config.run.retry_failed:
-                progress.notice(f"{place.path}: {checkpoint.reopen_failed():,} failed rows are classified again")
+                reopened = checkpoint.reopen_failed()
+                progress.notice(f"{place.path}: {reopened:,} failed rows are classified again" if reopened else "")
             context = Context(
                 config=config,
                 source=source,
@@ -73,7 +74,14 @@ async def _both_passes(context: Context) -> RunRecord:
     rows, is_exact = estimate_rows(context.source, context.spec)
     progress.expect(min(rows, context.wanted or rows), is_exact=is_exact or context.total is not None)
     ranges = context.checkpoint.open_ranges(context.wanted)
-    feed = Feed(context.source, context.spec, context.config.request, ranges, context.checkpoint.place_before)
+    feed = Feed(
+        context.source,
+        context.spec,
+        request=context.config.request,
+        sizes=context.sizes,
+        ranges=ranges,
+        place_before=context.checkpoint.place_before,
+    )
     progress.begin()
     try:
         if await feed.has_rows():  # nothing is sent for a file without rows

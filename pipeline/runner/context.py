@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pipeline.checkpoint import Checkpoint, Identity
 from pipeline.config import Config
+from pipeline.limiter import ChunkSize
 from pipeline.loader import Source, TextSpec
 from pipeline.output import OutputPlace
 from pipeline.progress import Progress
@@ -27,7 +28,11 @@ class Context:
     progress: Progress
     environment: dict[str, str]
     total: int | None  # rows in the input, once that is known
+    sizes: ChunkSize = field(init=False)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.sizes = ChunkSize(self.config.request.rows)
 
     @property
     def wanted(self) -> int | None:

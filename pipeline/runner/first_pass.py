@@ -28,7 +28,10 @@ async def classify(run: Context, feed: Feed) -> None:
         ClassifyError: what ends the run; what was answered by then is kept.
     """
     config = run.config
-    async with urls_of(config) as urls, Endpoints(config, urls, run.environment, run.progress) as endpoints:
+    async with (
+        urls_of(config) as urls,
+        Endpoints(config, urls, run.environment, run.progress, sizes=run.sizes) as endpoints,
+    ):
         await endpoints.connect()
         _adopt(run, endpoints)
         batcher = Batcher(
@@ -37,7 +40,7 @@ async def classify(run: Context, feed: Feed) -> None:
             config.retry,
             run.progress,
             _store(run, endpoints),
-            failed_allowed=config.run.failed_rows_allowed(run.wanted or 0),
+            failed_allowed=config.run.failed_rows_allowed(run.wanted or run.progress.rows_total or 0),
         )
         try:
             await _while_ticking(run, batcher.run(feed.chunks()), endpoints)

@@ -24,7 +24,8 @@ async def publish(run: Context) -> RunRecord:
     with Draft(run.place.path) as draft:
         tally = await _join(run, layout, draft, rows)
         if digest_file(run.source.path) != run.identity["input"]:
-            raise InputError(f"{run.source.path}: changed while it was read; nothing was written, run it again")
+            changed = "changed while it was read, so nothing was written; --restart classifies it as it is now"
+            raise InputError(f"{run.source.path}: {changed}")
         record = _record(run, rows, tally, digest_file(draft.path))
         run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
         draft.publish()
@@ -56,14 +57,19 @@ async def _join(run: Context, layout: Layout, draft: Draft, rows: int) -> Tally:
     return work.result()
 
 
+def _spelled(path: str) -> str:
+    """A path for JSON: it may be bytes that are no UTF-8."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
     progress, config = run.progress, run.config
     failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
     return RunRecord(
         exit_code=3 if sum(failed.values()) > config.run.failed_rows_allowed(rows) else 0,
-        input=run.source.path,
+        input=_spelled(run.source.path),
         input_digest=run.identity["input"],
-        output=str(run.place.path),
+        output=_spelled(str(run.place.path)),
         output_digest=digest,
         rows=rows,
         is_whole=rows == run.total,
@@ -72,6 +78,7 @@ def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
         empty=tally.codes["empty"],
         skipped_lines=run.source.skipped,
         resumed_rows=progress.rows_resumed,
+        shared_rows=progress.rows_shared,
         requests=progress.requests,
         texts_sent=progress.texts_sent,
         retries=progress.retries,

@@ -33,13 +33,19 @@ class CsvAppender:
 
     def write(self, records: Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
-        columns = [_cells(column, self._delimiter) for column in self._layout.values(slab, self._labels)]
+        values = self._layout.values(slab, self._labels)
+        values[2] = [error and self._spelled(error) for error in values[2]]
+        columns = [_cells(column, self._delimiter) for column in values]
         rows = zip(records, zip(*columns, strict=True), strict=True)
         self._stream.write(b"".join([self._append(record, cells) for record, cells in rows]))
 
     def close(self) -> None:
         """Finish the file."""
         self._stream.close()
+
+    def _spelled(self, error: str) -> str:
+        """A server's words, with escapes for what the encoding does not have: they are no reason to stop."""
+        return error.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
     def _append(self, record: bytes, cells: Sequence[str]) -> bytes:
         added = self._delimiter + self._delimiter.join(cells)

@@ -27,14 +27,26 @@ def to_cells(array: pa.Array, name: str) -> list[str | None]:
         return [None if value is None else msgspec.json.encode(value).decode() for value in plain.to_pylist()]
     if _is_binary(plain.type):
         return [None if value is None else base64.b64encode(value).decode() for value in plain.to_pylist()]
-    cells: list[str | None] = pc.cast(plain, pa.string()).to_pylist()
-    return cells
+    return _texts(pc.cast(plain, pa.large_string()))
 
 
 def to_json(array: pa.Array, name: str) -> list[Any]:
     """A column as values that msgspec writes as JSON (it writes bytes as base64, and no number as null)."""
-    values: list[Any] = _plain(array, name).to_pylist()
+    plain = _plain(array, name)
+    if pa.types.is_large_string(plain.type) or pa.types.is_string(plain.type):
+        return list(_texts(plain))
+    values: list[Any] = plain.to_pylist()
     return values
+
+
+def _texts(array: pa.Array) -> list[str | None]:
+    """Strings; bytes that are no UTF-8 (Parquet does not check) are spelled out as escapes."""
+    try:
+        texts: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        raw = array.cast(pa.large_binary()).to_pylist()
+        texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]
+    return texts
 
 
 def _plain(array: pa.Array, name: str) -> pa.Array:
