@@ -83,6 +83,9 @@ def wait_for_join(process: subprocess.Popen[bytes], output: Path) -> None:
 
 
 def random_moments(seed: int, kills: int, longest: float) -> list[float]:
-    """Moments spread over a run, some of them in the join."""
+    """Moments spread over the first pass, and then some in the join, which only a finished first pass comes to."""
     draw = random.Random(seed)
-    return [draw.uniform(0.2, longest) if n % 3 else -draw.uniform(1e-4, 0.05) for n in range(kills)]
+    in_join = kills // 3
+    return [draw.uniform(0.2, longest) for _ in range(kills - in_join)] + [
+        -draw.uniform(1e-4, 0.05) for _ in range(in_join)
+    ]

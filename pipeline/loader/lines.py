@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -76,11 +77,11 @@ class TextFile:
     def _open(self, skip: int = 0) -> pa.NativeFile:
         """The decompressed bytes from `skip` on."""
         try:
-            if self.seekable:
-                stream = pa.OSFile(self.path)
+            stream = pa.OSFile(os.fsencode(self.path))  # a name may be bytes that are no UTF-8
+            if self.compression is None:
                 stream.seek(skip)
                 return stream
-            stream = pa.input_stream(self.path, compression=self.compression)
+            stream = pa.CompressedInputStream(stream, self.compression)
         except OSError as error:
             raise InputError(f"{self.path}: {_reason(error)}") from None
         while skip and (block := stream.read(min(skip, BLOCK_BYTES))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ class ParquetSource:
         self.path = path
         try:
             # Without pre_buffer=False the reader keeps what it has read, and memory grows with the file.
-            self._file = pq.ParquetFile(path, pre_buffer=False)
+            self._file = pq.ParquetFile(pa.OSFile(os.fsencode(path)), pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: can't be read as Parquet: {_first_line(error)}") from None
         self.columns: list[str] = list(self._file.schema_arrow.names)
