@@ -35,9 +35,6 @@ from pipeline.errors import ClassifyError, Misconfigured, ModelChanged, ServerGo
 from pipeline.progress import Progress
 from pipeline.runner import run
 
-# A connection that reaches the fake while it closes its port is never closed by aiohttp's server: its socket is the
-# fake's, not ours (ours are held to account in test_client).
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 QUICK = Retry(base_delay_s=0.01, max_delay_s=0.05)
 
 

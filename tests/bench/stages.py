@@ -1,0 +1,143 @@
+"""What each step of a Parquet run costs: the real functions of `pipeline`, one after the other, CPU time a row.
+
+python stages.py INPUT.parquet URL   prints one JSON object, step -> microseconds of CPU a row
+
+All threads count, and the kernel's work for this process; the server's work does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas  # noqa: ICN001, F401 - pyarrow imports it on its way where it is installed; not a cost of any row
+import uvloop
+
+from pipeline import Config, protocol
+from pipeline.checkpoint import Checkpoint, digest_file
+from pipeline.chunks import Chunk, Cutter
+from pipeline.client import Client
+from pipeline.config import Loader, Request, Server, Writer
+from pipeline.limiter import ChunkSize
+from pipeline.loader import TextSpec, open_source
+from pipeline.protocol import ModelFacts
+from pipeline.writer import Draft, Layout, join
+
+TEXTS = 256  # a request, as in limit.py
+CONCURRENCY = 16
+ROWS_A_COMMIT = 50_000  # a commit each 0.25 s, at some 200,000 rows a second
+
+
+class Stopwatch:
+    """CPU seconds by step."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure what happens inside."""
+        before = time.process_time()
+        yield
+        self.steps[name] = self.steps.get(name, 0) + time.process_time() - before
+
+
+def cut(source: str, config: Config, watch: Stopwatch) -> list[Chunk]:
+    """The chunks of the whole file."""
+    with watch.step("digest of the input"):
+        digest_file(source)
+    spec = TextSpec(config.loader)
+    with watch.step("read texts"):
+        blocks = list(open_source(config.loader).texts(spec))
+    cutter = Cutter(config.request, ChunkSize(config.request.rows), 0, None)
+    with watch.step("cut into chunks"):
+        return [*(chunk for block in blocks for chunk in cutter.cut(block)), *cutter.rest()]
+
+
+async def ask(bodies: list[bytes], url: str, watch: Stopwatch) -> list[bytes]:
+    """The answers to all bodies through the real client."""
+    replies = [b""] * len(bodies)
+    shared = iter(enumerate(bodies))
+
+    async def worker(client: Client) -> None:
+        for index, body in shared:
+            replies[index] = (await client.post(body, 1 << 24)).body
+
+    async with Client(url, Server(), {}) as client:
+        await client.post(bodies[0], 1 << 24)
+        with watch.step("HTTP (aiohttp)"):
+            await asyncio.gather(*[worker(client) for _ in range(CONCURRENCY)])
+    return replies
+
+
+def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
+    """Walk through all steps; returns the number of rows."""
+    config = Config(loader=Loader(input=source), request=Request(rows=TEXTS), writer=Writer(output=str(target)))
+    chunks = cut(source, config, watch)
+    with watch.step("encode"):
+        bodies = [protocol.encode(chunk.texts, "bench", config.request) for chunk in chunks]
+    replies = uvloop.run(ask(bodies, url, watch))
+    facts = ModelFacts()
+    with watch.step("decode and check"):
+        answers = [
+            protocol.decode(reply, len(chunk.texts), facts) for reply, chunk in zip(replies, chunks, strict=True)
+        ]
+    del bodies, replies
+    # Rows with equal texts in one chunk share an answer; that is a matter of the batcher and hardly ever happens here.
+    answers = [
+        answer if len(chunk.texts) == len(chunk.positions) else answer.spread(chunk.positions, chunk.errors)
+        for answer, chunk in zip(answers, chunks, strict=True)
+    ]
+    checkpoint = Checkpoint(target.with_name("checkpoint"))
+    waiting = 0
+    for chunk, answer in zip(chunks, answers, strict=True):
+        with watch.step("checkpoint: add"):
+            checkpoint.add(chunk.first_row, chunk.place, answer, 0)
+        waiting += len(answer)
+        if waiting > ROWS_A_COMMIT:
+            waiting = 0
+            with watch.step("checkpoint: commit"):
+                checkpoint.flush()
+    with watch.step("checkpoint: commit"):
+        checkpoint.flush()
+    del chunks, answers
+    return write(config, checkpoint, facts, target, watch)
+
+
+def write(config: Config, checkpoint: Checkpoint, facts: ModelFacts, target: Path, watch: Stopwatch) -> int:
+    """The second pass. Its parts are measured alone first, then the whole of it."""
+    source = open_source(config.loader)
+    rows = source.total_rows or 0
+    with watch.step("read rows"):
+        for _ in source.batches():
+            pass
+    with watch.step("checkpoint: read"):
+        for _ in checkpoint.slabs(facts.num_classes):
+            pass
+    with Draft(target) as draft:
+        with watch.step("join and write"):
+            layout = Layout(config, facts.num_classes)
+            join(config, open_source(config.loader), checkpoint, layout, draft, rows=rows, tick=lambda _: None)
+        with watch.step("digest of the output"):
+            digest_file(draft.path)
+    watch.steps["join and write"] -= watch.steps["read rows"] + watch.steps["checkpoint: read"]
+    checkpoint.close()
+    return rows
+
+
+def main(source: str, url: str) -> None:
+    """Measure and print."""
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory(dir=Path(source).parent) as place:
+        rows = measure(source, Path(place) / "output.parquet", url, watch)
+    print(json.dumps({step: seconds / rows * 1e6 for step, seconds in watch.steps.items()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

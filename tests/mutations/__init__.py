@@ -1,0 +1,1 @@
+"""Seeded bugs, each of which a test must notice."""

@@ -1,0 +1,477 @@
+"""The seeded bugs: one replacement in one file of `pipeline/`, and the tests that must notice it.
+
+`old` stands once in the file. Each bug is one that a tired person could make and a review could miss: it leaves the
+program running, and breaks one promise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One seeded bug."""
+
+    name: str
+    file: str  # in pipeline/
+    old: str
+    new: str
+    tests: tuple[str, ...]  # node ids, in tests/
+
+
+HOLES = "mutations/test_holes.py::"
+
+ANSWERS = (
+    Mutation(
+        "answers are taken in the order they came in",
+        "protocol.py",
+        """\
+    if any(item.index != position for position, item in enumerate(items)):
+        items.sort(key=lambda item: item.index)
+        if any(""",
+        """\
+    if sorted(item.index for item in items) != list(range(texts)):
+        if any(""",
+        ("test_protocol.py::test_the_order_of_the_items_says_nothing",),
+    ),
+    Mutation(
+        "NaN is taken for a number",
+        "protocol.py",
+        "_decode_answer = msgspec.json.Decoder(Answer).decode\n",
+        "_decode_answer = lambda body: msgspec.convert(__import__('json').loads(body), Answer)  # noqa: E731\n",
+        ("test_protocol.py::test_a_broken_answer_is_not_believed",),
+    ),
+    Mutation(
+        "fewer values than classes are taken",
+        "protocol.py",
+        "item.num_classes != classes or len(probs) != classes or not probs",
+        "item.num_classes != classes or not probs",
+        (f"{HOLES}test_a_number_of_classes_without_as_many_values_is_not_believed",),
+    ),
+    Mutation(
+        "a label need not be that of the largest value",
+        "protocol.py",
+        "elif index in names or (label is not None and label in names.values()):",
+        "elif index in names:",
+        ("test_protocol.py::test_a_broken_answer_is_not_believed",),
+    ),
+    Mutation(
+        "an answer with another number of classes is kept",
+        "protocol.py",
+        "if facts.num_classes and classes != facts.num_classes:",
+        "if facts.num_classes and classes < 1:",
+        ("test_protocol.py::test_another_model_is_noticed_and_teaches_nothing[another number of classes]",),
+    ),
+    Mutation(
+        "an answer that names a class anew is kept",
+        "protocol.py",
+        "if name != known",
+        "if not name and name != known",
+        ("test_protocol.py::test_another_model_is_noticed_and_teaches_nothing[another name]",),
+    ),
+    Mutation(
+        "an answer may have any size",
+        "client.py",
+        "                if size > largest:\n                    break\n        if size > largest:",
+        "        if size > largest << 40:",
+        ("test_client_failures.py::test_an_answer_of_exactly_the_bound_is_read",),
+    ),
+    Mutation(
+        "a redirect carries the key to another host",
+        "client.py",
+        "allow_redirects=False",
+        "allow_redirects=True",
+        ("test_client.py::test_a_redirect_is_not_followed",),
+    ),
+)
+
+ROWS = (
+    Mutation(
+        "an added error is that of another row",
+        "predictions.py",
+        "{position + shift: error for",
+        "{position: error for",
+        ("test_protocol.py::test_adding_predictions_is_appending_their_rows",),
+    ),
+    Mutation(
+        "an added mark of a cut text is that of another row",
+        "predictions.py",
+        "self.truncated | {position + shift for position in other.truncated}",
+        "self.truncated | other.truncated",
+        ("test_protocol.py::test_adding_predictions_is_appending_their_rows",),
+    ),
+    Mutation(
+        "an error is spread by text, not by row",
+        "predictions.py",
+        "{row: self.errors[position] for",
+        "{position: self.errors[position] for",
+        ("test_protocol.py::test_spreading_gives_each_row_the_prediction_of_its_text",),
+    ),
+    Mutation(
+        "the probabilities are those of the row before",
+        "predictions.py",
+        "[self.probs[position] if",
+        "[self.probs[position - 1] if",
+        ("test_protocol.py::test_spreading_gives_each_row_the_prediction_of_its_text",),
+    ),
+    Mutation(
+        "a chunk's last text is shared by those that were seen before",
+        "chunks.py",
+        "chunk.positions.append(position)",
+        "chunk.positions.append(len(chunk.texts) - 1)",
+        ("test_failures.py::test_the_same_text_is_sent_once",),
+    ),
+    Mutation(
+        "the chunk that is not full is lost",
+        "chunks.py",
+        '"""The last chunk, if there is one."""\n        if self._chunk is not None:',
+        '"""The last chunk, if there is one."""\n        if self._chunk is not None and self._stop is not None:',
+        ("test_failures.py::test_the_same_text_is_sent_once",),
+    ),
+    Mutation(
+        "the halves of a chunk change places",
+        "batcher.py",
+        "return left + await self.classify(texts[middle:], alone=alone)",
+        "return await self.classify(texts[middle:], alone=alone) + left",
+        ("test_failures.py::test_the_same_text_is_sent_once",),
+    ),
+    Mutation(
+        "the halves of a chunk leave a text out",
+        "batcher.py",
+        "await self.classify(texts[middle:], alone=alone)",
+        "await self.classify(texts[middle + 1 :], alone=alone)",
+        ("test_failures.py::test_the_same_text_is_sent_once",),
+    ),
+    Mutation(
+        "texts in memory get their answers in the order of arrival",
+        "library.py",
+        "for first in sorted(found) for",
+        "for first in found for",
+        (f"{HOLES}test_texts_in_memory_keep_their_order",),
+    ),
+)
+
+FAILURES = (
+    Mutation(
+        "who waits holds a place",
+        "endpoints/__init__.py",
+        "                    self._give_up_if_due(failed)\n",
+        "                    self._give_up_if_due(failed)\n"
+        "                    await self._sleep(failed.retry_after or 0)\n",
+        (f"{HOLES}test_who_waits_holds_no_place",),
+    ),
+    Mutation(
+        "a request is tried again for ever",
+        "retry.py",
+        "if failures >= retry.attempts:",
+        "if failures > retry.attempts << 20:",
+        ("test_retry.py::test_attempts_are_counted",),
+    ),
+    Mutation(
+        "Retry-After is passed over",
+        "retry.py",
+        " + (retry_after or 0.0)",
+        "",
+        ("test_failures.py::test_retry_after_is_obeyed",),
+    ),
+    Mutation(
+        "a row is blamed for a sick server",
+        "batcher.py",
+        "await self._endpoints.is_well(endpoint, outcome)",
+        "True",
+        (f"{HOLES}test_no_row_is_blamed_for_a_sick_server",),
+    ),
+    Mutation(
+        "a text that broke the server is no suspect in its half",
+        "batcher.py",
+        "alone = error.broke_server",
+        "alone = False",
+        ("test_failures.py::test_a_row_that_crashes_the_server_does_so_a_few_times_only",),
+    ),
+    Mutation(
+        "a request is not tried alone after the server broke",
+        "batcher.py",
+        "                    alone = True\n",
+        "                    alone = alone and True\n",
+        ("test_failures.py::test_a_row_that_crashes_the_server_does_so_a_few_times_only",),
+    ),
+    Mutation(
+        "a server is given up although it answered in between",
+        "endpoints/__init__.py",
+        "                self._failing_since = None  # somebody answered: patience starts anew\n",
+        "",
+        (f"{HOLES}test_patience_starts_anew_with_every_answer",),
+    ),
+    Mutation(
+        "a text is cut and not marked",
+        "endpoints/endpoint.py",
+        "predictions.truncated = set(range(len(texts)))",
+        "predictions.truncated = set()",
+        ("test_failures.py::test_too_long_texts_are_cut_only_where_needed",),
+    ),
+    Mutation(
+        "as many failed rows as are allowed are too many",
+        "runner/second_pass.py",
+        "exit_code=3 if sum(failed.values()) > config",
+        "exit_code=3 if sum(failed.values()) >= config",
+        ("test_failures.py::test_too_long_texts_are_cut_only_where_needed",),
+    ),
+    Mutation(
+        "a row without a text counts as failed",
+        "runner/second_pass.py",
+        ' if code != "empty"}',
+        "}",
+        (f"{HOLES}test_rows_without_a_text_are_no_failure",),
+    ),
+)
+
+CHECKPOINT = (
+    Mutation(
+        "a flush does not commit",
+        "checkpoint/store.py",
+        '                self._put(meta)\n                self._db.execute("COMMIT")\n',
+        "                self._put(meta)\n",
+        ("test_checkpoint.py::test_a_second_reader_sees_what_was_flushed",),
+    ),
+    Mutation(
+        "a commit is not synced",
+        "checkpoint/store.py",
+        '"PRAGMA synchronous = FULL"',
+        '"PRAGMA synchronous = NORMAL"',
+        (f"{HOLES}test_a_commit_is_synced",),
+    ),
+    Mutation(
+        "a flush that fails loses its records",
+        "checkpoint/store.py",
+        "self._waiting, self._waiting_meta = records + self._waiting, meta | self._waiting_meta",
+        "self._waiting_meta = meta | self._waiting_meta",
+        ("test_checkpoint_damage.py::test_a_full_disk_is_disk_trouble_and_loses_nothing",),
+    ),
+    Mutation(
+        "a flush that fails leaves its transaction open",
+        "checkpoint/store.py",
+        "                if self._db.in_transaction:\n",
+        "                if not self._db.in_transaction:\n",
+        ("test_checkpoint_damage.py::test_a_full_disk_is_disk_trouble_and_loses_nothing",),
+    ),
+    Mutation(
+        "a record is added twice",
+        "checkpoint/store.py",
+        "records, self._waiting = self._waiting, []",
+        "records, self._waiting = list(self._waiting), self._waiting",
+        ("test_checkpoint.py::test_a_second_reader_sees_what_was_flushed",),
+    ),
+    Mutation(
+        "the last open range is left out",
+        "checkpoint/store.py",
+        "WHERE next IS NOT stop",
+        "WHERE next <> stop",
+        ("test_checkpoint.py::test_the_open_rows_are_those_without_a_record",),
+    ),
+    Mutation(
+        "labels change their ids when they are read again",
+        "checkpoint/store.py",
+        '"SELECT id, name FROM labels"',
+        '"SELECT row_number() OVER (ORDER BY name) - 1, name FROM labels ORDER BY name"',
+        ("test_checkpoint.py::test_labels_keep_their_ids_over_runs",),
+    ),
+    Mutation(
+        "labels are written by the order of the alphabet",
+        "writer/__init__.py",
+        "labels = list(checkpoint.label_ids)",
+        "labels = sorted(checkpoint.label_ids)",
+        ("test_cli.py::test_the_code_of_failed_rows_comes_back",),
+    ),
+    Mutation(
+        "opening failed rows again loses the marks of the others",
+        "checkpoint/records.py",
+        "[index - start for index in cut if",
+        "[index for index in cut if",
+        (f"{HOLES}test_rows_beside_a_failed_one_keep_their_marks",),
+    ),
+    Mutation(
+        "opening failed rows again shifts the probabilities of the others",
+        "checkpoint/records.py",
+        "probs[width * start : width * stop]",
+        "probs[: width * (stop - start)]",
+        ("test_join_property.py::test_reopening_failed_rows_opens_exactly_those",),
+    ),
+    Mutation(
+        "a run goes on from one row too late",
+        "chunks.py",
+        "self._chunk or Chunk(self._row, block.place)",
+        "self._chunk or Chunk(self._row, block.place._replace(row=block.place.row + 1))",
+        ("test_resume.py::test_failed_rows_are_classified_again_and_no_others",),
+    ),
+    Mutation(
+        "a row's place in a CSV file is that of the row after it",
+        "loader/delimited.py",
+        "            offset += size\n            size = 0\n",
+        "            offset += size + (first > 9)\n            size = 0\n",
+        ("test_fidelity.py::test_reading_on_from_any_block",),
+    ),
+    Mutation(
+        "a Parquet file is entered at the wrong row of its second batch",
+        "loader/parquet.py",
+        "row = max(0, row - batch.num_rows)",
+        "row = 0",
+        (f"{HOLES}test_a_large_row_group_is_entered_at_any_of_its_blocks",),
+    ),
+)
+
+IDENTITY = (
+    Mutation(
+        "another text column is the same run",
+        "checkpoint/fingerprint.py",
+        '{"loader.text_column": loader.text_columns}',
+        '{"loader.text_column": None}',
+        ("test_checkpoint_identity.py::test_what_changes_answers_is_a_difference",),
+    ),
+    Mutation(
+        "other weights behind one name are the same model",
+        "endpoints/endpoint.py",
+        '"model.canary": canary.probs,',
+        '"model.canary": None,',
+        ("test_failures.py::test_two_endpoints_must_serve_one_model",),
+    ),
+    Mutation(
+        "the end of the input does not matter",
+        "checkpoint/fingerprint.py",
+        "for step in range(SAMPLES)}",
+        "for step in range(SAMPLES - 1)}",
+        ("test_checkpoint_identity.py::test_a_digest_sees_size_head_middle_and_tail",),
+    ),
+    Mutation(
+        "the model that began the run is not compared",
+        "runner/first_pass.py",
+        "if other := differences(begun, endpoints.identity):",
+        "if other := differences(begun, begun):",
+        (f"{HOLES}test_a_run_is_not_finished_by_another_model",),
+    ),
+    Mutation(
+        "two runs may hold one output",
+        "checkpoint/lock.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        ("test_cli_files.py::test_another_run_holds_the_output",),
+    ),
+    Mutation(
+        "a file of somebody else is replaced",
+        "output.py",
+        "if there is not None and there not in (made, published) and not config.run.overwrite:",
+        "if there is not None and made and there not in (made, published) and not config.run.overwrite:",
+        ("test_cli_files.py::test_an_output_that_is_not_ours_stays",),
+    ),
+)
+
+OUTPUT = (
+    Mutation(
+        "an output appears before it is known as ours",
+        "runner/second_pass.py",
+        "        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)\n"
+        "        draft.publish()\n",
+        "        draft.publish()\n"
+        "        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)\n",
+        (f"{HOLES}test_killed_right_after_the_rename_the_same_command_finishes",),
+    ),
+    Mutation(
+        "the digest of the output is not stored",
+        "runner/second_pass.py",
+        "published=record.output_digest",
+        "published=None",
+        (f"{HOLES}test_killed_right_after_the_rename_the_same_command_finishes",),
+    ),
+    Mutation(
+        "an output is renamed before it is on the disk",
+        "writer/draft.py",
+        "            sync_file(self.path)\n",
+        "            self.path.stat()\n",
+        (f"{HOLES}test_an_output_is_synced_before_and_after_its_rename",),
+    ),
+    Mutation(
+        "the rename may be lost in a power cut",
+        "writer/draft.py",
+        "            sync_file(self.output.parent)\n",
+        "            self.output.stat()\n",
+        (f"{HOLES}test_an_output_is_synced_before_and_after_its_rename",),
+    ),
+    Mutation(
+        "the checkpoint goes although rows failed",
+        "runner/second_pass.py",
+        "if record.is_whole and not record.failed:",
+        "if record.is_whole:",
+        ("test_cli.py::test_the_code_of_failed_rows_comes_back",),
+    ),
+    Mutation(
+        "the checkpoint goes although rows are left",
+        "runner/second_pass.py",
+        "if record.is_whole and not record.failed:",
+        "if not record.failed:",
+        ("test_cli.py::test_a_few_rows_first",),
+    ),
+    Mutation(
+        "the output has a row more than was asked for",
+        "writer/__init__.py",
+        "part = block[: rows - written]",
+        "part = block[: rows - written + 1]",
+        ("test_writer.py::test_only_the_first_rows",),
+    ),
+    Mutation(
+        "an error moves to another row where two records meet",
+        "writer/columns.py",
+        "{row + start: error for part",
+        "{row: error for part",
+        ("test_join_property.py::test_any_split_any_order_any_crash_give_the_same_output",),
+    ),
+    Mutation(
+        "a mark moves to another row where two records meet",
+        "writer/columns.py",
+        "frozenset(row + start for part",
+        "frozenset(row for part",
+        (f"{HOLES}test_marks_stay_with_their_rows_where_records_meet",),
+    ),
+    Mutation(
+        "every CSV record ends in LF",
+        "writer/delimited.py",
+        "added.encode(self._encoding) + record[len(body_bytes) :]",
+        'added.encode(self._encoding) + b"\\n"',
+        ("test_writer.py::test_csv_records_keep_their_bytes",),
+    ),
+    Mutation(
+        "an empty JSON object gets a comma",
+        "writer/jsonl.py",
+        'comma = b"" if line[:brace].rstrip().endswith(b"{") else b","',
+        'comma = b","',
+        ("test_writer.py::test_json_lines_keep_their_bytes",),
+    ),
+    Mutation(
+        "Parquet loses its metadata",
+        "writer/parquet.py",
+        "schema = schema.append(field)",
+        "schema = schema.append(field).remove_metadata()",
+        ("test_writer_parquet.py::test_parquet_keeps_schema_types_and_metadata",),
+    ),
+    Mutation(
+        "a server may repeat our key in a row's error",
+        "protocol.py",
+        'body = body.replace(secret.encode(), b"***")',
+        "body = body.strip()",
+        ("test_cli.py::test_secrets_appear_nowhere",),
+    ),
+    Mutation(
+        "the record keeps the values of headers",
+        "config/sections.py",
+        'dict.fromkeys(config.server.headers, "***")',
+        "dict(config.server.headers)",
+        ("test_config_values.py::test_no_secret_is_in_what_is_shown",),
+    ),
+    Mutation(
+        "a password in a URL is shown",
+        "config/urls.py",
+        ":***@{host}",
+        ":{user.partition(':')[2]}@{host}",
+        ("test_config_values.py::test_no_secret_is_in_what_is_shown",),
+    ),
+)
+
+MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT)

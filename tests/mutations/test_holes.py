@@ -1,0 +1,231 @@
+"""What no other test noticed when it was broken on purpose; `seeded.py` names the bug that each of these kills."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+from conftest import Command
+from fake import Action, FakeServer, label_of, refuse
+from joining import joined, predictions_of, rows_of
+from test_checkpoint import answers
+from test_failures import assert_all_right, classified
+from test_protocol import BAD, body, item
+
+from pipeline import Config, classify_texts
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import Loader, Request, Run, Server
+from pipeline.endpoints import CANARY
+from pipeline.errors import BadAnswer, CheckpointMismatch
+from pipeline.loader import Place, TextSpec, open_source
+from pipeline.loader.texts import BLOCK_ROWS
+from pipeline.predictions import Predictions
+from pipeline.protocol import ModelFacts, decode
+from pipeline.writer import Draft
+
+# -- answers
+
+
+def test_a_number_of_classes_without_as_many_values_is_not_believed() -> None:
+    """All items agree on four classes and bring three values."""
+    with pytest.raises(BadAnswer, match="3 values"):
+        decode(body(item(0, BAD, num_classes=4)), 1, ModelFacts())
+
+
+def late(server: FakeServer) -> Action:
+    """The right answer, after all the others."""
+
+    async def act(_: web.Request, texts: list[str]) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return web.json_response(server.answer(texts))
+
+    return act
+
+
+def test_texts_in_memory_keep_their_order(fake: FakeServer) -> None:
+    """`classify_texts` gives the first text's prediction first, although its answer is the last to come."""
+    texts = [f"text {n}" for n in range(20)]
+    fake.rules.append((texts[0].__eq__, late(fake)))
+    predictions = classify_texts([*texts, None], url=fake.url, config=Config(request=Request(rows=3, concurrency=4)))
+    assert [prediction.label for prediction in predictions] == [*map(label_of, texts), None]
+
+
+# -- failures
+
+
+def test_who_waits_holds_no_place(tmp_path: Path, fake: FakeServer) -> None:
+    """With one place, a request that is told to come back in two seconds lets another one go first."""
+    asked: list[tuple[str, float]] = []
+
+    def action(texts: list[str]) -> Action | None:
+        if texts == list(CANARY):
+            return None
+        asked.append((texts[0], time.monotonic()))
+        return refuse(503, "busy", Retry_After="2") if len(asked) == 1 else None
+
+    fake.each = action
+    classified(tmp_path, ["first", "second"], fake, request=Request(rows=1, concurrency=1))
+    assert [text for text, _ in asked] == ["first", "second", "first"]
+    assert asked[1][1] - asked[0][1] < 1
+
+
+def test_no_row_is_blamed_for_a_sick_server(tmp_path: Path, fake: FakeServer) -> None:
+    """For a second and a half everything gets a 500, the canary too: that costs time and no row."""
+    texts = [f"text {n}" for n in range(400)]
+    sick_until = 0.0
+
+    def action(_: list[str]) -> Action | None:
+        nonlocal sick_until
+        if not sick_until and len(fake.answered) > 100:
+            sick_until = time.monotonic() + 1.5
+        return refuse(500, "sick") if time.monotonic() < sick_until else None
+
+    fake.each = action
+    classified(tmp_path, texts, fake, request=Request(rows=8))
+    assert sick_until
+    assert_all_right(tmp_path, texts)
+
+
+def test_patience_starts_anew_with_every_answer(tmp_path: Path, fake: FakeServer) -> None:
+    """A server that refuses every other request for longer than wait_s is busy, not gone."""
+    texts = [f"text {n}" for n in range(40)]
+    fake.latency_s = 0.02
+    refused: set[str] = set()
+
+    def action(asked: list[str]) -> Action | None:
+        is_new = asked != list(CANARY) and asked[0] not in refused
+        refused.update(asked)
+        return refuse(503, "busy") if is_new else None
+
+    fake.each = action
+    server = Server(url=fake.url, wait_s=0.5)
+    classified(tmp_path, texts, fake, server=server, request=Request(rows=1, concurrency=1))
+    assert_all_right(tmp_path, texts)
+
+
+def test_rows_without_a_text_are_no_failure(tmp_path: Path, fake: FakeServer) -> None:
+    """Empty rows are counted as such: no row may fail, and the run ends well."""
+    record = classified(tmp_path, ["a", "", None, " "], fake)
+    assert (record.exit_code, record.failed, record.empty) == (0, {}, 3)
+
+
+# -- the checkpoint
+
+
+def test_a_commit_is_synced(tmp_path: Path) -> None:
+    """SQLite syncs each commit: in WAL mode, less than FULL (2) loses the last ones in a power cut."""
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        settings = [checkpoint._db.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")]
+    assert settings == [("wal",), (2,)]
+
+
+def test_rows_beside_a_failed_one_keep_their_marks(tmp_path: Path) -> None:
+    """After a failed row is taken out of its record, a text that was cut is still the one that is marked."""
+    rows = answers(0, 1) + Predictions.failed("timeout: no answer") + answers(2, 3)
+    rows.truncated = {0, 3}
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        checkpoint.add(0, Place(0, 0, 0), rows, 2)
+        checkpoint.flush()
+        assert checkpoint.reopen_failed() == 1
+        assert [(len(slab.labels), set(slab.truncated)) for slab in checkpoint.slabs(2)] == [(1, {0}), (3, {1})]
+
+
+def test_a_run_is_not_finished_by_another_model(tmp_path: Path, fake: FakeServer) -> None:
+    """Other weights behind the same name and address, between two runs: the second one stops, and sends no row."""
+    texts = [f"text {n}" for n in range(20)]
+    classified(tmp_path, texts, fake, run=Run(limit_rows=10))
+    fake.weights = "others"
+    fake.requests.clear()
+    with pytest.raises(CheckpointMismatch, match="another model"):
+        classified(tmp_path, texts, fake)
+    assert not set(fake.texts) - set(CANARY)
+
+
+def test_a_large_row_group_is_entered_at_any_of_its_blocks(tmp_path: Path) -> None:
+    """A run that goes on in the third block of a row group gets the texts from there on, each with its own row."""
+    texts = [f"text {n}" for n in range(3 * BLOCK_ROWS)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    settings = Loader(input=str(tmp_path / "in.parquet"))
+    for start in (0, 1, BLOCK_ROWS, 2 * BLOCK_ROWS, 3 * BLOCK_ROWS - 1):
+        blocks = list(open_source(settings).texts(TextSpec(settings), Place(start, 0, 0)))
+        assert blocks[0].place.row == start
+        assert [text for block in blocks for text in block.texts] == texts[start:]
+
+
+# -- the output
+
+
+def test_marks_stay_with_their_rows_where_records_meet(tmp_path: Path) -> None:
+    """The mark of a cut text is that of its row, whatever record it is in."""
+    (tmp_path / "in.csv").write_text("text\n" + "a\n" * 7)
+    predictions = predictions_of(7)
+    predictions.truncated = {1, 4, 6}
+    joined(tmp_path / "in.csv", tmp_path / "out.parquet", predictions, request={"too_long": "truncate"})
+    rows = rows_of(tmp_path / "out.parquet")
+    assert [n for n, row in enumerate(rows) if row["predicted_truncated"]] == [1, 4, 6]
+
+
+def test_an_output_is_synced_before_and_after_its_rename(tmp_path: Path) -> None:
+    """First the content is on the disk, then the name, then the directory that holds the name."""
+    called: list[str] = []
+
+    def note(_: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function in (os.fsync, os.replace):
+            called.append(function.__name__)
+
+    with Draft(tmp_path / "out") as draft:
+        draft.file.write(b"whole")
+        sys.setprofile(note)
+        try:
+            draft.sync()
+            draft.publish()
+        finally:
+            sys.setprofile(None)
+    assert called == ["fsync", "replace", "fsync"]
+    assert (tmp_path / "out").read_bytes() == b"whole"
+
+
+# The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.
+KILLED_AFTER_RENAME = """
+import runpy, signal, sys
+renamed = False
+
+def look(event, arguments):
+    global renamed
+    if renamed:
+        signal.raise_signal(signal.SIGKILL)
+    renamed = event == "os.rename" and str(arguments[1]).endswith("out.jsonl")
+
+sys.addaudithook(look)
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
+def test_killed_right_after_the_rename_the_same_command_finishes(
+    tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """The output is there and the run record is not: it is known as ours, and nothing is asked for again."""
+    (tmp_path / "in.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    arguments = ("run", "-i", "in.jsonl", "-o", "out.jsonl", "--url", fake.url)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_RENAME, *arguments], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    content = (tmp_path / "out.jsonl").read_bytes()
+    assert (tmp_path / ".out.jsonl.checkpoint").exists()
+    assert not (tmp_path / ".out.jsonl.run.json").exists()
+    fake.answered.clear()
+    classify(*arguments)
+    assert not fake.answered
+    assert (tmp_path / "out.jsonl").read_bytes() == content
+    assert not (tmp_path / ".out.jsonl.checkpoint").exists()
