@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from pipeline.chunks import Chunk
 from pipeline.config import Request, Retry
@@ -45,12 +44,11 @@ class Batcher:
         *,
         failed_allowed: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
         self._endpoints, self._request, self._retry = endpoints, request, retry
         self._progress, self._store = progress, store
         self._failed_allowed = failed_allowed
-        self._clock, self._sleep = clock, sleep
+        self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._size = 0  # bytes of text in the chunks under way
         self._failed_first = 0

@@ -6,13 +6,12 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pipeline.errors import ClassifyError, ConfigError, DiskTrouble, Stopped
-from pipeline.speech import say
+from pipeline import streams
+from pipeline.errors import ClassifyError, ConfigError, Stopped
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -35,7 +34,7 @@ RUN_FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Nothing but a bug (1) shows a traceback."""
-    _open_standard_streams()
+    streams.open_missing()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -44,36 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the one place that may see a bug
-        say(f"{traceback.format_exc()}classify: this is a bug; please report it with the lines above")
+        streams.say(f"{traceback.format_exc()}classify: this is a bug; please report it with the lines above")
         return 1
-
-
-def _open_standard_streams() -> None:
-    """Some schedulers start us with streams closed; the next file opened would take their place."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-    # Python found them closed, too.
-    sys.stdin = sys.stdin or os.fdopen(0)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
-
-
-def _print(lines: Sequence[str]) -> None:
-    """Data to standard output.
-
-    Raises:
-        DiskTrouble: it can't be written.
-    """
-    try:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # `classify text ... | head` has seen enough
-            raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -187,7 +158,7 @@ def _check(options: argparse.Namespace) -> int:
     from pipeline.check import check
 
     config = _load_config(options, RUN_FLAGS)
-    _print(_with_signals(check(config, _progress(options))))
+    streams.write(_with_signals(check(config, _progress(options))))
     return 0
 
 
@@ -198,7 +169,7 @@ def _text(options: argparse.Namespace) -> int:
     config = _load_config(options, SERVER_FLAGS)
     predictions = _with_signals(classify_texts_async(options.texts, config=config, wait=False))
     show = as_json_lines if options.json else as_table
-    _print(show(options.texts, predictions))
+    streams.write(show(options.texts, predictions))
     failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
     return 3 if failed else 0
 
@@ -209,7 +180,7 @@ def _status(options: argparse.Namespace) -> int:
     from pipeline.status import as_json, as_lines, status_of
 
     status = status_of(Path(options.output))
-    _print([as_json(status)] if options.log_json else as_lines(status))
+    streams.write([as_json(status)] if options.log_json else as_lines(status))
     return 0
 
 
@@ -217,7 +188,7 @@ def _serve(options: argparse.Namespace) -> int:
     from pipeline.embedded import serve
 
     def announce(url: str) -> None:
-        say(f"{url}: classifies languages; stop it with Ctrl-C")
+        streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
 
     try:
         _with_signals(serve(options.host, options.port, on_ready=announce))
@@ -265,5 +236,5 @@ def _say_error(error: ClassifyError, *, log_json: bool) -> int:
         message = msgspec.json.encode(said).decode()
     else:
         message = f"classify: {message}"
-    say(message)
+    streams.say(message)
     return error.exit_code

@@ -63,15 +63,9 @@ class OutputPlace:
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
         """
-        restart = config.run.restart
-        if restart:
-            published = self._published()
-            checkpoint = None
-        else:
-            checkpoint = self.checkpoint() if self.checkpoint_path.exists() else None
-            published = None
+        checkpoint = self.checkpoint() if self.checkpoint_path.exists() and not config.run.restart else None
         try:
-            published = checkpoint.get("published") if checkpoint else published
+            published = checkpoint.get("published") if checkpoint else self._published()
             record = self.record
             there = digest_file(self.path) if self.path.exists() else None
             made = record.output_digest if record else None
@@ -95,7 +89,7 @@ class OutputPlace:
         return decision
 
     def _published(self) -> str | None:
-        """What the checkpoint says of the output, whatever else is wrong with it."""
+        """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
                 published: str | None = checkpoint.get("published")

@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.predictions import Predictions
 from pipeline.record import RunRecord
-from pipeline.speech import say
+from pipeline.streams import say
 
 LINE_EVERY_S = 10.0
 Style = Literal["auto", "quiet", "json"]

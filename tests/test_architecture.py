@@ -8,7 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
-    ["errors", "speech"],
+    ["errors"],
+    ["streams"],
     ["predictions"],
     ["config"],
     ["protocol", "retry", "limiter", "loader", "embedded", "record"],

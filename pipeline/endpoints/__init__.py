@@ -16,7 +16,6 @@ from pipeline.endpoints.gate import Gate
 from pipeline.errors import (
     BadAddress,
     BadAnswer,
-    ConfigError,
     ConnectionLost,
     Misconfigured,
     ModelChanged,
@@ -119,11 +118,6 @@ class Endpoints:
     async def _meet(self, endpoint: Endpoint) -> None:
         """See that it serves the model we know; the first one met is that model."""
         identity, facts = await endpoint.meet()
-        labels = self._config.writer.labels
-        if labels is not None and len(labels) != facts.num_classes:
-            raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
-        if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
-            raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
         other = differences(self.identity, identity)
         wrong = [name for index, name in self.facts.names.items() if facts.names.get(index, name) != name]
         if other or wrong or (self.facts.names and max(self.facts.names) >= facts.num_classes):

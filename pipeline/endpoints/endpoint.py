@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.client import Client
 from pipeline.config import Config
-from pipeline.errors import ClassifyError, Misconfigured, Rejected
+from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
 from pipeline.limiter import Limiter
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
@@ -81,7 +81,8 @@ class Endpoint:
         """Find the model, ask the canary, and say how this model is known again.
 
         Raises:
-            Misconfigured: wrong address, key or model, or no classifier. RequestFailed: sick, or not there.
+            Misconfigured, ConfigError: wrong address, key, model or labels, or no classifier.
+            RequestFailed: sick, or not there.
         """
         await self.find_model()
         try:
@@ -91,6 +92,7 @@ class Endpoint:
         except Misconfigured as error:
             raise Misconfigured(self._not_a_classifier(error)) from None
         self._check_activation(canary)
+        self._check_labels(facts)
         identity = {
             "model.id": self.model or facts.model,
             "model.root": self.entry.root if self.entry else None,
@@ -116,6 +118,14 @@ class Endpoint:
                 f"{self.shown} ignores use_activation (vLLM knows it from 0.11.2 on): its values are probabilities, "
                 f"not logits; leave request.activation = true"
             )
+
+    def _check_labels(self, facts: ModelFacts) -> None:
+        """The names that the config gives must be those of the model, all of them and in its order."""
+        labels = self._config.writer.labels
+        if labels is not None and len(labels) != facts.num_classes:
+            raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
+        if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
+            raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
 
     def _not_a_classifier(self, error: Misconfigured) -> str:
         """A 404 on /classify where /v1/models is healthy has one usual reason: the model generates."""

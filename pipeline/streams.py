@@ -1,0 +1,46 @@
+"""The three standard streams: words for people on one, data on another, and nobody may be at their ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from pipeline.errors import DiskTrouble
+
+
+def open_missing() -> None:
+    """Some schedulers start us with streams closed; the next file opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    # Python found them closed, too.
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def say(message: str) -> None:
+    """Words on standard error. If they can't be written, the run goes on without: its exit code says the same."""
+    try:
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def write(lines: Iterable[str]) -> None:
+    """Data on standard output.
+
+    Raises:
+        DiskTrouble: it can't be written. A reader that has seen enough (`| head`) is no trouble.
+    """
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
