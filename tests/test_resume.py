@@ -58,7 +58,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(name: str, tmp_pat
     whole = tmp_path / f"whole{name[2:]}"
     assert finish(arguments_for(source, whole, fake))[0] == 0
     fake.requests.clear()
-    fake.latency_s = 0.05 if KILLS <= 6 else 0.4  # 6000 rows by 32 with 8 at once: 1.2 s of requests, or 9.4 s
+    fake.latency_s = 0.1 if KILLS <= 6 else 0.4  # 6000 rows by 32 with 8 at once: 2.4 s of requests, or 9.4 s
     moments = random_moments(zlib.crc32(name.encode()), KILLS, 0.9)
     done = run_with_kills(arguments_for(source, output, fake), output, moments)
     print(f"{name}: {done}")
