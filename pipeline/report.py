@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline.predictions import Prediction
 from pipeline.record import RunRecord
+from pipeline.text import storable
 
 MOST_LABELS = 10
 WIDTH = 60  # characters of a text in a table
@@ -57,7 +58,7 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
     return [
         msgspec.json.encode(
             {
-                "text": text.encode("utf-8", "backslashreplace").decode(),
+                "text": storable(text),
                 "label": prediction.label,
                 "score": prediction.score,
                 "probs": prediction.probs,
@@ -71,4 +72,4 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
 def _printable(text: str) -> str:
     """What a terminal would obey, or could not show, as its escape."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode()
+    return storable(shown)

@@ -13,6 +13,7 @@ import msgspec
 
 from pipeline.config.urls import is_http, mask_url
 from pipeline.errors import ConfigError
+from pipeline.text import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time
@@ -195,6 +196,6 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     server = tree["server"]
     server["url"] = [mask_url(url) for url in config.server.urls]
     for section, key in (("loader", "input"), ("writer", "output")):  # a path may be bytes that are no UTF-8
-        tree[section][key] = tree[section][key].encode("utf-8", "backslashreplace").decode()
+        tree[section][key] = storable(tree[section][key])
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     return tree

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.text import storable
 
 Members = Mapping[str, bytes]  # name -> token
 Kind = Literal["string", "bool", "int", "uint", "float", "json"]
@@ -146,11 +147,6 @@ def column_array(tokens: Sequence[bytes | None], kind: Kind) -> pa.Array:
     of = _CONVERT[kind]
     values = [None if token is None or token == b"null" else of(token) for token in tokens]
     return pa.array(values, ARROW_TYPES[kind])
-
-
-def storable(text: str) -> str:
-    r"""`text` with half surrogate pairs, which no file format but JSON can hold, spelled out as `\ud800`."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _storable_text(token: bytes) -> str:

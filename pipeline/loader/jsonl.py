@@ -18,11 +18,11 @@ from pipeline.loader.json_columns import (
     column_array,
     parse_members,
     reach,
-    storable,
     text_of,
 )
 from pipeline.loader.lines import Place, TextFile
 from pipeline.loader.texts import BLOCK_CHARS, BLOCK_ROWS, TextBlock, TextSpec, blocks_of, no_column, refuse_existing
+from pipeline.text import storable
 
 # So many lines may lack the text column before we believe that it does not exist.
 FIRST_LINES = 1_000

@@ -10,6 +10,7 @@ from pipeline.config import public_settings
 from pipeline.errors import InputError
 from pipeline.record import RunRecord, encode_record, versions
 from pipeline.runner.context import SHOW_EVERY_S, Context
+from pipeline.text import storable
 from pipeline.writer import Draft, Layout, Tally, join, write_whole
 
 
@@ -57,19 +58,14 @@ async def _join(run: Context, layout: Layout, draft: Draft, rows: int) -> Tally:
     return work.result()
 
 
-def _spelled(path: str) -> str:
-    """A path for JSON: it may be bytes that are no UTF-8."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
 def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
     progress, config = run.progress, run.config
     failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
     return RunRecord(
         exit_code=3 if sum(failed.values()) > config.run.failed_rows_allowed(rows) else 0,
-        input=_spelled(run.source.path),
+        input=storable(run.source.path),
         input_digest=run.identity["input"],
-        output=_spelled(str(run.place.path)),
+        output=storable(str(run.place.path)),
         output_digest=digest,
         rows=rows,
         is_whole=rows == run.total,
