@@ -11,6 +11,7 @@ CEILING = 1024  # requests in flight on one endpoint, whatever it seems to bear
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
 BETTER = 1.05  # a rate that is not better by this much is the same rate
 DECREASE = 0.75
+FIRST_STEP = 8  # from one request in flight, once it was answered and as long as none was refused
 PROBE_AFTER = 250  # successes before a level that was refused is tried again: refusals stay far below 1 %
 EXPLORE_AFTER = 24  # windows before a higher level than the best known is tried
 
@@ -18,8 +19,8 @@ EXPLORE_AFTER = 24  # windows before a higher level than the best known is tried
 class Limiter:
     """The limit and what is in flight against it.
 
-    With "auto" it climbs as TCP does, one place for each answer (so it doubles each round trip), as long as the rate
-    of answered texts grows with it, and stays where the rate was best. It looks at the rate and not at latency:
+    With "auto" it climbs as TCP does: one request, then some, then one place more for each answer (so it doubles each
+    round trip), as long as the rate of answered texts grows with it, and stays where the rate was best. It looks at the rate and not at latency:
     a server that batches gets slower and better at once. A refusal for load takes a quarter away, once for all
     that were sent before it, and what was refused is not tried again soon.
     """
@@ -58,7 +59,8 @@ class Limiter:
         self._texts += texts
         self._since_refusal += 1
         if self._climbing and self.limit < min(CEILING, self._refused - 1):
-            self.limit += 1
+            was_never_refused = self._refused_at == float("-inf")
+            self.limit = FIRST_STEP if self.limit == 1 and was_never_refused else self.limit + 1
         elif self._since_refusal >= PROBE_AFTER and self._refused <= CEILING:
             self._since_refusal = 0
             self.limit, self._refused = self._refused, CEILING + 1

@@ -127,6 +127,6 @@ def machine() -> list[str]:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     return [
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average at the start {os.getloadavg()[0]:.1f}",
-        f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}; client on one core, server on another",
+        f"- {model}, {os.cpu_count()} cores; Linux {platform.release()}",
         f"- Python {platform.python_version()}, {versions}",
     ]

@@ -235,6 +235,7 @@ def main() -> None:
         for name in options.sections or SECTIONS:
             say(f"-- {name}")
             SECTIONS[name](bench)
+    facts.append("- the client on one core, the server on another")
     facts.append(f"- all of it took {time.monotonic() - started:.0f} s")
     text = "\n".join(["# Measured", "", "By `make bench` (tests/bench/run.py).", "", *facts, *bench.report, ""])
     is_complete = not options.sections and not options.quick
