@@ -91,7 +91,7 @@ class Batcher:
         self._progress.rows_shared += len(chunk.positions) - len(chunk.errors) - len(chunk.texts)
         self._size -= chunk.size
 
-    async def classify(self, texts: list[str], *, alone: bool = False) -> Predictions:
+    async def classify(self, texts: list[bytes], *, alone: bool = False) -> Predictions:
         """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
             return Predictions()
@@ -107,7 +107,7 @@ class Batcher:
         left = await self.classify(texts[:middle], alone=alone)
         return left + await self.classify(texts[middle:], alone=alone)
 
-    async def _blame(self, texts: list[str], error: RequestFailed) -> Predictions:
+    async def _blame(self, texts: list[bytes], error: RequestFailed) -> Predictions:
         """The one text that is left is to blame: cut it if that was asked for, or give it its error."""
         if error.code == "too_long" and self._request.too_long == "truncate":
             try:
@@ -123,7 +123,7 @@ class Batcher:
                 )
         return Predictions.failed(f"{error.code}: {error}")
 
-    async def _ask(self, texts: list[str], *, truncate: bool = False, alone: bool = False) -> Predictions:
+    async def _ask(self, texts: list[bytes], *, truncate: bool = False, alone: bool = False) -> Predictions:
         """One request, tried again as long as it is not the request's fault.
 
         What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,

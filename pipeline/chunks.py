@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.checkpoint import Range
 from pipeline.config import Request
 from pipeline.limiter import ChunkSize
-from pipeline.loader import Place, Source, TextBlock, TextSpec
+from pipeline.loader import Place, Source, TextBlock, TextSpec, block_of
 
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
 
@@ -21,11 +20,10 @@ class Chunk:
 
     first_row: int
     place: Place  # a known place at or before the first row
-    texts: list[str] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)  # for each row: which of `texts`, -1 if none
+    texts: list[bytes] = field(default_factory=list)  # escaped
+    positions: Sequence[int] = ()  # for each row: which of `texts`, -1 if none
     errors: dict[int, str] = field(default_factory=dict)  # index of a row that is not sent -> why
-    chars: int = 0
-    size: int = 0  # bytes of memory of the texts
+    size: int = 0  # bytes of the texts
 
 
 class Cutter:
@@ -36,7 +34,9 @@ class Cutter:
         self._max_chars, self._dedupe = request.max_chars, request.dedupe
         self._row, self._stop = first_row, stop_row
         self._chunk: Chunk | None = None
-        self._known: dict[str, int] = {}
+        self._positions: list[int] = []
+        self._chars = 0
+        self._known: dict[bytes, int] = {}
 
     @property
     def row(self) -> int:
@@ -50,50 +50,69 @@ class Cutter:
 
     def cut(self, block: TextBlock) -> Iterator[Chunk]:
         """Take a block and give the chunks that are full. Rows outside the range are passed over."""
-        start = max(0, self._row - block.place.row)
+        index = max(0, self._row - block.place.row)
         stop = len(block.texts) if self._stop is None else min(len(block.texts), self._stop - block.place.row)
-        for index in range(start, stop):
-            text = block.texts[index]
-            if index in block.not_text:
-                error: str | None = f"not_text: {block.not_text[index]}"
-            else:
-                error = "empty: no text" if text is None or not text or text.isspace() else None
+        while index < stop:
+            if self._chunk is None and (chunk := self._cut_at_once(block, index, stop)):
+                self._row += len(chunk.positions)
+                index += len(chunk.positions)
+                yield chunk
+                continue
+            text, error = block.texts[index], block.errors.get(index)
             if self._chunk is not None and self._is_full(self._chunk, text if error is None else None):
                 yield self._finish(self._chunk)
-            chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
+                continue
+            self._chunk = self._chunk or Chunk(self._row, block.place)
+            self._add(self._chunk, text, error)
             self._row += 1
-            if error is not None:
-                chunk.errors[len(chunk.positions)] = error
-                chunk.positions.append(-1)
-            else:
-                self._add(chunk, text or "")
+            index += 1
 
     def rest(self) -> Iterator[Chunk]:
         """The last chunk, if there is one."""
         if self._chunk is not None:
             yield self._finish(self._chunk)
 
-    def _add(self, chunk: Chunk, text: str) -> None:
+    def _cut_at_once(self, block: TextBlock, index: int, stop: int) -> Chunk | None:
+        """The next chunk where all is plain: as many texts as a chunk has, all different, none too many characters."""
+        until = index + self._sizes.rows
+        if until > stop or not block.errors.keys().isdisjoint(range(index, until)):
+            return None
+        texts = block.texts[index:until]
+        size = sum(map(len, texts))
+        if size > self._max_chars or (self._dedupe and len(set(texts)) < len(texts)):
+            return None
+        return Chunk(self._row, block.place, texts, range(len(texts)), size=size)
+
+    def _add(self, chunk: Chunk, text: bytes, error: str | None) -> None:
+        if error is not None:
+            chunk.errors[len(self._positions)] = error
+            return self._positions.append(-1)
         position = self._known.get(text) if self._dedupe else None
         if position is None:
             position = len(chunk.texts)
             if self._dedupe:
                 self._known[text] = position
             chunk.texts.append(text)
-            chunk.chars += len(text)
-            chunk.size += sys.getsizeof(text)
-        chunk.positions.append(position)
+            chunk.size += len(text)
+            self._chars += _chars(text)
+        return self._positions.append(position)
 
-    def _is_full(self, chunk: Chunk, text: str | None) -> bool:
-        if len(chunk.positions) >= self._sizes.rows * ROWS_PER_TEXT:
+    def _is_full(self, chunk: Chunk, text: bytes | None) -> bool:
+        if len(self._positions) >= self._sizes.rows * ROWS_PER_TEXT:
             return True
         if text is None or text in self._known:
             return False
-        return len(chunk.texts) >= self._sizes.rows or (bool(chunk.texts) and chunk.chars + len(text) > self._max_chars)
+        too_many = bool(chunk.texts) and self._chars + _chars(text) > self._max_chars
+        return len(chunk.texts) >= self._sizes.rows or too_many
 
     def _finish(self, chunk: Chunk) -> Chunk:
-        self._chunk, self._known = None, {}
+        chunk.positions = self._positions
+        self._chunk, self._positions, self._chars, self._known = None, [], 0, {}
         return chunk
+
+
+def _chars(text: bytes) -> int:
+    return len(text) if text.isascii() else len(text.decode())
 
 
 class Feed:
@@ -155,7 +174,7 @@ async def chunks_of(texts: Sequence[str | None], request: Request) -> AsyncItera
     """Texts in memory as chunks; what can't be sent as UTF-8 is `not_text`."""
     bad = {row: "a string with half a surrogate pair" for row, text in enumerate(texts) if text and not _is_utf8(text)}
     cutter = Cutter(request, ChunkSize(request.rows), 0, len(texts))
-    for chunk in cutter.cut(TextBlock(Place(0, 0, 0), list(texts), bad)):
+    for chunk in cutter.cut(block_of(Place(0, 0, 0), texts, bad)):
         yield chunk
     for chunk in cutter.rest():
         yield chunk

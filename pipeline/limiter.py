@@ -20,9 +20,9 @@ class Limiter:
     """The limit and what is in flight against it.
 
     With "auto" it climbs as TCP does: one request, then some, then one place more for each answer (so it doubles each
-    round trip), as long as the rate of answered texts grows with it, and stays where the rate was best. It looks at the rate and not at latency:
-    a server that batches gets slower and better at once. A refusal for load takes a quarter away, once for all
-    that were sent before it, and what was refused is not tried again soon.
+    round trip), as long as the rate of answered texts grows with it, and stays where the rate was best. It looks at
+    the rate and not at latency: a server that batches gets slower and better at once. A refusal for load takes a
+    quarter away, once for all that were sent before it, and what was refused is not tried again soon.
     """
 
     def __init__(self, limit: int | Literal["auto"]) -> None:

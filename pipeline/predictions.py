@@ -24,7 +24,7 @@ class Predictions:
 
     labels: list[str | None] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)  # NaN where there is no label
-    probs: list[list[float] | None] = field(default_factory=list)
+    probs: list[Sequence[float] | None] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)  # position -> "code: message"
     truncated: set[int] = field(default_factory=set)  # positions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Loader, Request, Writer
-from pipeline.loader import TextSpec, open_source
+from pipeline.escaped import unescape
+from pipeline.loader import TextBlock, TextSpec, open_source
 from pipeline.predictions import Predictions
 from pipeline.writer import Draft, Layout, Tally, join
 
@@ -49,7 +50,17 @@ def texts_of(path: Path, **loader: Any) -> list[str | None]:
     settings = Loader(input=str(path), **loader)
     spec, source = TextSpec(settings), open_source(settings)
     source.check(spec, [])
-    return [text for block in source.texts(spec) for text in block.texts]
+    return [text for block in source.texts(spec) for text in sent(block)]
+
+
+def sent(block: TextBlock) -> list[str | None]:
+    """The texts of a block as the server gets them, None for those that are not sent."""
+    return [None if index in block.errors else unescape(text) for index, text in enumerate(block.texts)]
+
+
+def sendable(texts: Iterable[str | None]) -> list[str | None]:
+    """Texts as `sent` gives them: blank ones are not sent."""
+    return [None if text is None or not text or text.isspace() else text for text in texts]
 
 
 def joined(

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
-    ["errors", "text"],
+    ["errors", "text", "escaped"],
     ["streams"],
     ["predictions"],
     ["config"],

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joining import LABELS, joined, rows_of, texts_of
+from joining import LABELS, joined, rows_of, sendable, sent, texts_of
 
 import pipeline.loader.delimited
 import pipeline.loader.jsonl
@@ -93,7 +93,7 @@ def test_csv_round_trip(data: st.DataObject, folder: Path) -> None:
     content = bom + "".join(itertools.chain(*zip(records, ends, strict=True)))
     source.write_bytes(content.encode(encoding))
     loader = {"encoding": encoding, "delimiter": delimiter}
-    assert texts_of(source, **loader) == [row[text_at] for row in rows]
+    assert texts_of(source, **loader) == sendable([row[text_at] for row in rows])
     if delimiter == "\t":
         source, output = source.rename(folder / "in.tsv"), folder / "out.tsv"
     joined(source, output, loader=loader)
@@ -154,7 +154,7 @@ def test_jsonl_round_trip(data: st.DataObject, folder: Path) -> None:
     texts = [row["text"] for row in rows]
     known = [text if isinstance(text, str) and encodable(text, "utf-8") else None for text in texts]
     loader = {"encoding": encoding}
-    assert texts_of(source, **loader) == known
+    assert texts_of(source, **loader) == sendable(known)
     joined(source, output, loader=loader)
     text = output.read_bytes().decode(encoding)
     assert text.startswith(bom)
@@ -251,11 +251,11 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
     loader = Loader(input=str(path), encoding=encoding, on_bad_line="skip" if skip else "stop")
     source, spec = open_source(loader), TextSpec(loader)
     blocks = list(source.texts(spec))
-    whole = [text for block in blocks for text in block.texts]
+    whole = [text for block in blocks for text in sent(block)]
     if kind == "one.csv":  # blank lines are rows here
-        assert [text for text in whole if text] == [text for text in texts if text]
+        assert [text for text in whole if text] == [text for text in sendable(texts) if text]
     else:
-        assert whole == texts
+        assert whole == sendable(texts)
     assert max(len(block.texts) for block in blocks) <= 3
     for index, block in enumerate(blocks):
         assert list(source.texts(spec, block.place)) == blocks[index:]

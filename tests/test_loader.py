@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import texts_of
+from joining import sendable, sent, texts_of
 
 from pipeline.config import Loader
 from pipeline.loader import TextBlock, TextSpec, estimate_rows, open_source
@@ -68,7 +68,7 @@ def test_text_formats_are_read_also_compressed(kind: str, ending: str, tmp_path:
     content = as_jsonl(TEXTS) if "json" in kind else as_csv(TEXTS, "\t" if kind == "tsv" else ",")
     for name in (f"in.{kind}{ending}", f"IN.{kind.upper()}{ending.upper()}"):
         (tmp_path / name).write_bytes(COMPRESS[ending](content.encode()))
-        assert texts_of(tmp_path / name) == TEXTS
+        assert texts_of(tmp_path / name) == sendable(TEXTS)
 
 
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
@@ -95,7 +95,7 @@ def test_any_line_end_with_and_without_bom(kind: str, end: str, bom: str, ends: 
     content = as_csv(TEXTS, end=end) if kind == "csv" else as_jsonl(TEXTS, end)
     path = tmp_path / f"in.{kind}"
     path.write_bytes((bom + (content if ends else content.removesuffix(end))).encode())
-    assert texts_of(path) == TEXTS
+    assert texts_of(path) == sendable(TEXTS)
 
 
 @pytest.mark.parametrize("end", LINE_ENDS)
@@ -105,7 +105,7 @@ def test_a_line_end_on_the_edge_of_a_read(shift: int, end: str, tmp_path: Path) 
     for edge in (1 << 20, 1 << 16):
         long = "x" * (edge - len("text" + end) + shift)
         (tmp_path / "in.csv").write_bytes(end.join(["text", long, "second", "", "fourth"]).encode())
-        assert texts_of(tmp_path / "in.csv") == [long, "second", "", "fourth"]
+        assert texts_of(tmp_path / "in.csv") == [long, "second", None, "fourth"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_wide_encodings(kind: str, encoding: str, bom: bytes, tmp_path: Path) ->
     texts: list[str | None] = ["a", "größe 😀", "\u0a0d\u0d0a\u0a0a", "x\n\ny" if kind == "csv" else "x"]
     content = as_csv(texts) if kind == "csv" else as_jsonl(texts)
     (tmp_path / f"in.{kind}").write_bytes(bom + content.encode(encoding))
-    assert texts_of(tmp_path / f"in.{kind}", encoding=encoding) == texts
+    assert texts_of(tmp_path / f"in.{kind}", encoding=encoding) == sendable(texts)
     if kind == "csv":  # the BOM is no part of the first column's name
         assert texts_of(tmp_path / "in.csv", encoding=encoding, text_column="id") == ["0", "1", "2", "3"]
 
@@ -144,7 +144,7 @@ def test_one_byte_and_east_asian_encodings(encoding: str, kind: str, tmp_path: P
     text = "größe \x85" if encoding == "latin-1" else "größe" if encoding == "cp1252" else "表ソ十 ポ|"
     content = as_csv([text]) if kind == "csv" else as_jsonl([text])
     (tmp_path / f"in.{kind}").write_bytes(content.encode(encoding))
-    assert texts_of(tmp_path / f"in.{kind}", encoding=encoding) == [text]
+    assert texts_of(tmp_path / f"in.{kind}", encoding=encoding) == sendable([text])
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -157,14 +157,14 @@ def test_a_cell_of_50_megabytes(kind: str, tmp_path: Path) -> None:
         pq.write_table(pa.table({"text": texts}), path)
     else:
         path.write_bytes((as_csv(texts) if kind == "csv" else as_jsonl(texts)).encode())
-    assert texts_of(path) == texts
+    assert texts_of(path) == sendable(texts)
 
 
 def test_a_blank_line_is_a_row_where_one_column_is_all_there_is(tmp_path: Path) -> None:
     """In a one-column CSV a blank line is a row with an empty cell; between wider rows it is nothing."""
     (tmp_path / "one.csv").write_text("text\n\na\n\n")
     (tmp_path / "two.csv").write_text("id,text\n\n1,a\n\n2,b\n\n")
-    assert texts_of(tmp_path / "one.csv") == ["", "a", ""]
+    assert texts_of(tmp_path / "one.csv") == [None, "a", None]
     assert texts_of(tmp_path / "two.csv") == ["a", "b"]
 
 
@@ -234,8 +234,9 @@ def test_what_is_no_text_is_named_and_what_is_missing_is_null(tmp_path: Path) ->
     values = ["1", "true", "{}", "[]", "1.5", "NaN", r'"\ud83d"', "null", '"ok"']
     (tmp_path / "in.jsonl").write_text("".join(f'{{"text": {value}}}\n' for value in values) + "{}\n")
     (block,) = blocks_of(tmp_path / "in.jsonl")
-    assert block.texts == [None] * 8 + ["ok", None]
-    assert sorted(block.not_text) == list(range(7))
+    assert sent(block) == [None] * 8 + ["ok", None]
+    assert [index for index, error in block.errors.items() if error.startswith("not_text: ")] == list(range(7))
+    assert {block.errors[index] for index in (7, 9)} == {"empty: no text"}
 
 
 def test_rows_are_counted_or_estimated(tmp_path: Path) -> None:

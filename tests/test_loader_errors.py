@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import ADDED, texts_of
+from joining import ADDED, sent, texts_of
 from test_loader import COMPRESS, as_csv, as_jsonl
 
 import pipeline.loader.delimited
@@ -49,7 +49,7 @@ def skipping(path: Path) -> tuple[Source, list[str | None]]:
     """A source read to its end with bad lines left out."""
     settings = Loader(input=str(path), on_bad_line="skip")
     source, spec = open_source(settings), TextSpec(settings)
-    return source, [text for block in source.texts(spec) for text in block.texts]
+    return source, [text for block in source.texts(spec) for text in sent(block)]
 
 
 @pytest.mark.parametrize("bad", ["1", "1,2,3", "1,2,"])
@@ -279,7 +279,7 @@ def test_a_dotted_prefix_collides_with_names_only(tmp_path: Path) -> None:
     settings = Loader(input=str(tmp_path / "in.jsonl"))
     source, spec = open_source(settings), TextSpec(settings)
     source.check(spec, ["p.label"])
-    assert [block.texts for block in source.texts(spec)] == [["a"]]
+    assert [sent(block) for block in source.texts(spec)] == [["a"]]
 
 
 def test_inputs_that_can_not_be_opened(tmp_path: Path) -> None:

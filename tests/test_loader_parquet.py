@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import texts_of
+from joining import sent, texts_of
 from test_loader import blocks_of
 
 from pipeline.config import Loader
@@ -33,7 +33,7 @@ def test_every_arrow_string_is_text(kind: pa.DataType, inside: bool, tmp_path: P
     # Arrow can't cut nested string views into row groups when it writes.
     pq.write_table(pa.table({"a": column}), tmp_path / "in.parquet", row_group_size=5 if inside else 2)
     texts = texts_of(tmp_path / "in.parquet", text_column="a.b" if inside else "a")
-    assert texts == ["größe 😀", None, "", None if inside else "b", "b"]
+    assert texts == ["größe 😀", None, None, None if inside else "b", "b"]
 
 
 def test_parquet_strings_that_are_no_utf8_are_not_text(tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_parquet_strings_that_are_no_utf8_are_not_text(tmp_path: Path) -> None:
     broken = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
     pq.write_table(pa.table({"text": broken}), tmp_path / "in.parquet")
     (block,) = blocks_of(tmp_path / "in.parquet")
-    assert block.texts == ["good", None, None, "größe"]
-    assert list(block.not_text) == [1]
+    assert sent(block) == ["good", None, None, "größe"]
+    assert block.errors == {1: "not_text: no valid UTF-8", 2: "empty: no text"}
 
 
 def test_parquet_is_read_from_any_row_on(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_parquet_is_read_from_any_row_on(tmp_path: Path) -> None:
     settings = Loader(input=str(tmp_path / "in.parquet"))
     source, spec = open_source(settings), TextSpec(settings)
     blocks = list(source.texts(spec))
-    assert [text for block in blocks for text in block.texts] == texts
+    assert [text for block in blocks for text in sent(block)] == texts
     assert max(len(block.texts) for block in blocks) <= 7_001
     for block in blocks:
-        rest = [text for each in source.texts(spec, block.place) for text in each.texts]
+        rest = [text for each in source.texts(spec, block.place) for text in sent(each)]
         assert rest == texts[block.place.row :]

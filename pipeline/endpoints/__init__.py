@@ -130,7 +130,7 @@ class Endpoints:
     # -- while it runs
 
     async def ask(
-        self, texts: list[str], *, truncate: bool = False, alone: bool = False
+        self, texts: list[bytes], *, truncate: bool = False, alone: bool = False
     ) -> tuple[Endpoint, Predictions | RequestFailed]:
         """One attempt, where there is room: who was asked, and what came of it.
 

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.config import Format, Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.loader.lines import CODECS, Place, TextFile
-from pipeline.loader.texts import TextBlock, TextSpec
+from pipeline.loader.texts import TextBlock, TextSpec, block_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Place", "RawSource", "Source", "TextBlock", "TextSpec", "estimate_rows", "format_of", "open_source"]
+__all__ = [
+    "Place",
+    "RawSource",
+    "Source",
+    "TextBlock",
+    "TextSpec",
+    "block_of",
+    "estimate_rows",
+    "format_of",
+    "open_source",
+]
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from pipeline.loader.texts import (
     BLOCK_ROWS,
     TextBlock,
     TextSpec,
+    block_of,
     blocks_of,
     no_column,
     refuse_doubled,
@@ -89,11 +90,11 @@ class CsvSource:
             texts.append(text)
             chars += len(text or "")
             if len(texts) == BLOCK_ROWS or chars >= BLOCK_CHARS:
-                yield TextBlock(first, texts, {})
+                yield block_of(first, texts, {})
                 place = Place(place.row + len(texts), 0, 0)
                 texts, chars = [], 0
         if texts:
-            yield TextBlock(first, texts, {})
+            yield block_of(first, texts, {})
 
     def records(self) -> Iterator[list[bytes]]:
         """The bytes of all records, some thousand at a time."""

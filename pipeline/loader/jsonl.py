@@ -21,7 +21,16 @@ from pipeline.loader.json_columns import (
     text_of,
 )
 from pipeline.loader.lines import Place, TextFile
-from pipeline.loader.texts import BLOCK_CHARS, BLOCK_ROWS, TextBlock, TextSpec, blocks_of, no_column, refuse_existing
+from pipeline.loader.texts import (
+    BLOCK_CHARS,
+    BLOCK_ROWS,
+    TextBlock,
+    TextSpec,
+    block_of,
+    blocks_of,
+    no_column,
+    refuse_existing,
+)
 from pipeline.text import storable
 
 # So many lines may lack the text column before we believe that it does not exist.
@@ -92,11 +101,11 @@ class JsonlSource:
             texts.append(text)
             chars += len(text or "")
             if len(texts) == BLOCK_ROWS or chars >= BLOCK_CHARS:
-                yield TextBlock(first, texts, not_text)
+                yield block_of(first, texts, not_text)
                 place = Place(place.row + len(texts), 0, 0)
                 texts, not_text, chars = [], {}, 0
         if texts:
-            yield TextBlock(first, texts, not_text)
+            yield block_of(first, texts, not_text)
 
     def records(self) -> Iterator[list[bytes]]:
         """The bytes of all rows, some thousand at a time."""

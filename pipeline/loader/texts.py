@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
+from pipeline.escaped import escape_all
 from pipeline.loader.lines import Place
 
 # A block ends at whichever comes first; nothing outside the loader may depend on where.
@@ -20,11 +21,23 @@ T = TypeVar("T")
 
 
 class TextBlock(NamedTuple):
-    """The texts of consecutive rows. None is null or missing; `not_text` says what stands there instead of a text."""
+    """The texts of consecutive rows, escaped (see `escaped`). What has an error is not sent; its text means nothing."""
 
     place: Place
-    texts: list[str | None]
-    not_text: dict[int, str]  # index in `texts` -> what it is
+    texts: list[bytes]
+    errors: dict[int, str]  # index in `texts` -> "code: message"
+
+
+EMPTY = "empty: no text"
+
+
+def block_of(place: Place, texts: Sequence[str | None], not_text: Mapping[int, str]) -> TextBlock:
+    """Texts as Python strings, None where there is none, as a block; `not_text` says what stands there instead."""
+    errors = {index: EMPTY for index, text in enumerate(texts) if not text or text.isspace()}
+    errors |= {index: f"not_text: {what}" for index, what in not_text.items()}
+    if errors:
+        texts = ["" if index in errors else text for index, text in enumerate(texts)]
+    return TextBlock(place, escape_all(texts), errors)  # type: ignore[arg-type] # None is an error
 
 
 class TextSpec:

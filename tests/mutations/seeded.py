@@ -24,7 +24,7 @@ HOLES = "mutations/test_holes.py::"
 ANSWERS = (
     Mutation(
         "answers are taken in the order they came in",
-        "protocol.py",
+        "protocol/answer.py",
         """\
     if any(item.index != position for position, item in enumerate(items)):
         items.sort(key=lambda item: item.index)
@@ -36,35 +36,70 @@ ANSWERS = (
     ),
     Mutation(
         "NaN is taken for a number",
-        "protocol.py",
+        "protocol/answer.py",
         "_decode_answer = msgspec.json.Decoder(Answer).decode\n",
         "_decode_answer = lambda body: msgspec.convert(__import__('json').loads(body), Answer)  # noqa: E731\n",
         ("test_protocol.py::test_a_broken_answer_is_not_believed",),
     ),
     Mutation(
+        "the quick reading takes answers in the order they came in",
+        "protocol/answer.py",
+        "if [item.index for item in answer.data] != list(range(texts)):",
+        "if len(answer.data) != texts:",
+        ("test_protocol_known.py::test_what_is_known_already_changes_no_answer",),
+    ),
+    Mutation(
+        "the quick reading takes any label that the model has",
+        "protocol/answer.py",
+        "if not facts.names.items() >= set(zip(map(tuple.index, probs, scores), labels, strict=True)):",
+        "if not set(facts.names.values()) >= set(labels):",
+        ("test_protocol_known.py::test_what_is_known_already_changes_no_answer",),
+    ),
+    Mutation(
+        "quotes go to the wire as they are",
+        "escaped.py",
+        """.replace(b'"', b'\\\\"')""",
+        "",
+        ("test_escaped.py::test_any_text_goes_to_the_wire_and_back",),
+    ),
+    Mutation(
+        "a chunk that is cut at once sends a text twice",
+        "chunks.py",
+        "self._dedupe and len(set(texts)) < len(texts)",
+        "self._dedupe and not texts",
+        ("test_failures.py::test_the_same_text_is_sent_once",),
+    ),
+    Mutation(
+        "a Parquet string is taken for UTF-8 unseen",
+        "loader/parquet.py",
+        "if texts is None or not _is_utf8(texts):",
+        "if texts is None:",
+        ("test_loader_parquet.py::test_parquet_strings_that_are_no_utf8_are_not_text",),
+    ),
+    Mutation(
         "fewer values than classes are taken",
-        "protocol.py",
+        "protocol/answer.py",
         "item.num_classes != classes or len(probs) != classes or not probs",
         "item.num_classes != classes or not probs",
         (f"{HOLES}test_a_number_of_classes_without_as_many_values_is_not_believed",),
     ),
     Mutation(
         "a label need not be that of the largest value",
-        "protocol.py",
+        "protocol/answer.py",
         "elif index in names or (label is not None and label in names.values()):",
         "elif index in names:",
         ("test_protocol.py::test_a_broken_answer_is_not_believed",),
     ),
     Mutation(
         "an answer with another number of classes is kept",
-        "protocol.py",
+        "protocol/answer.py",
         "if facts.num_classes and classes != facts.num_classes:",
         "if facts.num_classes and classes < 1:",
         ("test_protocol.py::test_another_model_is_noticed_and_teaches_nothing[another number of classes]",),
     ),
     Mutation(
         "an answer that names a class anew is kept",
-        "protocol.py",
+        "protocol/answer.py",
         "if name != known",
         "if not name and name != known",
         ("test_protocol.py::test_another_model_is_noticed_and_teaches_nothing[another name]",),
@@ -117,8 +152,8 @@ ROWS = (
     Mutation(
         "a chunk's last text is shared by those that were seen before",
         "chunks.py",
-        "chunk.positions.append(position)",
-        "chunk.positions.append(len(chunk.texts) - 1)",
+        "return self._positions.append(position)",
+        "return self._positions.append(len(chunk.texts) - 1)",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
@@ -453,7 +488,7 @@ OUTPUT = (
     ),
     Mutation(
         "a server may repeat our key in a row's error",
-        "protocol.py",
+        "protocol/refusal.py",
         'body = body.replace(secret.encode(), b"***")',
         "body = body.strip()",
         ("test_cli.py::test_secrets_appear_nowhere",),

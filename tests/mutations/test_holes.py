@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from conftest import Command
 from fake import Action, FakeServer, label_of, refuse
-from joining import joined, predictions_of, rows_of
+from joining import joined, predictions_of, rows_of, sent
 from test_checkpoint import answers
 from test_failures import assert_all_right, classified
 from test_protocol import BAD, body, item
@@ -161,7 +161,7 @@ def test_a_large_row_group_is_entered_at_any_of_its_blocks(tmp_path: Path) -> No
     for start in (0, 1, BLOCK_ROWS, 2 * BLOCK_ROWS, 3 * BLOCK_ROWS - 1):
         blocks = list(open_source(settings).texts(TextSpec(settings), Place(start, 0, 0)))
         assert blocks[0].place.row == start
-        assert [text for block in blocks for text in block.texts] == texts[start:]
+        assert [text for block in blocks for text in sent(block)] == texts[start:]
 
 
 # -- the output

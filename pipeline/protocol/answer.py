@@ -1,35 +1,22 @@
-"""vLLM's `POST /classify` on the wire: encode a request, check an answer, turn a status into an error. No I/O.
-
-The shapes are those of vLLM 0.9 to 0.32 (the same in all of them):
-
-    {"model": str?, "input": [str], ...}
-    {"data": [{"index": int, "label": str | null, "probs": [float], "num_classes": int}, ...], "model": str, ...}
-
-An answer is all or nothing: one bad text refuses the whole request, and the message never says which.
-"""
+"""What comes back: an answer, checked against itself and against all that is known of the model."""
 
 from __future__ import annotations
 
-import email.utils
-import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
-from pipeline.config import mask_url
-from pipeline.errors import BadAnswer, ClassifyError, Misconfigured, OtherModel, Overloaded, Rejected, Unavailable
+from pipeline.errors import BadAnswer, OtherModel
 from pipeline.predictions import Predictions
-
-if TYPE_CHECKING:
-    from pipeline.config import Request
+from pipeline.protocol.refusal import shorten
 
 # What a server may at most answer while nothing is known of its model, and per request and text once it is.
 FIRST_ANSWER_BYTES = 64 << 20
 ANSWER_BYTES, TEXT_BYTES, CLASS_BYTES = 64 << 10, 2 << 10, 40
+MOST_CLASSES_AT_ONCE = 128  # more take longer to read than to check one by one
 LONGEST_LABEL = 1_000  # characters
-LONGEST_MESSAGE = 300  # characters of a server's message that we repeat
+_Decode = Callable[[bytes], Any]
 
 
 class Item(msgspec.Struct, gc=False):
@@ -75,6 +62,26 @@ class ModelFacts:
         self.given = dict(given or {})  # by the config: the server may have no names of its own
         self.names = {**self.given, **(names or {})}
         self.model = ""  # as the answers call it
+        self._decoder: tuple[int, int, _Decode] | None = None  # for so many classes, so many of them named
+
+    @property
+    def decoder(self) -> _Decode:
+        """A decoder that takes only items of this model, and is quicker for it: it makes no new string of a label.
+
+        Raises, when it is called:
+            msgspec.DecodeError: other classes, another number of them, or a value that is no finite number.
+        """
+        if self._decoder is None or self._decoder[:2] != (self.num_classes, len(self.names)):
+            fields = [
+                ("index", int),
+                ("label", Literal[tuple(self.names.values())]),
+                ("probs", tuple[(float,) * self.num_classes]),  # type: ignore[misc]
+                ("num_classes", Literal[self.num_classes]),
+            ]
+            item = msgspec.defstruct("KnownItem", fields, gc=False)
+            answer = msgspec.defstruct("KnownAnswer", [("data", list[item]), ("model", str, "")], gc=False)  # type: ignore[valid-type]
+            self._decoder = (self.num_classes, len(self.names), msgspec.json.Decoder(answer).decode)
+        return self._decoder[2]
 
     def largest_answer(self, texts: int) -> int:
         """How many bytes an honest answer to `texts` texts can have at most."""
@@ -85,24 +92,7 @@ class ModelFacts:
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_models = msgspec.json.Decoder(ModelList).decode
-_encode = msgspec.json.Encoder().encode
 _UNSEEN = object()
-
-
-def encode(texts: Sequence[str], model: str | None, request: Request, *, truncate: bool = False) -> bytes:
-    """The body of one request. `request.extra` is sent as it is and may override all but the texts."""
-    body: dict[str, Any] = {}
-    if model is not None:
-        body["model"] = model
-    if not request.activation:
-        body["use_activation"] = False
-    if request.priority is not None:
-        body["priority"] = request.priority
-    if truncate:
-        body["truncate_prompt_tokens"] = -1
-    body.update(request.extra)
-    body["input"] = texts
-    return _encode(body)
 
 
 def decode(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
@@ -114,10 +104,14 @@ def decode(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
         BadAnswer: it is broken in itself (count, index, numbers, label that is not that of the largest value).
         OtherModel: sound, but not of the model in `facts`. Nothing is learned from it.
     """
+    return _decode_known(body, texts, facts) or _decode_closely(body, texts, facts)
+
+
+def _decode_closely(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadAnswer(f"the answer is not that of a classifier: {_shorten(str(error))}") from None
+        raise BadAnswer(f"the answer is not that of a classifier: {shorten(str(error))}") from None
     items = answer.data
     if len(items) != texts:
         raise BadAnswer(f"{len(items)} answers to {texts} texts")
@@ -145,6 +139,27 @@ def decode(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
     return predictions
 
 
+def _decode_known(body: bytes, texts: int, facts: ModelFacts) -> Predictions | None:
+    """The quick way: an answer in order that agrees with all that is known already. None: the long way has the word.
+
+    A label must be the known name of the class of the largest value, so nothing is learned here, and nothing is open.
+    """
+    if not facts.names or not 0 < facts.num_classes <= MOST_CLASSES_AT_ONCE:
+        return None
+    try:
+        answer = facts.decoder(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if [item.index for item in answer.data] != list(range(texts)):
+        return None
+    labels, probs = [item.label for item in answer.data], [item.probs for item in answer.data]
+    scores = list(map(max, probs))
+    if not facts.names.items() >= set(zip(map(tuple.index, probs, scores), labels, strict=True)):
+        return None
+    facts.model = answer.model
+    return Predictions(labels, scores, probs)
+
+
 def _name(item: Item, index: int, names: dict[int, str | None], tied: list[Item]) -> None:
     """Learn the name of class `index`, or refuse a label that can't be the one of the largest value."""
     label = item.label
@@ -153,7 +168,7 @@ def _name(item: Item, index: int, names: dict[int, str | None], tied: list[Item]
     if item.probs.count(item.probs[index]) > 1:  # any of these classes may give its name, so nothing is learned
         tied.append(item)
     elif index in names or (label is not None and label in names.values()):
-        raise BadAnswer(f"the label {_shorten(str(label))!r} is not that of the largest value")
+        raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
     else:
         names[index] = label
 
@@ -165,16 +180,16 @@ def _compare(facts: ModelFacts, classes: int, names: Mapping[int, str | None], t
     for index, name in names.items():
         known = facts.names.get(index, name)
         if name != known and not (name is None and index in facts.given):
-            raise OtherModel(f"class {index} is named {_shorten(str(name))!r} where it was {_shorten(str(known))!r}")
+            raise OtherModel(f"class {index} is named {shorten(str(name))!r} where it was {shorten(str(known))!r}")
         if any(name == other and index != place for place, other in facts.names.items()):
-            raise OtherModel(f"two classes are named {_shorten(str(name))!r}")
+            raise OtherModel(f"two classes are named {shorten(str(name))!r}")
     known_names = {**facts.names, **names}
     for item in tied:
         best = max(item.probs)
         places = [place for place, value in enumerate(item.probs) if value == best]
         of_another = any(item.label == name and place not in places for place, name in known_names.items())
         if of_another or all(known_names.get(place, item.label) != item.label for place in places):
-            raise BadAnswer(f"the label {_shorten(str(item.label))!r} is not that of the largest value")
+            raise BadAnswer(f"the label {shorten(str(item.label))!r} is not that of the largest value")
 
 
 def decode_models(body: bytes) -> list[ModelEntry]:
@@ -183,63 +198,3 @@ def decode_models(body: bytes) -> list[ModelEntry]:
         return _decode_models(body).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
-
-
-def error_of(
-    status: int, headers: Mapping[str, str], body: bytes, api_key_env: str, secrets: Sequence[str] = ()
-) -> ClassifyError:
-    """What a status other than 200 means, as the error to raise: its class decides what happens next.
-
-    A server may repeat what it was sent: `secrets` never get into the message.
-    """
-    for secret in secrets:
-        body = body.replace(secret.encode(), b"***")
-    message = f"HTTP {status}: {error_message(body)}"
-    retry_after = parse_retry_after(headers.get("Retry-After"))
-    if status in (400, 413, 422):
-        return Rejected(message, too_long=b"maximum context length" in body)
-    if status in (408, 425, 429, 503):
-        return Overloaded(message, retry_after=retry_after)
-    if status == 424 or status >= 500:  # noqa: PLR2004
-        return Unavailable(message, retry_after=retry_after)
-    if status in (401, 403):
-        return Misconfigured(f"{message}; put the server's key into the environment variable {api_key_env}")
-    if 300 <= status < 400:  # noqa: PLR2004
-        target = headers.get("Location", "another address")
-        for secret in secrets:
-            target = target.replace(secret, "***")
-        target = _shorten(mask_url(target))
-        return Misconfigured(f"HTTP {status}: redirects to {target}; redirects are not followed, give that url")
-    return Misconfigured(f"{message}; check server.url and server.model")
-
-
-def error_message(body: bytes) -> str:
-    """The server's own words, shortened: nested since vLLM 0.10, flat before, `detail` from FastAPI, else the text."""
-    try:
-        tree = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _shorten(body[:2000].decode("utf-8", "replace"))
-    for key in ("error", "message", "detail"):
-        if isinstance(tree, dict) and key in tree:
-            tree = tree[key]
-    return _shorten(tree if isinstance(tree, str) else msgspec.json.encode(tree).decode())
-
-
-def parse_retry_after(value: str | None, now: float | None = None) -> float | None:
-    """Seconds to wait, from `Retry-After` in seconds or as a date (RFC 9110, 10.2.3); None if absent or nonsense."""
-    text = (value or "").strip()
-    if text.isdecimal() and text.isascii():
-        return float(text[:9])
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        # Dates without a zone (asctime's, in RFC 9110) are in UTC, too.
-        moment = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, IndexError, OverflowError):
-        return None
-    return max(0.0, moment - (time.time() if now is None else now))
-
-
-def _shorten(text: str) -> str:
-    """One printable line of at most `LONGEST_MESSAGE` characters: it may go into a file, a log or a terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * LONGEST_MESSAGE]).split())
-    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"

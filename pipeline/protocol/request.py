@@ -1,0 +1,32 @@
+"""What is sent: the body of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pipeline.config import Request
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(texts: Sequence[bytes], model: str | None, request: Request, *, truncate: bool = False) -> bytes:
+    """The body of one request, of texts escaped as in `escaped`.
+
+    `request.extra` is sent as it is and may override all but the texts.
+    """
+    body: dict[str, Any] = {}
+    if model is not None:
+        body["model"] = model
+    if not request.activation:
+        body["use_activation"] = False
+    if request.priority is not None:
+        body["priority"] = request.priority
+    if truncate:
+        body["truncate_prompt_tokens"] = -1
+    body.update(request.extra)
+    body["input"] = msgspec.Raw(b'["%b"]' % b'","'.join(texts))
+    return _encode(body)

@@ -1,0 +1,40 @@
+"""Texts on their way to the wire, against the JSON encoder that they stand in for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.escaped import escape, escape_all, is_blank, unescape
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(st.lists(TEXT))
+def test_any_text_goes_to_the_wire_and_back(texts: list[str]) -> None:
+    """Many at once or one by one, the bytes are the same, are JSON, and mean the text."""
+    escaped = escape_all(texts)
+    assert escaped == [escape(text) for text in texts]
+    assert json.loads(b'["%b"]' % b'","'.join(escaped)) == (texts or [""])
+    assert [unescape(each) for each in escaped] == texts
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b", "\x1f", "\x7f", "\b\f", "\\u0000", '\\"', "\ufffd", "\u2028", "ÿ"])
+def test_a_rare_character_changes_no_other_text(text: str) -> None:
+    """What has no short escape is escaped all the same, and its neighbours stay what they are."""
+    assert [unescape(each) for each in escape_all(["a\n", text, "", '"'])] == ["a\n", text, "", '"']
+
+
+@given(st.text(st.sampled_from('\t\n\r \x0b\x0c\x1c\x1f\x85\xa0\u1680\u2000\u2028\u202f\u205f\u3000\u200bx\\"é')))
+def test_white_space_is_known_in_any_form(text: str) -> None:
+    """Blank is what Python calls white space, escaped or not."""
+    assert is_blank(escape(text)) == (not text or text.isspace())
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    """It is no text that could be sent."""
+    with pytest.raises(UnicodeEncodeError):
+        escape_all(["a", "\ud83d"])
