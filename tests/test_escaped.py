@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from pipeline.escaped import escape, escape_all, is_blank, unescape
 
-TEXT = st.text(st.characters(codec="utf-8"))
+# With any control character among them texts are escaped one by one; without, all at once.
+TEXTS = st.one_of(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.text('ab"\\\n\r\té')))
 
 
-@given(st.lists(TEXT))
+@given(TEXTS)
 def test_any_text_goes_to_the_wire_and_back(texts: list[str]) -> None:
     """Many at once or one by one, the bytes are the same, are JSON, and mean the text."""
     escaped = escape_all(texts)

@@ -362,6 +362,13 @@ def test_the_same_text_is_sent_once(tmp_path: Path, fake: FakeServer) -> None:
     assert all((row["predicted_label"] == label_of(row["text"])) == (row["text"] != "bad") for row in rows)
 
 
+def test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once(tmp_path: Path, fake: FakeServer) -> None:
+    """As many rows as a request has texts, two of them alike: one is sent for both, and another fills its place."""
+    classified(tmp_path, ["a", "b", "a", "c", "d", "e", "f", "g"], fake, request=Request(rows=4))
+    assert fake.answered["a"] == 1
+    assert [row["predicted_label"] for row in rows_of(tmp_path / "out.jsonl")] == [label_of(t) for t in "abacdefg"]
+
+
 def test_secrets_are_nowhere_to_be_found(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """Neither the key, nor a header's value, nor a password in a url is in any file or stream."""
     fake.api_key = "s3cret-key"

@@ -36,9 +36,10 @@ def test_every_arrow_string_is_text(kind: pa.DataType, inside: bool, tmp_path: P
     assert texts == ["größe 😀", None, None, None if inside else "b", "b"]
 
 
-def test_parquet_strings_that_are_no_utf8_are_not_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [b"\xff\xfe", b"\xc3(", b"\xe2\x82", b"\xed\xa0\x80"])
+def test_parquet_strings_that_are_no_utf8_are_not_text(wrong: bytes, tmp_path: Path) -> None:
     """Parquet does not check its strings: such a row is `not_text`, the others keep theirs."""
-    raw = pa.array([b"good", b"\xff\xfe", None, "größe".encode()], pa.binary())
+    raw = pa.array([b"good", wrong, None, "größe".encode()], pa.binary())
     broken = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
     pq.write_table(pa.table({"text": broken}), tmp_path / "in.parquet")
     (block,) = blocks_of(tmp_path / "in.parquet")

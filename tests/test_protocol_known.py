@@ -24,16 +24,22 @@ def facts() -> ModelFacts:
 
 @st.composite
 def answers(draw: st.DrawFn) -> dict[str, Any]:
-    """Answers to some texts: most of them sound, each wrong in some way now and then."""
-    items = []
-    for index in range(draw(st.integers(1, 4))):
-        probs = draw(st.lists(VALUES, min_size=3, max_size=draw(st.sampled_from([3, 3, 3, 4]))))
-        best = NAMES.get(probs.index(max(probs)), "d")
-        label = draw(st.sampled_from([best, best, best, "a", "b", "new", None]))
-        number = draw(st.sampled_from([len(probs), len(probs), len(probs), 3, 2]))
-        items.append({"index": index, "label": label, "probs": probs, "num_classes": number})
-    if draw(st.booleans()):
-        items = draw(st.permutations(items))
+    """Answers to some texts, sound but for at most one thing."""
+    rows = draw(st.lists(st.lists(VALUES, min_size=3, max_size=3), min_size=1, max_size=4))
+    items: list[dict[str, Any]] = [
+        {"index": index, "label": NAMES[row.index(max(row))], "probs": row, "num_classes": 3}
+        for index, row in enumerate(rows)
+    ]
+    item = draw(st.sampled_from(items))
+    wrong = draw(st.sampled_from(["nothing", "order", "index", "label", "num_classes", "probs"]))
+    if wrong == "order":
+        items.reverse()
+    elif wrong == "probs":
+        item["probs"] = [*item["probs"], *draw(st.lists(VALUES, max_size=1))][draw(st.integers(0, 1)) :]
+    elif wrong != "nothing":
+        item[wrong] = draw(
+            st.sampled_from({"index": [0, 1, 9], "num_classes": [2, 4]}.get(wrong, ["a", "b", "x", None]))
+        )
     return {"data": items, "model": draw(st.sampled_from(["m", "n"]))}
 
 

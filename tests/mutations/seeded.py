@@ -67,7 +67,7 @@ ANSWERS = (
         "chunks.py",
         "self._dedupe and len(set(texts)) < len(texts)",
         "self._dedupe and not texts",
-        ("test_failures.py::test_the_same_text_is_sent_once",),
+        ("test_failures.py::test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once",),
     ),
     Mutation(
         "a Parquet string is taken for UTF-8 unseen",
