@@ -55,9 +55,9 @@ def escape_all(texts: Sequence[str]) -> list[bytes]:
     return [escape(text) for text in texts]
 
 
-# A text that begins with anything else is not blank; what begins with one of these is looked at as a whole. Escapes
-# begin with a backslash; the spaces beyond ASCII with one of four bytes.
-_MAY_BE_BLANK = tuple(bytes([byte]) for byte in b" \\\xc2\xe1\xe2\xe3")
+# A text that begins with anything else is not blank; what begins so is looked at as a whole. Escapes begin with a
+# backslash, the spaces beyond ASCII with one of six pairs of bytes.
+_MAY_BE_BLANK = (b" ", b"\\", b"\xc2\x85", b"\xc2\xa0", b"\xe1\x9a", b"\xe2\x80", b"\xe2\x81", b"\xe3\x80")
 
 
 def is_blank(escaped: bytes) -> bool:

@@ -26,6 +26,7 @@ from pipeline.loader.texts import (
 )
 
 BATCH_BYTES = 16 << 20
+PIECE_ROWS = 1024  # texts escaped at once: more are slower, as they don't stay in the processor's cache
 BATCH_ROWS = 16_384  # a batch of 64k rows costs some 50 MiB more and gains nothing
 
 
@@ -118,25 +119,53 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
     """Texts without a Python string for each; None where one of them is out of the ordinary."""
-    count = len(array)
     data = array.cast(pa.large_binary())
     if data.null_count:
         data = pc.fill_null(data, _bytes_scalar(b""))
-    ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, count]))])
-    joined = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), _bytes_scalar(b"\xff"))[0].as_py()
-    texts = escape_joined(joined, count)
-    if texts is None or not _is_utf8(texts):
+    texts: list[bytes] = []
+    is_ascii = True
+    for start in range(0, len(data), PIECE_ROWS):
+        joined = _joined(data.slice(start, PIECE_ROWS))
+        escaped = escape_joined(joined, min(PIECE_ROWS, len(data) - start))
+        if escaped is None:
+            return None
+        texts += escaped
+        is_ascii = is_ascii and joined.isascii()
+    if not (is_ascii or _is_utf8(array)):
         return None
-    return TextBlock(place, texts, {index: EMPTY for index, text in enumerate(texts) if is_blank(text)})
+    return TextBlock(place, texts, {index: EMPTY for index in _may_be_blank(data) if is_blank(texts[index])})
 
 
-def _is_utf8(texts: list[bytes]) -> bool:
+def _joined(data: pa.LargeBinaryArray) -> bytes:
+    """All values with a byte 0xFF between each two."""
+    ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(data)]))])
+    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), _bytes_scalar(b"\xff"))[0].as_py()
+    return joined
+
+
+def _is_utf8(array: pa.Array) -> bool:
     """Parquet does not check what it calls a string."""
     try:
-        str(b"\n".join([text for text in texts if not text.isascii()]), "utf-8")
-    except UnicodeDecodeError:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
         return False
     return True
+
+
+# How white space may begin: that of ASCII, and the first bytes of the other spaces.
+_SPACE_BEGINS = np.isin(np.arange(256), [*range(ord(" ") + 1), 0xC2, 0xE1, 0xE2, 0xE3])
+
+
+def _may_be_blank(data: pa.LargeBinaryArray) -> list[int]:
+    """The indexes of texts that are empty or begin like white space."""
+    _, ends, content = data.buffers()
+    limits = np.frombuffer(ends, np.int64)[data.offset : data.offset + len(data) + 1]
+    is_empty = limits[1:] == limits[:-1]
+    if not content:
+        return list(range(len(data)))
+    first = np.frombuffer(content, np.uint8)[np.where(is_empty, 0, limits[:-1])]
+    found: list[int] = np.flatnonzero(is_empty | _SPACE_BEGINS[first]).tolist()
+    return found
 
 
 def _block_by_row(place: Place, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.checkpoint import Slab
-from pipeline.writer.columns import Layout
+from pipeline.writer.columns import Layout, strings
 from pipeline.writer.draft import Draft
 
 GROUP_ROWS = 65_536
@@ -24,8 +25,9 @@ class ParquetSink:
         for field in layout.fields():
             schema = schema.append(field)
         self._schema, self._layout = schema, layout
-        self._labels = pa.array(labels, pa.string())
-        self._writer = pq.ParquetWriter(pa.PythonFile(draft.file, "w"), schema, compression=compression or "snappy")
+        self._labels = strings(labels)
+        self._draft, self._compression = draft, compression or "snappy"
+        self._writer: pq.ParquetWriter | None = None
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
@@ -46,9 +48,27 @@ class ParquetSink:
     def close(self) -> None:
         """Write what is left and the footer."""
         self._flush()
-        self._writer.close()
+        self._open([]).close()
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
+            writer = self._open(self._batches)
+            writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
         self._batches, self._rows, self._bytes = [], 0, 0
+
+    def _open(self, first: list[pa.RecordBatch]) -> pq.ParquetWriter:
+        """The writer, made for what the first row group holds."""
+        if self._writer is None:
+            file, columns = pa.PythonFile(self._draft.file, "w"), _with_dictionary(self._schema, first)
+            self._writer = pq.ParquetWriter(file, self._schema, compression=self._compression, use_dictionary=columns)
+        return self._writer
+
+
+def _with_dictionary(schema: pa.Schema, first: list[pa.RecordBatch]) -> list[str] | bool:
+    """The columns to be written with a dictionary: not those of texts that hardly repeat, where it is tried in vain."""
+    if not first or any(pa.types.is_nested(field.type) for field in schema):
+        return True
+    table = pa.Table.from_batches(first)
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    unlike = {name for name in texts if pc.count_distinct(table[name]).as_py() > table.num_rows / 2}
+    return [name for name in schema.names if name not in unlike]

@@ -72,8 +72,8 @@ ANSWERS = (
     Mutation(
         "a Parquet string is taken for UTF-8 unseen",
         "loader/parquet.py",
-        "if texts is None or not _is_utf8(texts):",
-        "if texts is None:",
+        "if not (is_ascii or _is_utf8(array)):",
+        "if not texts:",
         ("test_loader_parquet.py::test_parquet_strings_that_are_no_utf8_are_not_text",),
     ),
     Mutation(
