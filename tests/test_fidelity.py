@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from joining import LABELS, joined, rows_of, sendable, sent, texts_of
 
 import pipeline.loader.delimited
-import pipeline.loader.jsonl
+import pipeline.loader.regular
 from pipeline.config import Loader
 from pipeline.loader import TextSpec, lines, open_source
 
@@ -52,8 +52,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_blocks() -> Iterator[None]:
     """Blocks of three rows: nothing outside the loader may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline.loader.delimited, pipeline.loader.jsonl):
-            patch.setattr(module, "BLOCK_ROWS", 3)
+        patch.setattr(pipeline.loader.delimited, "BLOCK_ROWS", 3)
+        patch.setattr(pipeline.loader.regular, "BLOCK_RECORDS", 3)
+        patch.setattr(lines, "BLOCK_LINES", 3)
+        patch.setattr(lines, "WIDE_LINES", 3)
         yield
 
 
@@ -257,8 +259,10 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
     else:
         assert whole == sendable(texts)
     assert max(len(block.texts) for block in blocks) <= 3
-    for index, block in enumerate(blocks):
-        assert list(source.texts(spec, block.place)) == blocks[index:]
+    for block in blocks:
+        rest = list(source.texts(spec, block.place))
+        assert rest[0].place == block.place
+        assert [text for each in rest for text in sent(each)] == whole[block.place.row :]
 
 
 @settings(max_examples=300, deadline=None)
@@ -266,4 +270,4 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
 def test_lines_do_not_depend_on_how_the_bytes_came(blocks: list[bytes]) -> None:
     """However a stream is cut into blocks, its lines are those of the whole."""
     whole = b"".join(blocks)
-    assert list(lines._split_lines(iter(blocks))) == whole.splitlines(keepends=True)
+    assert list(itertools.chain.from_iterable(lines._split_lines(iter(blocks)))) == whole.splitlines(keepends=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.loader.lines import Place, TextFile
+from pipeline.escaped import escape, escape_joined, is_blank
+from pipeline.loader.lines import Place, TextFile, is_utf8
+from pipeline.loader.regular import RegularRecords
 from pipeline.loader.texts import (
     BLOCK_CHARS,
     BLOCK_ROWS,
+    EMPTY,
     TextBlock,
     TextSpec,
     block_of,
@@ -27,14 +31,17 @@ from pipeline.loader.texts import (
 LONGEST_RECORD = 256 << 20
 
 
-class Record(NamedTuple):
-    """One row: its cells, its bytes as they stand in the file, and where it begins."""
+SOME_ROWS = 64
 
-    cells: list[str]
-    raw: bytes
+
+class Records(NamedTuple):
+    """Consecutive records: their cells, their bytes as they stand in the file, and where the first begins."""
+
+    cells: list[list[str]]
+    raw: list[bytes]
     offset: int
-    line: int  # lines before it
-    lines: int  # that it takes
+    line: int  # lines before the first
+    ends: list[int]  # lines before the end of each
 
 
 class CsvSource:
@@ -54,11 +61,12 @@ class CsvSource:
         self.seekable = self.file.seekable
         # The limit is the csv module's, for the whole process; we only ever raise it.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-        header = next(self._records(Place(0, len(self.file.bom), 0)), None)
+        top = Place(0, len(self.file.bom), 0)
+        header = next(self._records(top, self.file.blocks(top), at_once=1), None)
         self.is_empty = header is None
-        self.columns: list[str] = header.cells if header else []
-        self.header_raw: bytes = self.file.bom + (header.raw if header else b"")
-        self.start = Place(0, len(self.header_raw), header.lines if header else 0)
+        self.columns: list[str] = header.cells[0] if header else []
+        self.header_raw: bytes = self.file.bom + (header.raw[0] if header else b"")
+        self.start = Place(0, len(self.header_raw), header.ends[0] if header else 0)
         refuse_doubled(path, self.columns)
 
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
@@ -74,31 +82,32 @@ class CsvSource:
         """See `Source.texts`."""
         if self.is_empty:
             return
+        place = place or self.start
+        blocks = self.file.blocks(place)
         indexes = [self.columns.index(name) for name in spec.columns]
-        pick: Callable[[list[str]], str | None]
-        if spec.is_plain:
-            pick = lambda cells, index=indexes[0]: cells[index]  # type: ignore[misc] # noqa: E731
-        else:
-            pick = lambda cells: spec.render([cells[i] for i in indexes])  # noqa: E731
-        first = place = place or self.start
-        texts: list[str | None] = []
-        chars = 0
-        for record in self._rows(place):
-            if not texts:
-                first = Place(place.row, record.offset, record.line)
-            text = pick(record.cells)
-            texts.append(text)
-            chars += len(text or "")
-            if len(texts) == BLOCK_ROWS or chars >= BLOCK_CHARS:
-                yield block_of(first, texts, {})
-                place = Place(place.row + len(texts), 0, 0)
-                texts, chars = [], 0
-        if texts:
-            yield block_of(first, texts, {})
+        if spec.is_plain and (regular := self._regular(blocks, place, indexes[0])):
+            for first, records, cells in regular:
+                self._refuse_endless(records, first.line)
+                yield self._block_at_once(first, records, cells)
+            place, blocks = regular.place, regular.rest()
+        row = place.row
+        for found in self._rows(place, blocks):
+            texts = [
+                cells[indexes[0]] if spec.is_plain else spec.render([cells[index] for index in indexes])
+                for cells in found.cells
+            ]
+            yield block_of(Place(row, found.offset, found.line), texts, {})
+            row += len(texts)
 
     def records(self) -> Iterator[list[bytes]]:
         """The bytes of all records, some thousand at a time."""
-        yield from blocks_of((record.raw for record in self._rows(self.start)), len)
+        place, blocks = self.start, self.file.blocks(self.start)
+        if regular := self._regular(blocks, place):
+            for first, records, _ in regular:
+                self._refuse_endless(records, first.line)
+                yield records
+            place, blocks = regular.place, regular.rest()
+        yield from (records.raw for records in self._rows(place, blocks))
 
     def schema(self) -> pa.Schema:
         """All cells are text."""
@@ -107,28 +116,60 @@ class CsvSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows as Arrow strings."""
         schema = self.schema()
-        rows = (record.cells for record in self._rows(self.start))
+        self.skipped = 0
+        found = self._rows(self.start, self.file.blocks(self.start))
+        rows = (cells for records in found for cells in records.cells)
         for block in blocks_of(rows, lambda cells: sum(map(len, cells))):
             columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _rows(self, place: Place) -> Iterator[Record]:
+    def _regular(self, blocks: Iterator[bytes], place: Place, column: int = 0) -> RegularRecords | None:
+        """The records that can be read many at once, where that is possible at all."""
+        self.skipped = 0
+        if self.file.encoding != "utf-8" or not self.delimiter.isascii():
+            return None
+        return RegularRecords(blocks, place, self.delimiter, width=len(self.columns), column=column)
+
+    def _block_at_once(self, place: Place, records: list[bytes], cells: list[bytes]) -> TextBlock:
+        if not is_utf8(b"".join([record for record in records if not record.isascii()])):
+            number = place.line
+            for line in b"".join(records).splitlines():
+                number += 1
+                self.file.decode(line, number)  # says which line it is
+        texts = [cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell for cell in cells]
+        escaped = escape_joined(b"\xff".join(texts), len(texts)) or [escape(text.decode()) for text in texts]
+        return TextBlock(place, escaped, {index: EMPTY for index, text in enumerate(escaped) if is_blank(text)})
+
+    def _rows(self, place: Place, blocks: Iterator[bytes]) -> Iterator[Records]:
         """The records that are rows: as many cells as the header, blank lines only where one column is all there is."""
-        width, skipped = len(self.columns), 0
-        for record in self._records(place):
-            if len(record.cells) == width:
-                yield record
-            elif not record.cells:
-                if width == 1:
-                    yield record._replace(cells=[""])
+        width = len(self.columns)
+        for records in self._records(place, blocks):
+            kept = records if set(map(len, records.cells)) == {width} else self._sorted_out(records, width)
+            if kept.cells:
+                yield kept
+
+    def _sorted_out(self, records: Records, width: int) -> Records:
+        """Without blank lines and without bad ones, which are counted."""
+        kept: list[tuple[list[str], bytes]] = []
+        starts = [records.line, *records.ends[:-1]]
+        for cells, raw, line in zip(records.cells, records.raw, starts, strict=True):
+            if len(cells) == width:
+                kept.append((cells, raw))
+            elif not cells:
+                kept += [([""], raw)] if width == 1 else []
             elif self._skip_bad:
-                skipped += 1
+                self.skipped += 1
             else:
                 raise InputError(
-                    f"{self.path}:{record.line + 1}: {len(record.cells)} cells where the header has {width}; "
+                    f"{self.path}:{line + 1}: {len(cells)} cells where the header has {width}; "
                     f'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
                 )
-        self.skipped = skipped
+        return records._replace(cells=[cells for cells, _ in kept], raw=[raw for _, raw in kept])
+
+    def _refuse_endless(self, records: list[bytes], line: int) -> None:
+        if max(map(len, records)) > LONGEST_RECORD:
+            before = next(index for index, record in enumerate(records) if len(record) > LONGEST_RECORD)
+            raise self._endless(line + len(b"".join(records[:before]).splitlines()))
 
     def _endless(self, line: int) -> InputError:
         """A record that began after so many lines and does not end."""
@@ -137,33 +178,69 @@ class CsvSource:
             f"{LONGEST_RECORD >> 20} MiB; mend it"
         )
 
-    def _records(self, place: Place) -> Iterator[Record]:
+    def _records(self, place: Place, blocks: Iterator[bytes], at_once: int = 0) -> Iterator[Records]:
         """Every record with the bytes of the lines it took."""
-        taken: list[bytes] = []
-        line, size, at_end = place.line, 0, False
-
-        def lines() -> Iterator[str]:
-            nonlocal line, size, at_end
-            for raw in self.file.lines(place):
-                taken.append(raw)
-                line += 1
-                size += len(raw)
-                if size > LONGEST_RECORD:
-                    raise self._endless(line - len(taken))
-                yield self.file.decode(raw, line)
-            at_end = True
-
+        feed = _Feed(self, place, blocks)
+        reader = csv.reader(itertools.chain.from_iterable(feed.texts()), delimiter=self.delimiter)
         offset = place.offset
-        reader = csv.reader(lines(), delimiter=self.delimiter)
-        for cells in reader:
-            first = line - len(taken)
-            if at_end:  # the reader asked for one more line to finish this record
-                raise self._endless(first)
-            raw = taken[0] if len(taken) == 1 else b"".join(taken)
-            yield Record(cells, raw, offset, first, len(taken))
-            offset += size
-            size = 0
-            taken.clear()
+        while True:
+            cells, ends = [], []  # `ends`: how many lines were read when the record was whole
+            for row in itertools.islice(reader, at_once or BLOCK_ROWS):
+                if feed.at_end:  # the reader asked for one more line to finish this record
+                    raise self._endless(place.line + feed.whole)
+                cells.append(row)
+                feed.whole = reader.line_num
+                ends.append(feed.whole)
+                if len(ends) % SOME_ROWS == 0 and feed.held_bytes > BLOCK_CHARS:
+                    break
+            if not cells:
+                return
+            line = place.line + feed.taken
+            raw = feed.take(ends)
+            self._refuse_endless(raw, line)
+            yield Records(cells, raw, offset, line, [place.line + end for end in ends])
+            offset += sum(map(len, raw))
+
+
+class _Feed:
+    """The lines of a file for the csv module, their bytes held until the record they belong to is whole."""
+
+    def __init__(self, source: CsvSource, place: Place, blocks: Iterator[bytes]) -> None:
+        self._source, self._place, self._blocks = source, place, blocks
+        self._held: list[bytes] = []
+        self.held_bytes = 0
+        self.taken = self.whole = 0  # lines of records that were taken, or are whole
+        self.at_end = False
+
+    def texts(self) -> Iterator[list[str]]:
+        """The lines as text."""
+        file, number = self._source.file, self._place.line
+        unfinished = whole = size = 0
+        for lines in file.split(self._blocks, self._place):
+            # A record that was begun in the last lines may have taken all of them.
+            unfinished = size if self.whole > whole else unfinished + size
+            whole = self.whole
+            if unfinished > LONGEST_RECORD:
+                raise self._source._endless(self._place.line + whole)  # noqa: SLF001 - a part of it
+            size = sum(map(len, lines))
+            self._held += lines
+            self.held_bytes += size
+            yield [file.decode(line, number + index) for index, line in enumerate(lines, 1)]
+            number += len(lines)
+        self.at_end = True
+
+    def take(self, ends: list[int]) -> list[bytes]:
+        """The bytes of the records that were whole after so many lines each."""
+        starts = [self.taken, *ends[:-1]]
+        if ends[-1] - self.taken == len(ends):
+            raw = self._held[: len(ends)]
+        else:
+            first = self.taken
+            raw = [b"".join(self._held[start - first : end - first]) for start, end in zip(starts, ends, strict=True)]
+        del self._held[: ends[-1] - self.taken]
+        self.taken = ends[-1]
+        self.held_bytes -= sum(map(len, raw))
+        return raw
 
 
 def _what_there_is(columns: Sequence[str], name: str, delimiter: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-import msgspec
 import pyarrow as pa
 
 from pipeline.config import Loader
@@ -21,9 +21,8 @@ from pipeline.loader.json_columns import (
     text_of,
 )
 from pipeline.loader.lines import Place, TextFile
+from pipeline.loader.members import reader_at_once, token_reader
 from pipeline.loader.texts import (
-    BLOCK_CHARS,
-    BLOCK_ROWS,
     TextBlock,
     TextSpec,
     block_of,
@@ -42,8 +41,15 @@ class Line(NamedTuple):
     """One row: its bytes as they stand in the file, and where it begins."""
 
     raw: bytes
-    offset: int
     line: int  # lines before it
+
+
+class Lines(NamedTuple):
+    """Consecutive lines, and where the first one begins."""
+
+    lines: list[bytes]
+    offset: int
+    number: int  # lines before it
 
 
 class JsonlSource:
@@ -67,14 +73,12 @@ class JsonlSource:
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`: looks at the first 1,000 lines."""
         seen: dict[str, None] = {}
-        missing = set(spec.columns)
-        number = -1
-        for number, (_, members) in enumerate(self._rows(self.start, parse_members)):
+        missing, is_blank = set(spec.columns), True
+        for members in itertools.islice(self._members(), FIRST_LINES):
             seen.update(dict.fromkeys(members))
+            is_blank = False
             missing -= {name for name in missing if reach(members, name) is not None}
-            if number + 1 == FIRST_LINES:
-                break
-        if number >= 0 and missing:
+        if missing and not is_blank:
             name = min(missing)
             raise InputError(
                 f"{self.path}: no {name!r} in the first {FIRST_LINES:,} lines; {no_column(list(seen), name)}"
@@ -84,13 +88,23 @@ class JsonlSource:
 
     def texts(self, spec: TextSpec, place: Place | None = None) -> Iterator[TextBlock]:
         """See `Source.texts`."""
-        place = first = place or self.start
+        place = place or self.start
+        row, self.skipped = place.row, 0
+        is_plain = spec.is_plain and self.file.encoding == "utf-8"
+        at_once = reader_at_once(spec.columns[0], self._added) if is_plain else None
+        by_line = token_reader(spec.columns, self._added)
+        for lines in self._lines(place):
+            block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
+            if block is None:
+                block = self._block_by_line(Place(row, lines.offset, lines.number), self._rows(lines, by_line), spec)
+            if block.texts:
+                yield block
+            row += len(block.texts)
+
+    def _block_by_line(self, place: Place, rows: list[tuple[Line, list[bytes | None]]], spec: TextSpec) -> TextBlock:
         texts: list[str | None] = []
         not_text: dict[int, str] = {}
-        chars = 0
-        for row, tokens in self._rows(place, _token_reader(spec.columns, self._added)):
-            if not texts:
-                first = Place(place.row, row.offset, row.line)
+        for row, tokens in rows:
             self._refuse_added(row, tokens[len(spec.columns) :])
             text: str | None = None
             try:
@@ -99,17 +113,23 @@ class JsonlSource:
             except ValueError as error:
                 not_text[len(texts)] = str(error)
             texts.append(text)
-            chars += len(text or "")
-            if len(texts) == BLOCK_ROWS or chars >= BLOCK_CHARS:
-                yield block_of(first, texts, not_text)
-                place = Place(place.row + len(texts), 0, 0)
-                texts, not_text, chars = [], {}, 0
-        if texts:
-            yield block_of(first, texts, not_text)
+        return block_of(place, texts, not_text)
 
     def records(self) -> Iterator[list[bytes]]:
         """The bytes of all rows, some thousand at a time."""
-        yield from blocks_of(self._records(), len)
+        # The first reading has parsed every line. This one does so only where lines may be left out, and where
+        # a name that we add seems to be there already: the prefix may have changed since a run was interrupted.
+        marks = [f'"{name}"'.encode() for name in self._added]
+        by_line, self.skipped = token_reader([], self._added), 0
+        for lines in self._lines(self.start):
+            whole = b"".join(lines.lines)
+            if self._skip_bad or self.file.encoding != "utf-8" or any(mark in whole for mark in marks):
+                rows = self._rows(lines, by_line)
+                for row, tokens in rows:
+                    self._refuse_added(row, tokens)
+                yield [row.raw for row, _ in rows]
+            else:
+                yield [line for line in lines.lines if not line.isspace()]
 
     def schema(self) -> pa.Schema:
         """The Arrow schema of all members; the first call reads the whole file."""
@@ -118,79 +138,52 @@ class JsonlSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows as Arrow columns of `schema`."""
         schema, kinds = self.schema(), self._kinds
-        rows = (members for _, members in self._rows(self.start, parse_members))
-        for block in blocks_of(rows, lambda members: sum(map(len, members.values()))):
+        for block in blocks_of(self._members(), lambda members: sum(map(len, members.values()))):
             columns = [column_array([members.get(name) for members in block], kind) for name, kind in kinds.items()]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     @functools.cached_property
     def _kinds(self) -> dict[str, Kind]:
         columns = Columns(self.path)
-        for _, members in self._rows(self.start, parse_members):
+        for members in self._members():
             columns.add(members)
         return columns.kinds()
 
-    def _records(self) -> Iterator[bytes]:
-        # The first reading has parsed every line. This one does so only where lines may be left out, and where
-        # a name that we add seems to be there already: the prefix may have changed since a run was interrupted.
-        marks = [f'"{name}"'.encode() for name in self._added]
-        read = _token_reader([], self._added)
-        parse = read if self._skip_bad else lambda line: read(line) if any(mark in line for mark in marks) else []
-        for row, tokens in self._rows(self.start, parse):
-            self._refuse_added(row, tokens)
-            yield row.raw
+    def _members(self) -> Iterator[dict[str, bytes]]:
+        """All rows, parsed one by one."""
+        self.skipped = 0
+        for lines in self._lines(self.start):
+            yield from (members for _, members in self._rows(lines, parse_members))
 
-    def _rows(self, place: Place, parse: Callable[[bytes], T]) -> Iterator[tuple[Line, T]]:
-        """The lines that are rows, each with what `parse` makes of it (given as UTF-8)."""
-        offset, number, skipped = place.offset, place.line, 0
+    def _lines(self, place: Place) -> Iterator[Lines]:
+        offset, number = place.offset, place.line
+        for lines in self.file.lines(place):
+            yield Lines(lines, offset, number)
+            offset += sum(map(len, lines))
+            number += len(lines)
+
+    def _rows(self, lines: Lines, parse: Callable[[bytes], T]) -> list[tuple[Line, T]]:
+        """The lines that are rows, each with what `parse` makes of it (given as UTF-8); those left out are counted."""
         is_utf8 = self.file.encoding == "utf-8"
-        for raw in self.file.lines(place):
-            row = Line(raw, offset, number)
-            offset += len(raw)
-            number += 1
+        rows: list[tuple[Line, T]] = []
+        for number, raw in enumerate(lines.lines, lines.number):
             line = raw
             if not is_utf8 or not raw.isascii():  # decoding is also the check of the encoding
-                line = self.file.decode(raw, number).encode("utf-8", "surrogatepass")
+                line = self.file.decode(raw, number + 1).encode("utf-8", "surrogatepass")
             if line.isspace():
                 continue
             try:
-                yield row, parse(line)
+                rows.append((Line(raw, number), parse(line)))
             except ValueError as error:
                 if not self._skip_bad:
                     raise InputError(
-                        f"{self.path}:{number}: no JSON object: {error}; mend the line, or leave such lines out with "
-                        f'loader.on_bad_line = "skip"'
+                        f"{self.path}:{number + 1}: no JSON object: {error}; mend the line, or leave such lines out "
+                        f'with loader.on_bad_line = "skip"'
                     ) from None
-                skipped += 1
-        self.skipped = skipped
+                self.skipped += 1
+        return rows
 
     def _refuse_added(self, row: Line, tokens: Sequence[bytes | None]) -> None:
         for name, token in zip(self._added, tokens, strict=False):
             if token is not None:
                 refuse_existing(f"{self.path}:{row.line + 1}", [name], [name])
-
-
-def _token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes], list[bytes | None]]:
-    """A function from a line to the tokens of the members `names`, then `exact`; None where one is missing.
-
-    A dot in one of `names` may reach into an object; one in `exact` is part of the name.
-    """
-    heads = list(dict.fromkeys([*names, *exact, *(name.partition(".")[0] for name in names)]))
-    fields = [(f"f{i}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for i in range(len(heads))]
-    struct = msgspec.defstruct("Line", fields, rename={f"f{i}": head for i, head in enumerate(heads)}, gc=False)
-    decode, plain = msgspec.json.Decoder(struct).decode, heads == [*names, *exact]
-
-    def pick(members: Mapping[str, bytes]) -> list[bytes | None]:
-        return [*(reach(members, name) for name in names), *(members.get(name) for name in exact)]
-
-    def read(line: bytes) -> list[bytes | None]:
-        try:
-            values = msgspec.structs.astuple(decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return pick(parse_members(line))
-        tokens = [None if value is msgspec.UNSET else bytes(value) for value in values]
-        if plain:
-            return tokens
-        return pick({head: token for head, token in zip(heads, tokens, strict=True) if token is not None})
-
-    return read

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import DiskTrouble, InputError
 
 BLOCK_BYTES = 1 << 20
+BLOCK_LINES = 4096
+WIDE_LINES = 256
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # ending -> Arrow's name of the codec
 # Encodings in which a line break is not the one byte it is in ASCII: these lines are found after decoding.
 _WIDE = {
@@ -59,10 +62,17 @@ class TextFile:
         self.bom = bom if bom and start.startswith(bom) else b""
         self.is_empty = not start
 
-    def lines(self, place: Place) -> Iterator[bytes]:
-        """Every line with its own ending (LF, CRLF or CR), the BOM left out, from `place` on."""
-        blocks = self._blocks(max(place.offset, len(self.bom)))
-        return self._wide_lines(blocks, place.line) if is_wide(self.encoding) else _split_lines(blocks)
+    def lines(self, place: Place) -> Iterator[list[bytes]]:
+        """Every line with its own ending (LF, CRLF or CR), the BOM left out, from `place` on; many at a time."""
+        return self.split(self.blocks(place), place)
+
+    def blocks(self, place: Place) -> Iterator[bytes]:
+        """The bytes from `place` on, the BOM left out."""
+        return self._blocks(max(place.offset, len(self.bom)))
+
+    def split(self, blocks: Iterator[bytes], place: Place) -> Iterator[list[bytes]]:
+        """The lines of `blocks`, which begin at `place`."""
+        return _in_lists(self._wide_lines(blocks, place.line)) if is_wide(self.encoding) else _split_lines(blocks)
 
     def decode(self, line: bytes, number: int) -> str:
         """One line as text; `number` is for the message."""
@@ -116,7 +126,7 @@ class TextFile:
                 yield error.object[: error.start].decode(self.encoding).encode() + b"\n"  # the line it is in
 
         held: bytes | None = None  # the last line is given only when it is known to be whole
-        for line in _split_lines(as_utf8()):
+        for line in itertools.chain.from_iterable(_split_lines(as_utf8())):
             if held is not None:
                 yield held.decode().encode(self.encoding)
             held, number = line, number + 1
@@ -131,32 +141,43 @@ def is_wide(encoding: str) -> bool:
     return encoding.startswith(("utf-16", "utf-32"))
 
 
-def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _split_lines(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
     """Cut a stream of blocks at LF, CRLF and CR. A line of any length is joined once, not once a block."""
     pieces: list[bytes] = []
     for block in blocks:
-        if pieces and pieces[-1].endswith(b"\r") and block.startswith(b"\n"):
-            yield b"".join(pieces) + b"\n"
-            pieces = []
-            lines = block[1:].splitlines(keepends=True)
-        else:
-            if pieces and pieces[-1].endswith(b"\r"):
-                yield b"".join(pieces)
-                pieces = []
-            lines = block.splitlines(keepends=True)
+        rest = block
+        if pieces and pieces[-1].endswith(b"\r"):  # a line's end, or the half of one
+            half = block[:1] if block.startswith(b"\n") else b""
+            yield [b"".join([*pieces, half])]
+            pieces, rest = [], block[len(half) :]
+        lines = rest.splitlines(keepends=True)
         if not lines:
             continue
         last = lines.pop() if not lines[-1].endswith(b"\n") else b""
         if lines and pieces:
-            yield b"".join([*pieces, lines[0]])
+            lines[0] = b"".join([*pieces, lines[0]])
             pieces = []
-            yield from lines[1:]
-        else:
-            yield from lines
+        for start in range(0, len(lines), BLOCK_LINES):
+            yield lines[start : start + BLOCK_LINES]
         if last:
             pieces.append(last)
     if pieces:
-        yield b"".join(pieces)
+        yield [b"".join(pieces)]
+
+
+def _in_lists(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while some := list(itertools.islice(lines, WIDE_LINES)):
+        yield some
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether it is UTF-8; a Python string for it would cost twice as much."""
+    ends = pa.py_buffer(np.array([0, len(data)]))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _reason(error: OSError) -> str:

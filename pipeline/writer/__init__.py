@@ -61,8 +61,8 @@ def join(
                 tally.count(slab)
                 written += len(part)
                 tick(written)
-                if written == rows:
-                    break
+                if written == rows == config.run.limit_rows:
+                    break  # else what follows are lines that are left out, and they are counted
         except BaseException:
             with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
                 sink.close()

@@ -1,0 +1,81 @@
+"""Of a JSON line, only the members that matter: as tokens, line by line, or the texts of many lines at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline.escaped import escape, is_blank
+from pipeline.loader.json_columns import parse_members, reach, text_of
+from pipeline.loader.lines import Place, is_utf8
+from pipeline.loader.texts import EMPTY, TextBlock
+
+# Of a token, what its second byte may be if the text is blank: the closing quote, a space, a backslash, or the first
+# byte of a space beyond ASCII.
+_MAY_BE_BLANK = frozenset(b'" \\\xc2\xe1\xe2\xe3')
+_QUOTE = ord('"')
+
+
+def reader_at_once(name: str, exact: Sequence[str]) -> Callable[[Place, list[bytes]], TextBlock | None]:
+    """A function from lines to the texts that their member `name` holds; None where a line is out of the ordinary.
+
+    Out of the ordinary are blank and broken lines, no text, and the members `exact`, which no line should have.
+    """
+    never = [(f"n{index}", Literal["\0"] | msgspec.UnsetType, msgspec.UNSET) for index in range(len(exact))]
+    names = {"text": name, **{f"n{index}": other for index, other in enumerate(exact)}}
+    struct: Any = msgspec.defstruct("Row", [("text", msgspec.Raw), *never], rename=names, gc=False)
+    decode = msgspec.json.Decoder(struct).decode
+
+    def read(place: Place, lines: list[bytes]) -> TextBlock | None:
+        try:
+            tokens = [bytes(decode(line).text) for line in lines]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if any(token[0] != _QUOTE for token in tokens) or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
+            return None
+        texts = [token[1:-1] for token in tokens]
+        try:
+            _spell_alike(texts)
+        except ValueError:  # half a surrogate pair
+            return None
+        odd = [index for index, token in enumerate(tokens) if token[1] in _MAY_BE_BLANK]
+        return TextBlock(place, texts, {index: EMPTY for index in odd if is_blank(texts[index])})
+
+    return read
+
+
+def _spell_alike(texts: list[bytes]) -> None:
+    """Escapes that need not be there, or could be shorter, are spelled as `escape` does: equal texts, equal bytes."""
+    whole = b"".join(texts)
+    if b"\\u" in whole or b"\\/" in whole:
+        for index, text in enumerate(texts):
+            if b"\\u" in text or b"\\/" in text:
+                texts[index] = escape(text_of(b'"%b"' % text) or "")
+
+
+def token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes], list[bytes | None]]:
+    """A function from a line to the tokens of the members `names`, then `exact`; None where one is missing.
+
+    A dot in one of `names` may reach into an object; one in `exact` is part of the name.
+    """
+    heads = list(dict.fromkeys([*names, *exact, *(name.partition(".")[0] for name in names)]))
+    fields = [(f"f{i}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for i in range(len(heads))]
+    struct = msgspec.defstruct("Line", fields, rename={f"f{i}": head for i, head in enumerate(heads)}, gc=False)
+    decode, plain = msgspec.json.Decoder(struct).decode, heads == [*names, *exact]
+
+    def pick(members: Mapping[str, bytes]) -> list[bytes | None]:
+        return [*(reach(members, name) for name in names), *(members.get(name) for name in exact)]
+
+    def read(line: bytes) -> list[bytes | None]:
+        try:
+            values = msgspec.structs.astuple(decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return pick(parse_members(line))
+        tokens = [None if value is msgspec.UNSET else bytes(value) for value in values]
+        if plain:
+            return tokens
+        return pick({head: token for head, token in zip(heads, tokens, strict=True) if token is not None})
+
+    return read
