@@ -36,8 +36,15 @@ class CsvAppender:
         values = self._layout.values(slab, self._labels)
         values[2] = [error and self._spelled(error) for error in values[2]]
         columns = [_cells(column, self._delimiter) for column in values]
-        rows = zip(records, zip(*columns, strict=True), strict=True)
-        self._stream.write(b"".join([self._append(record, cells) for record, cells in rows]))
+        if self._encoding != "utf-8":
+            rows = zip(records, zip(*columns, strict=True), strict=True)
+            self._stream.write(b"".join([self._append(record, cells) for record, cells in rows]))
+            return
+        mark = self._delimiter
+        added = "\0".join([mark + mark.join(cells) for cells in zip(*columns, strict=True)]).encode().split(b"\0")
+        if len(added) != len(records):  # a label holds a NUL
+            added = [(mark + mark.join(cells)).encode() for cells in zip(*columns, strict=True)]
+        self._stream.write(b"".join(map(_appended, records, added)))
 
     def close(self) -> None:
         """Finish the file."""
@@ -88,8 +95,24 @@ class CsvSink:
         self._stream.write("".join(lines).encode())
 
 
+def _appended(record: bytes, added: bytes) -> bytes:
+    """`added` comes before the record's line end."""
+    if record.endswith(b"\n") and not record.endswith(b"\r\n"):
+        return b"%b%b\n" % (record[:-1], added)
+    body = record.rstrip(b"\r\n")
+    return body + added + record[len(body) :]
+
+
 def _cells(column: list[Any], delimiter: str) -> list[str]:
-    return [_quote(_cell(value), delimiter) for value in column]
+    """Values as cells; a text that comes again is quoted once."""
+    if all(value is None for value in column):
+        return [""] * len(column)
+    if delimiter in ",;\t|" and all(isinstance(value, float) for value in column):
+        return list(map(repr, column))  # no number needs quotes
+    if any(isinstance(value, list) for value in column):
+        return [_quote(_cell(value), delimiter) for value in column]
+    known = {value: _quote(_cell(value), delimiter) for value in set(column)}
+    return [known[value] for value in column]
 
 
 def _cell(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipeline.writer.draft import Draft
 from pipeline.writer.values import to_json
 
 _encode = msgspec.json.Encoder().encode
+_LOOK_CLOSER = frozenset((b"", b"{", b" ", b"\t", b"\r", b"\n"))  # before a line's closing brace
 
 
 class JsonlAppender:
@@ -26,17 +28,20 @@ class JsonlAppender:
         self._layout, self._labels = layout, labels
         self._encoding = source.file.encoding
         self._stream.write(source.file.bom)
+        names = [_encode(name).replace(b"%", b"%%") for name in layout.names]
+        self._members = b"{%b}" % b",".join([b"%b:%%b" % name for name in names])
 
     def write(self, records: Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
-        names = self._layout.names
-        rows = zip(*self._layout.values(slab, self._labels), strict=True)
-        members = [dict(zip(names, row, strict=True)) for row in rows]
+        values = self._layout.values(slab, self._labels)
         if self._encoding == "utf-8":
-            lines = [_append(line, _encode(row)) for line, row in zip(records, members, strict=True)]
+            rows = zip(records, zip(*map(_tokens, values), strict=True), strict=True)
+            lines = [_append(line, self._members % row) for line, row in rows]
         else:
             # In ASCII, JSON's escapes stand for whatever the encoding does not have.
-            lines = [self._append_encoded(line, json.dumps(row)) for line, row in zip(records, members, strict=True)]
+            names = self._layout.names
+            members = [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
+            lines = [self._append_encoded(line, row) for line, row in zip(records, members, strict=True)]
         self._stream.write(b"".join(lines))
 
     def close(self) -> None:
@@ -71,8 +76,22 @@ class JsonlSink:
         self._stream.close()
 
 
+def _tokens(values: list[Any]) -> list[bytes]:
+    """Values as JSON, each for itself; a text that comes again is encoded once."""
+    if all(value is None for value in values):
+        return [b"null"] * len(values)
+    if isinstance(values[0], float) and None not in values:
+        return _encode(values)[1:-1].split(b",")
+    if any(isinstance(value, list | float) for value in values):
+        return list(map(_encode, values))
+    known = {value: _encode(value) for value in set(values)}
+    return [known[value] for value in values]
+
+
 def _append(line: bytes, members: bytes) -> bytes:
     """`members` is an object of its own; only white space stands after the line's closing brace."""
+    if line.endswith(b"}\n") and line[-3:-2] not in _LOOK_CLOSER:
+        return b"%b,%b\n" % (line[:-2], members[1:])
     brace = line.rindex(b"}")
     comma = b"" if line[:brace].rstrip().endswith(b"{") else b","
     return line[:brace] + comma + members[1:] + line[brace + 1 :]
