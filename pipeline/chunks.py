@@ -33,10 +33,14 @@ class Cutter:
         self._sizes = sizes
         self._max_chars, self._dedupe = request.max_chars, request.dedupe
         self._row, self._stop = first_row, stop_row
+        self._begin()
+
+    def _begin(self) -> None:
         self._chunk: Chunk | None = None
         self._positions: list[int] = []
         self._chars = 0
         self._known: dict[bytes, int] = {}
+        self._is_odd = False  # the chunk is made row by row
 
     @property
     def row(self) -> int:
@@ -53,35 +57,39 @@ class Cutter:
         index = max(0, self._row - block.place.row)
         stop = len(block.texts) if self._stop is None else min(len(block.texts), self._stop - block.place.row)
         while index < stop:
-            if self._chunk is None and (chunk := self._cut_at_once(block, index, stop)):
-                self._row += len(chunk.positions)
-                index += len(chunk.positions)
-                yield chunk
-                continue
             text, error = block.texts[index], block.errors.get(index)
             if self._chunk is not None and self._is_full(self._chunk, text if error is None else None):
                 yield self._finish(self._chunk)
-                continue
-            self._chunk = self._chunk or Chunk(self._row, block.place)
-            self._add(self._chunk, text, error)
-            self._row += 1
-            index += 1
+            chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
+            taken = 0 if self._is_odd else self._take_at_once(chunk, block, index, stop)
+            if not taken:
+                self._is_odd, taken = True, 1
+                self._add(chunk, text, error)
+            index += taken
+            self._row += taken
 
     def rest(self) -> Iterator[Chunk]:
         """The last chunk, if there is one."""
         if self._chunk is not None:
             yield self._finish(self._chunk)
 
-    def _cut_at_once(self, block: TextBlock, index: int, stop: int) -> Chunk | None:
-        """The next chunk where all is plain: as many texts as a chunk has, all different, none too many characters."""
-        until = index + self._sizes.rows
-        if until > stop or not block.errors.keys().isdisjoint(range(index, until)):
-            return None
+    def _take_at_once(self, chunk: Chunk, block: TextBlock, index: int, stop: int) -> int:
+        """Fill the chunk with the next rows, if all is plain: texts that it has not, and not too many characters."""
+        until = min(stop, index + self._sizes.rows - len(chunk.texts))
         texts = block.texts[index:until]
         size = sum(map(len, texts))
-        if size > self._max_chars or (self._dedupe and len(set(texts)) < len(texts)):
-            return None
-        return Chunk(self._row, block.place, texts, range(len(texts)), size=size)
+        if chunk.size + size > self._max_chars or not block.errors.keys().isdisjoint(range(index, until)):
+            return 0
+        if self._dedupe:
+            different = set(texts)
+            if len(different) < len(texts) or not self._known.keys().isdisjoint(different):
+                return 0
+            self._known.update(zip(texts, range(len(chunk.texts), self._sizes.rows), strict=False))
+        self._positions += range(len(chunk.texts), len(chunk.texts) + len(texts))
+        chunk.texts += texts
+        chunk.size += size
+        self._chars += size
+        return len(texts)
 
     def _add(self, chunk: Chunk, text: bytes, error: str | None) -> None:
         if error is not None:
@@ -107,7 +115,7 @@ class Cutter:
 
     def _finish(self, chunk: Chunk) -> Chunk:
         chunk.positions = self._positions
-        self._chunk, self._positions, self._chars, self._known = None, [], 0, {}
+        self._begin()
         return chunk
 
 

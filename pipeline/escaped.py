@@ -55,11 +55,15 @@ def escape_all(texts: Sequence[str]) -> list[bytes]:
     return [escape(text) for text in texts]
 
 
-# A text that begins with anything else is not blank; what begins so is looked at as a whole. Escapes begin with a
-# backslash, the spaces beyond ASCII with one of six pairs of bytes.
-_MAY_BE_BLANK = (b" ", b"\\", b"\xc2\x85", b"\xc2\xa0", b"\xe1\x9a", b"\xe2\x80", b"\xe2\x81", b"\xe3\x80")
+# Blank texts are empty, or begin with a space, an escape, or the first byte of a space beyond ASCII.
+_MAY_BE_BLANK = frozenset((b"", b" ", b"\\", b"\xc2", b"\xe1", b"\xe2", b"\xe3"))
 
 
-def is_blank(escaped: bytes) -> bool:
-    """Whether there is nothing but white space."""
-    return not escaped or (escaped.startswith(_MAY_BE_BLANK) and unescape(escaped).isspace())
+def blank_ones(texts: Sequence[bytes]) -> list[int]:
+    """The indexes of those that are nothing but white space."""
+    return [index for index, text in enumerate(texts) if text[:1] in _MAY_BE_BLANK and _is_blank(text)]
+
+
+def _is_blank(text: bytes) -> bool:
+    rest = text.lstrip(b" ")
+    return rest[:1] in _MAY_BE_BLANK and (not rest or unescape(rest).isspace())

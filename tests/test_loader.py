@@ -17,6 +17,7 @@ import pytest
 from joining import sendable, sent, texts_of
 
 from pipeline.config import Loader
+from pipeline.escaped import escape
 from pipeline.loader import TextBlock, TextSpec, estimate_rows, open_source
 
 TEXTS: list[str | None] = [
@@ -227,6 +228,17 @@ def test_json_lines_that_only_the_standard_parser_takes_are_good_lines(tmp_path:
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     assert texts_of(tmp_path / "in.jsonl") == list("abcdefg")
+
+
+SPELLINGS = [(r"\u00e9\/", "é/"), (r"\u0022\u005c", r"\"\\"), (r"\ud83d\ude00", "😀"), (r"a\u000a", r"a\n")]
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+def test_a_text_has_one_form_however_it_is_spelled(one: str, other: str, tmp_path: Path) -> None:
+    """Two JSON strings that mean the same text are the same bytes on the wire, so it is sent once."""
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "{one}"}}\n{{"text": "{other}"}}\n', encoding="utf-8")
+    (block,) = blocks_of(tmp_path / "in.jsonl")
+    assert block.texts == [escape(json.loads(f'"{one}"'))] * 2
 
 
 def test_what_is_no_text_is_named_and_what_is_missing_is_null(tmp_path: Path) -> None:

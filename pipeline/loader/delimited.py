@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.escaped import escape, escape_joined, is_blank
+from pipeline.escaped import blank_ones, escape, escape_joined
 from pipeline.loader.lines import Place, TextFile, is_utf8
 from pipeline.loader.regular import RegularRecords
 from pipeline.loader.texts import (
@@ -136,9 +136,10 @@ class CsvSource:
             for line in b"".join(records).splitlines():
                 number += 1
                 self.file.decode(line, number)  # says which line it is
-        texts = [cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell for cell in cells]
-        escaped = escape_joined(b"\xff".join(texts), len(texts)) or [escape(text.decode()) for text in texts]
-        return TextBlock(place, escaped, {index: EMPTY for index, text in enumerate(escaped) if is_blank(text)})
+        # A quote is there only within a quoted cell, and doubled.
+        joined = b"\xff".join([cell[1:-1] if cell[:1] == b'"' else cell for cell in cells]).replace(b'""', b'"')
+        texts = escape_joined(joined, len(cells)) or [escape(text.decode()) for text in joined.split(b"\xff")]
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     def _rows(self, place: Place, blocks: Iterator[bytes]) -> Iterator[Records]:
         """The records that are rows: as many cells as the header, blank lines only where one column is all there is."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import DiskTrouble, InputError
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18  # what is made of it at once stays in the processor's cache
 BLOCK_LINES = 4096
 WIDE_LINES = 256
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # ending -> Arrow's name of the codec
@@ -98,10 +98,10 @@ class TextFile:
             skip -= len(block)
         return stream
 
-    def _blocks(self, skip: int, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    def _blocks(self, skip: int, size: int = 0) -> Iterator[bytes]:
         try:
             with self._open(skip) as stream:
-                while block := stream.read(size):
+                while block := stream.read(size or BLOCK_BYTES):
                     yield block
         except OSError as error:
             raise self._unreadable(error) from None

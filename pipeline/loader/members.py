@@ -7,14 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.escaped import escape, is_blank
+from pipeline.escaped import blank_ones, escape
 from pipeline.loader.json_columns import parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
 from pipeline.loader.texts import EMPTY, TextBlock
 
-# Of a token, what its second byte may be if the text is blank: the closing quote, a space, a backslash, or the first
-# byte of a space beyond ASCII.
-_MAY_BE_BLANK = frozenset(b'" \\\xc2\xe1\xe2\xe3')
 _QUOTE = ord('"')
 
 
@@ -40,19 +37,16 @@ def reader_at_once(name: str, exact: Sequence[str]) -> Callable[[Place, list[byt
             _spell_alike(texts)
         except ValueError:  # half a surrogate pair
             return None
-        odd = [index for index, token in enumerate(tokens) if token[1] in _MAY_BE_BLANK]
-        return TextBlock(place, texts, {index: EMPTY for index in odd if is_blank(texts[index])})
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     return read
 
 
 def _spell_alike(texts: list[bytes]) -> None:
     """Escapes that need not be there, or could be shorter, are spelled as `escape` does: equal texts, equal bytes."""
-    whole = b"".join(texts)
-    if b"\\u" in whole or b"\\/" in whole:
-        for index, text in enumerate(texts):
-            if b"\\u" in text or b"\\/" in text:
-                texts[index] = escape(text_of(b'"%b"' % text) or "")
+    for index in [index for index, text in enumerate(texts) if b"\\" in text]:
+        if b"\\u" in texts[index] or b"\\/" in texts[index]:
+            texts[index] = escape(text_of(b'"%b"' % texts[index]) or "")
 
 
 def token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes], list[bytes | None]]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.escaped import escape_joined, is_blank
+from pipeline.escaped import blank_ones, escape_joined
 from pipeline.loader.lines import Place
 from pipeline.loader.texts import (
     BLOCK_CHARS,
@@ -133,7 +133,7 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
         is_ascii = is_ascii and joined.isascii()
     if not (is_ascii or _is_utf8(array)):
         return None
-    return TextBlock(place, texts, {index: EMPTY for index in _may_be_blank(data) if is_blank(texts[index])})
+    return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
 
 def _joined(data: pa.LargeBinaryArray) -> bytes:
@@ -150,22 +150,6 @@ def _is_utf8(array: pa.Array) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-# How white space may begin: that of ASCII, and the first bytes of the other spaces.
-_SPACE_BEGINS = np.isin(np.arange(256), [*range(ord(" ") + 1), 0xC2, 0xE1, 0xE2, 0xE3])
-
-
-def _may_be_blank(data: pa.LargeBinaryArray) -> list[int]:
-    """The indexes of texts that are empty or begin like white space."""
-    _, ends, content = data.buffers()
-    limits = np.frombuffer(ends, np.int64)[data.offset : data.offset + len(data) + 1]
-    is_empty = limits[1:] == limits[:-1]
-    if not content:
-        return list(range(len(data)))
-    first = np.frombuffer(content, np.uint8)[np.where(is_empty, 0, limits[:-1])]
-    found: list[int] = np.flatnonzero(is_empty | _SPACE_BEGINS[first]).tolist()
-    return found
 
 
 def _block_by_row(place: Place, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:

@@ -41,7 +41,7 @@ class RegularRecords:
             for start in range(0, len(found), BLOCK_RECORDS):
                 records, cells = (list(column) for column in zip(*found[start : start + BLOCK_RECORDS], strict=True))
                 here, whole = self.place, b"".join(records)
-                lines = whole.count(b"\n") + whole.count(b"\r") - whole.count(b"\r\n")
+                lines = len(whole.splitlines()) if b"\r" in whole else whole.count(b"\n")
                 self.place = Place(here.row + len(records), here.offset + len(whole), here.line + lines)
                 self._held = self._held[len(whole) :]
                 yield here, records, cells
