@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import signal
+import re
 import traceback
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Sequence
+from datetime import time
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline import streams
 from pipeline.errors import ClassifyError, ConfigError, Stopped
+from pipeline.signals import run_with_signals
 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.progress import Progress
-
-T = TypeVar("T")
 
 SERVER_FLAGS = {"url": "server.url", "model": "server.model"}
 RUN_FLAGS = {
@@ -88,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
     )
     serve.set_defaults(command=_serve)
+
+    _add_schedule(
+        commands.add_parser("schedule", help="print what cron, systemd or Kubernetes needs for a run a night")
+    )
     return parser
 
 
@@ -95,6 +97,24 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:  # noqa: PLR2004 - 16 bits
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
     return int(text)
+
+
+def _clock(text: str) -> time:
+    if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"a time of day is HH:MM, like 02:30, not {text!r}")
+    hour, _, minute = text.partition(":")
+    return time(int(hour), int(minute))
+
+
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG.toml", help="the config of the run; it is checked first")
+    parser.add_argument("--at", type=_clock, required=True, metavar="HH:MM", help="when it starts, every day")
+    parser.add_argument(
+        "--as", dest="scheduler", required=True, choices=("cron", "systemd", "kubernetes"), help="who starts it"
+    )
+    parser.add_argument("--image", metavar="IMAGE", help="kubernetes: the image that holds `classify`")
+    parser.add_argument("--timezone", metavar="ZONE", help="kubernetes: like Europe/Berlin (default: this machine's)")
+    parser.set_defaults(command=_schedule)
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -151,14 +171,14 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.runner import run
 
     work = run(_load_config(options, RUN_FLAGS), _progress(options))
-    return _with_signals(work, advice="; what was answered is kept, the same command goes on from there").exit_code
+    return run_with_signals(work, advice="; what was answered is kept, the same command goes on from there").exit_code
 
 
 def _check(options: argparse.Namespace) -> int:
     from pipeline.check import check
 
     config = _load_config(options, RUN_FLAGS)
-    streams.write(_with_signals(check(config, _progress(options))))
+    streams.write(run_with_signals(check(config, _progress(options))))
     return 0
 
 
@@ -167,7 +187,7 @@ def _text(options: argparse.Namespace) -> int:
     from pipeline.report import as_json_lines, as_table
 
     config = _load_config(options, SERVER_FLAGS)
-    predictions = _with_signals(classify_texts_async(options.texts, config=config, wait=False))
+    predictions = run_with_signals(classify_texts_async(options.texts, config=config, wait=False))
     show = as_json_lines if options.json else as_table
     streams.write(show(options.texts, predictions))
     failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
@@ -184,6 +204,16 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _schedule(options: argparse.Namespace) -> int:
+    from pipeline.schedule import schedule
+
+    printed = schedule(options.config, options.at, options.scheduler, image=options.image, timezone=options.timezone)
+    streams.write(printed.lines)
+    for notice in printed.notices:
+        streams.say(f"classify: {notice}")
+    return 0
+
+
 def _serve(options: argparse.Namespace) -> int:
     from pipeline.embedded import serve
 
@@ -191,40 +221,10 @@ def _serve(options: argparse.Namespace) -> int:
         streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
 
     try:
-        _with_signals(serve(options.host, options.port, on_ready=announce))
+        run_with_signals(serve(options.host, options.port, on_ready=announce))
     except Stopped:
         return 0  # that is how a server ends
     return 0
-
-
-def _with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
-    """Run `work` on an event loop; SIGINT and SIGTERM cancel it, a second SIGINT ends the process at once.
-
-    Raises:
-        Stopped: a signal came.
-    """
-    from pipeline.library import loop_factory
-
-    received: list[int] = []
-
-    async def supervised() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-
-        def stop(number: int) -> None:
-            if received and number == signal.SIGINT:
-                os._exit(128 + number)
-            received.append(number)
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
-        return await task
-
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(supervised())
-    except asyncio.CancelledError:
-        raise Stopped(received[0] if received else signal.SIGINT, advice) from None
 
 
 def _say_error(error: ClassifyError, *, log_json: bool) -> int:

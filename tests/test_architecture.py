@@ -19,7 +19,8 @@ LAYERS = [
     ["endpoints"],
     ["batcher"],
     ["runner"],
-    ["library", "check", "status"],
+    ["library", "check", "status", "schedule"],
+    ["signals"],
     ["cli"],
     ["__init__", "__main__"],
 ]

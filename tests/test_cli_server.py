@@ -185,7 +185,7 @@ def test_help_is_fast_and_complete(classify: Command) -> None:
     began = time.monotonic()
     main = classify("--help").stdout
     assert time.monotonic() - began < 1
-    for command in ("run", "text", "check", "status", "serve"):
+    for command in ("run", "text", "check", "status", "serve", "schedule"):
         assert re.search(rf"^ +{command}\b", main, re.MULTILINE), command
     shown = classify("run", "--help").stdout
     options = """--input --output --text-column --url --model --limit-rows --restart --retry-failed --overwrite

@@ -301,11 +301,11 @@ def test_a_template_of_anything_but_names_is_refused(template: str) -> None:
 @pytest.mark.parametrize("member", ["text", "other"])
 @pytest.mark.parametrize("name", ["in.jsonl", "in.csv"])
 def test_bytes_of_another_encoding_are_named_wherever_they_stand(name: str, member: str, tmp_path: Path) -> None:
-    """Latin-1 in a text or in another column: exit 2 with the line, before anything of it is sent."""
+    """Latin-1 in a text or in another column, late in the file: exit 2 with the line, before anything of it is sent."""
     row = {"text": "größe", "other": "größe"} | {member: "gr@e"}
     line = json.dumps(row, ensure_ascii=False) if name == "in.jsonl" else ",".join(row.values())
     head = "" if name == "in.jsonl" else "text,other\n"
-    good = line.replace("@", "o")
-    content = f"{head}{good}\n{line}\n{good}\n".encode().replace(b"@", b"\xf6")
+    good = line.replace("@", "o") + "\n"
+    content = f"{head}{good * 1_500}{line}\n{good}".encode().replace(b"@", b"\xf6")
     (tmp_path / name).write_bytes(content)
-    assert refusal(tmp_path / name).startswith(f"{tmp_path / name}:{2 + bool(head)}: not utf-8 (byte 0xf6")
+    assert refusal(tmp_path / name).startswith(f"{tmp_path / name}:{1_501 + bool(head)}: not utf-8 (byte 0xf6")

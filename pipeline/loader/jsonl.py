@@ -101,7 +101,9 @@ class JsonlSource:
                 yield block
             row += len(block.texts)
 
-    def _block_by_line(self, place: Place, rows: list[tuple[Line, list[bytes | None]]], spec: TextSpec) -> TextBlock:
+    def _block_by_line(
+        self, place: Place, rows: Iterator[tuple[Line, list[bytes | None]]], spec: TextSpec
+    ) -> TextBlock:
         texts: list[str | None] = []
         not_text: dict[int, str] = {}
         for row, tokens in rows:
@@ -124,7 +126,7 @@ class JsonlSource:
         for lines in self._lines(self.start):
             whole = b"".join(lines.lines)
             if self._skip_bad or self.file.encoding != "utf-8" or any(mark in whole for mark in marks):
-                rows = self._rows(lines, by_line)
+                rows = list(self._rows(lines, by_line))
                 for row, tokens in rows:
                     self._refuse_added(row, tokens)
                 yield [row.raw for row, _ in rows]
@@ -162,10 +164,9 @@ class JsonlSource:
             offset += sum(map(len, lines))
             number += len(lines)
 
-    def _rows(self, lines: Lines, parse: Callable[[bytes], T]) -> list[tuple[Line, T]]:
+    def _rows(self, lines: Lines, parse: Callable[[bytes], T]) -> Iterator[tuple[Line, T]]:
         """The lines that are rows, each with what `parse` makes of it (given as UTF-8); those left out are counted."""
         is_utf8 = self.file.encoding == "utf-8"
-        rows: list[tuple[Line, T]] = []
         for number, raw in enumerate(lines.lines, lines.number):
             line = raw
             if not is_utf8 or not raw.isascii():  # decoding is also the check of the encoding
@@ -173,7 +174,7 @@ class JsonlSource:
             if line.isspace():
                 continue
             try:
-                rows.append((Line(raw, number), parse(line)))
+                yield Line(raw, number), parse(line)
             except ValueError as error:
                 if not self._skip_bad:
                     raise InputError(
@@ -181,7 +182,6 @@ class JsonlSource:
                         f'with loader.on_bad_line = "skip"'
                     ) from None
                 self.skipped += 1
-        return rows
 
     def _refuse_added(self, row: Line, tokens: Sequence[bytes | None]) -> None:
         for name, token in zip(self._added, tokens, strict=False):

@@ -551,4 +551,91 @@ OUTPUT = (
     ),
 )
 
-MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT)
+SCHEDULE = (
+    Mutation(
+        "a percent sign reaches cron bare",
+        "schedule/cron.py",
+        r'_command(night).replace("%", r"\%")',
+        "_command(night)",
+        ("test_schedule_cron.py::test_a_night_that_succeeds",),
+    ),
+    Mutation(
+        "every code is tried again",
+        "schedule/cron.py",
+        "[ $code -eq 75 ]",
+        "[ $code -ne 0 ]",
+        ("test_schedule_cron.py::test_other_codes_end_the_night",),
+    ),
+    Mutation(
+        "a retry runs into the next night",
+        "schedule/cron.py",
+        "sleep {RETRY_AFTER_S} && {night.still()} ||",
+        "sleep {RETRY_AFTER_S} ||",
+        ("test_schedule_cron.py::test_75_is_not_tried_again_after_the_night",),
+    ),
+    Mutation(
+        "the lock is not inherited by the run",
+        "schedule/cron.py",
+        "{shlex.join(night.command)}; code",
+        "{shlex.join(night.command)} 9>&-; code",
+        ("test_schedule_cron.py::test_the_lock_is_held_as_long_as_the_run_lives",),
+    ),
+    Mutation(
+        "the env file sets variables that the run does not see",
+        "schedule/cron.py",
+        "set -a; [ ! -r",
+        "[ ! -r",
+        ("test_schedule_cron.py::test_a_night_that_succeeds",),
+    ),
+    Mutation(
+        "a night over midnight is over at once",
+        "schedule/night.py",
+        'both = "&&" if self.at < self.until else "||"',
+        'both = "&&"',
+        ("test_schedule.py::test_the_shell_knows_when_the_night_is_over",),
+    ),
+    Mutation(
+        "a dollar in a path is a variable to systemd",
+        "schedule/systemd.py",
+        """.replace('"', '\\\\"').replace("%", "%%").replace("$", "$$") + '"'""",
+        """.replace('"', '\\\\"').replace("%", "%%") + '"'""",
+        ("test_schedule_systemd.py::test_dollars_are_not_expanded",),
+    ),
+    Mutation(
+        "the first start by day is refused",
+        "schedule/systemd.py",
+        "[ ! -e {flag} ] ||",
+        "",
+        ("test_schedule_systemd.py::test_a_retry_after_the_night_is_the_last",),
+    ),
+    Mutation(
+        "the pod is on the clock of Greenwich",
+        "schedule/manifest.py",
+        "                  value: {zone}",
+        '                  value: "UTC"',
+        ("test_schedule_kubernetes.py::test_two_nights_never_run_at_once",),
+    ),
+    Mutation(
+        "all codes count as 75",
+        "schedule/manifest.py",
+        "operator: NotIn",
+        "operator: In",
+        ("test_schedule_kubernetes.py::test_75_is_tried_again_and_nothing_else",),
+    ),
+    Mutation(
+        "a line separator in the config breaks the YAML",
+        "schedule/manifest.py",
+        "if all(map(_is_plain, lines)):",
+        "if lines:",
+        ("test_schedule_kubernetes.py::test_any_text_goes_through_yaml_unchanged",),
+    ),
+    Mutation(
+        "a header's value goes into the ConfigMap",
+        "schedule/kubernetes.py",
+        'if not value.startswith("env:"):',
+        "if not value:",
+        ("test_schedule_kubernetes.py::test_a_secret_in_the_config_is_refused",),
+    ),
+)
+
+MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *SCHEDULE)
