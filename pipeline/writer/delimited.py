@@ -108,7 +108,7 @@ def _cells(column: list[Any], delimiter: str) -> list[str]:
     if all(value is None for value in column):
         return [""] * len(column)
     if delimiter in ",;\t|" and all(isinstance(value, float) for value in column):
-        return list(map(repr, column))  # no number needs quotes
+        return msgspec.json.encode(column)[1:-1].decode().split(",")  # no number needs quotes
     if any(isinstance(value, list) for value in column):
         return [_quote(_cell(value), delimiter) for value in column]
     known = {value: _quote(_cell(value), delimiter) for value in set(column)}
@@ -123,7 +123,7 @@ def _cell(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value).decode()
 
 
 def _quote(text: str, delimiter: str) -> str:

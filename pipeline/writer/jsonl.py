@@ -29,14 +29,19 @@ class JsonlAppender:
         self._encoding = source.file.encoding
         self._stream.write(source.file.bom)
         names = [_encode(name).replace(b"%", b"%%") for name in layout.names]
-        self._members = b"{%b}" % b",".join([b"%b:%%b" % name for name in names])
+        self._members = b"%b}" % b",".join([b"%b:%%b" % name for name in names])
 
     def write(self, records: Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
         values = self._layout.values(slab, self._labels)
         if self._encoding == "utf-8":
             rows = zip(records, zip(*map(_tokens, values), strict=True), strict=True)
-            lines = [_append(line, self._members % row) for line, row in rows]
+            lines = [
+                b"%b,%b\n" % (line[:-2], self._members % row)
+                if line[-2:] == b"}\n" and line[-3:-2] not in _LOOK_CLOSER
+                else _append(line, b"{" + self._members % row)
+                for line, row in rows
+            ]
         else:
             # In ASCII, JSON's escapes stand for whatever the encoding does not have.
             names = self._layout.names
@@ -90,8 +95,6 @@ def _tokens(values: list[Any]) -> list[bytes]:
 
 def _append(line: bytes, members: bytes) -> bytes:
     """`members` is an object of its own; only white space stands after the line's closing brace."""
-    if line.endswith(b"}\n") and line[-3:-2] not in _LOOK_CLOSER:
-        return b"%b,%b\n" % (line[:-2], members[1:])
     brace = line.rindex(b"}")
     comma = b"" if line[:brace].rstrip().endswith(b"{") else b","
     return line[:brace] + comma + members[1:] + line[brace + 1 :]
