@@ -31,7 +31,8 @@ CHUNKS_PER_PLACE = 2  # chunks under way for each place in flight, so that those
 class Batcher:
     """Sends chunks, many at once, until each has predictions for all its rows.
 
-    `store(chunk, predictions)` is called once a chunk, in any order.
+    `store(chunk, predictions)` is called once a chunk with the predictions of its rows, in any order; before that
+    `remember` with those of its texts.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class Batcher:
         progress: Progress,
         store: Callable[[Chunk, Predictions], None],
         *,
+        remember: Callable[[Chunk, Predictions], None] = lambda _, __: None,
         failed_allowed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints, self._request, self._retry = endpoints, request, retry
-        self._progress, self._store = progress, store
+        self._progress, self._store, self._remember = progress, store, remember
         self._failed_allowed = failed_allowed
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
@@ -84,11 +86,12 @@ class Batcher:
 
     async def _walk(self, chunk: Chunk) -> None:
         predictions = await self.classify(chunk.texts)
-        if chunk.errors or len(chunk.texts) != len(chunk.positions):
-            predictions = predictions.spread(chunk.positions, chunk.errors)
+        self._remember(chunk, predictions)
+        predictions = chunk.of_rows(predictions)
         self._store(chunk, predictions)
         self._progress.answered(predictions)
-        self._progress.rows_shared += len(chunk.positions) - len(chunk.errors) - len(chunk.texts)
+        self._progress.rows_reused += len(chunk.known)
+        self._progress.rows_shared += len(chunk.positions) - len(chunk.errors) - len(chunk.texts) - len(chunk.known)
         self._size -= chunk.size
 
     async def classify(self, texts: list[bytes], *, alone: bool = False) -> Predictions:
@@ -114,7 +117,7 @@ class Batcher:
                 return await self._ask(texts, truncate=True)
             except RequestFailed as still:
                 error = still
-        if not self._progress.rows_labelled:
+        if self._progress.rows_labelled == self._progress.rows_reused:  # no server has said anything sensible yet
             self._failed_first += 1
             if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
                 raise Misconfigured(

@@ -11,6 +11,7 @@ from pipeline.limiter import ChunkSize
 from pipeline.loader import estimate_rows
 from pipeline.output import place_output
 from pipeline.progress import Progress
+from pipeline.reuse import inspect, path_of
 from pipeline.runner import open_input, urls_of
 from pipeline.writer import Layout
 
@@ -30,6 +31,7 @@ async def check(config: Config, progress: Progress) -> list[str]:
         f"  {source.path}: {'' if exact else 'about '}{rows:,} rows, text from {', '.join(spec.columns)}",
         "output",
         f"  {place.path}: {'exists' if place.path.exists() else 'will be made'}",
+        *_stored_answers(config),
         "server",
     ]
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
@@ -50,3 +52,11 @@ async def check(config: Config, progress: Progress) -> list[str]:
     wanted = min(rows, config.run.limit_rows or rows)
     lines += ["estimate", f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"]
     return lines
+
+
+def _stored_answers(config: Config) -> list[str]:
+    if config.run.reuse is None:
+        return []
+    size = inspect(path_of(config.run.reuse))
+    shown = "will be made" if size is None else f"{size / 1e9:.3f} GB of at most {config.run.reuse_max_gb:g}"
+    return ["stored answers", f"  {path_of(config.run.reuse)}: {shown}"]

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.checkpoint import Range
 from pipeline.config import Request
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, Source, TextBlock, TextSpec, block_of
+from pipeline.predictions import Predictions
 
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
+KNOWN_ROWS = 8192  # at most in a chunk: with 1 % new rows, some eighty texts go into a request
+KNOWN_SIZE = 4 << 20  # bytes at most, as soon as anything in it is known
+ROW_SIZE, VALUE_SIZE = 100, 40  # bytes of memory of a known row, and of each of its probabilities
+
+
+class Known(NamedTuple):
+    """What other runs have answered of the rows of a block that are wanted, in their order."""
+
+    keys: list[bytes]  # under which the answers of those that are sent are kept
+    labels: list[str | None]  # None where nothing is known
+    scores: list[float]
+    probs_of: Callable[[int], list[float] | None]  # made one by one: a block of them would be large
 
 
 @dataclass(slots=True)
@@ -23,7 +37,19 @@ class Chunk:
     texts: list[bytes] = field(default_factory=list)  # escaped
     positions: Sequence[int] = ()  # for each row: which of `texts`, -1 if none
     errors: dict[int, str] = field(default_factory=dict)  # index of a row that is not sent -> why
-    size: int = 0  # bytes of the texts
+    size: int = 0  # bytes of the texts and of what is known
+    keys: list[bytes] = field(default_factory=list)  # of `texts`; none if no answers are kept for other runs
+    known: Predictions = field(default_factory=Predictions)  # of rows that need not be sent: -2, -3, ... in `positions`
+
+    def of_rows(self, predictions: Predictions) -> Predictions:
+        """The predictions of the rows, from those of the texts."""
+        if not self.errors and len(self.texts) == len(self.positions):
+            return predictions
+        if not len(self.known):
+            return predictions.spread(self.positions, self.errors)
+        after = len(self.texts) - 2
+        positions = [position if position >= -1 else after - position for position in self.positions]
+        return (predictions + self.known).spread(positions, self.errors)
 
 
 class Cutter:
@@ -52,19 +78,26 @@ class Cutter:
         """Whether the last row that is wanted was seen."""
         return self._stop is not None and self._row >= self._stop
 
-    def cut(self, block: TextBlock) -> Iterator[Chunk]:
-        """Take a block and give the chunks that are full. Rows outside the range are passed over."""
-        index = max(0, self._row - block.place.row)
+    def wanted(self, block: TextBlock) -> range:
+        """Which texts of a block are of rows in the range."""
         stop = len(block.texts) if self._stop is None else min(len(block.texts), self._stop - block.place.row)
-        while index < stop:
-            text, error = block.texts[index], block.errors.get(index)
-            if self._chunk is not None and self._is_full(self._chunk, text if error is None else None):
+        return range(max(0, self._row - block.place.row), stop)
+
+    def cut(self, block: TextBlock, known: Known | None = None) -> Iterator[Chunk]:
+        """Take a block and give the chunks that are full; `known` is of the rows that are `wanted`."""
+        wanted = self.wanted(block)
+        index = wanted.start
+        while index < wanted.stop:
+            at = index - wanted.start
+            is_known = known is not None and known.labels[at] is not None
+            text = None if is_known or index in block.errors else block.texts[index]
+            if self._chunk is not None and self._is_full(self._chunk, text):
                 yield self._finish(self._chunk)
             chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
-            taken = 0 if self._is_odd else self._take_at_once(chunk, block, index, stop)
+            taken = 0 if self._is_odd or known else self._take_at_once(chunk, block, index, wanted.stop)
             if not taken:
                 self._is_odd, taken = True, 1
-                self._add(chunk, text, error)
+                self._add_row(chunk, text, block.errors.get(index), known, at)
             index += taken
             self._row += taken
 
@@ -91,22 +124,38 @@ class Cutter:
         self._chars += size
         return len(texts)
 
-    def _add(self, chunk: Chunk, text: bytes, error: str | None) -> None:
+    def _add_row(self, chunk: Chunk, text: bytes | None, error: str | None, known: Known | None, at: int) -> None:
         if error is not None:
             chunk.errors[len(self._positions)] = error
-            return self._positions.append(-1)
+            self._positions.append(-1)
+        elif text is not None:
+            self._add_text(chunk, text, known.keys[at] if known is not None else None)
+        elif known is not None:
+            probs = known.probs_of(at)
+            self._positions.append(-2 - len(chunk.known))
+            chunk.known.labels.append(known.labels[at])
+            chunk.known.scores.append(known.scores[at])
+            chunk.known.probs.append(probs)
+            chunk.size += ROW_SIZE + VALUE_SIZE * len(probs or ())
+
+    def _add_text(self, chunk: Chunk, text: bytes, key: bytes | None) -> None:
         position = self._known.get(text) if self._dedupe else None
         if position is None:
             position = len(chunk.texts)
             if self._dedupe:
                 self._known[text] = position
             chunk.texts.append(text)
+            if key is not None:
+                chunk.keys.append(key)
             chunk.size += len(text)
             self._chars += _chars(text)
-        return self._positions.append(position)
+        self._positions.append(position)
 
     def _is_full(self, chunk: Chunk, text: bytes | None) -> bool:
-        if len(self._positions) >= self._sizes.rows * ROWS_PER_TEXT:
+        known = len(chunk.known)
+        if known >= KNOWN_ROWS or (known and chunk.size >= KNOWN_SIZE):
+            return True
+        if len(self._positions) - known >= self._sizes.rows * ROWS_PER_TEXT:
             return True
         if text is None or text in self._known:
             return False
@@ -145,6 +194,7 @@ class Feed:
         self._blocks: Iterator[TextBlock] | None = None
         self._block: TextBlock | None = None
         self._read_to = 0  # the row after the last one read
+        self.look_up: Callable[[TextBlock, range], Awaitable[Known | None]] | None = None  # what need not be sent
         self.total: int | None = None  # rows in the file, once its end was seen
 
     async def has_rows(self) -> bool:
@@ -156,7 +206,8 @@ class Feed:
         for each in self._ranges:
             cutter = Cutter(self._request, self._sizes, each.start, each.stop)
             while not cutter.is_done and await self._reach(cutter.row) and self._block is not None:
-                for chunk in cutter.cut(self._block):
+                known = await self.look_up(self._block, cutter.wanted(self._block)) if self.look_up else None
+                for chunk in cutter.cut(self._block, known):
                     yield chunk
             for chunk in cutter.rest():
                 yield chunk

@@ -6,6 +6,7 @@ ClassifyError                    exit code
 │   ├── InputError                    the input file (names file:line or the row)
 │   ├── OutputError                   the output's place
 │   ├── CheckpointMismatch            the checkpoint belongs to another run
+│   ├── ReuseError                    the file of run.reuse is not ours, damaged, or can't be written
 │   └── Misconfigured                 the server: wrong address, key, model, or no classifier at all
 ├── NotNow                       75   the same command works later
 │   ├── ServerGone                    nobody answered for too long
@@ -52,6 +53,10 @@ class OutputError(UserError):
 
 class CheckpointMismatch(UserError):
     """The checkpoint beside the output was made by a different run; nothing may be mixed."""
+
+
+class ReuseError(UserError):
+    """The file of run.reuse is another program's, another version's, damaged, or can't be written."""
 
 
 class Misconfigured(UserError):

@@ -34,6 +34,7 @@ class Progress:
         self.empty = 0
         self.requests = self.texts_sent = self.retries = 0
         self.rows_shared = 0  # rows that another row's text was sent for
+        self.rows_reused = 0  # rows with an answer of another run
         self._style, self._clock = style, clock
         self._started = self._shown = clock()
         self._in_flight: dict[int, float] = {}

@@ -30,6 +30,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     skipped_lines: int
     resumed_rows: int  # answered by an earlier, interrupted run
     shared_rows: int  # of this run: rows with the text of another one, which was sent for both
+    reused_rows: int = 0  # of this run: rows with an answer that another run got, see run.reuse
     requests: int
     texts_sent: int
     retries: int

@@ -22,6 +22,8 @@ def summary(record: RunRecord) -> list[str]:
         lines.append(f"resumed: {record.resumed_rows:,} rows were answered before")
     if record.shared_rows:
         lines.append(f"shared: {record.shared_rows:,} rows have the text of another one; it was sent once")
+    if record.reused_rows:
+        lines.append(f"reused: {record.reused_rows:,} rows have an answer of an earlier run; they were not sent")
     if record.labels:
         shown = [f"{_printable(label)} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
         more = len(record.labels) - MOST_LABELS

@@ -15,6 +15,7 @@ LAYERS = [
     ["protocol", "retry", "limiter", "loader", "embedded", "record"],
     ["progress", "report"],
     ["checkpoint"],
+    ["reuse"],
     ["client", "writer", "chunks", "output"],
     ["endpoints"],
     ["batcher"],

@@ -143,6 +143,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     deadline: str | None = None  # "06:00", the next one, or a time from the start: "4h", "90m", "30s"
     limit_rows: Positive | None = None
     on_changed_input: Literal["stop", "restart"] = "stop"
+    reuse: str | None = None  # a file of answers that later runs take instead of asking
+    reuse_max_gb: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 10.0
     restart: bool = False
     retry_failed: bool = False
     overwrite: bool = False
@@ -195,7 +197,8 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     tree: dict[str, dict[str, Any]] = msgspec.to_builtins(config)
     server = tree["server"]
     server["url"] = [mask_url(url) for url in config.server.urls]
-    for section, key in (("loader", "input"), ("writer", "output")):  # a path may be bytes that are no UTF-8
+    paths = [("loader", "input"), ("writer", "output"), *([("run", "reuse")] if config.run.reuse else [])]
+    for section, key in paths:  # which may be bytes that are no UTF-8
         tree[section][key] = storable(tree[section][key])
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     return tree

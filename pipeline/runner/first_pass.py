@@ -16,6 +16,7 @@ from pipeline.endpoints import Endpoints
 from pipeline.errors import CheckpointMismatch, DeadlineReached
 from pipeline.predictions import Predictions
 from pipeline.runner.context import SHOW_EVERY_S, Context
+from pipeline.runner.reusing import Reusing
 from pipeline.writer import Layout
 
 GRACE_S = 5.0  # for what is in flight when the deadline comes
@@ -29,6 +30,7 @@ async def classify(run: Context, feed: Feed) -> None:
     """
     config = run.config
     async with (
+        Reusing(run) as reusing,
         urls_of(config) as urls,
         Endpoints(config, urls, run.environment, run.progress, sizes=run.sizes) as endpoints,
     ):
@@ -40,10 +42,13 @@ async def classify(run: Context, feed: Feed) -> None:
             config.retry,
             run.progress,
             _store(run, endpoints),
+            remember=reusing.remember,
             failed_allowed=config.run.failed_rows_allowed(run.wanted or run.progress.rows_total or 0),
         )
+        reusing.begin(endpoints, batcher.classify)
+        feed.look_up = reusing.look_up
         try:
-            await _while_ticking(run, batcher.run(feed.chunks()), endpoints)
+            await _while_ticking(run, batcher.run(feed.chunks()), endpoints, reusing)
         finally:
             _remember_progress(run)
             run.identity["model.names"] = {str(index): name for index, name in endpoints.facts.names.items()}
@@ -76,10 +81,10 @@ def _store(run: Context, endpoints: Endpoints) -> Callable[[Chunk, Predictions],
     return store
 
 
-async def _while_ticking(run: Context, work: Coroutine[Any, Any, None], endpoints: Endpoints) -> None:
+async def _while_ticking(run: Context, work: Coroutine[Any, Any, None], endpoints: Endpoints, reusing: Reusing) -> None:
     """Do `work` while progress is shown and answers are committed; end it when the deadline comes."""
     left = run.config.run.seconds_left(run.started.astimezone().replace(tzinfo=None))
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_tick(run))]
+    tasks = [asyncio.ensure_future(each) for each in (work, _tick(run), reusing.keep_committing())]
     try:
         done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if not done:

@@ -75,6 +75,7 @@ def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
         skipped_lines=run.source.skipped,
         resumed_rows=progress.rows_resumed,
         shared_rows=progress.rows_shared,
+        reused_rows=progress.rows_reused,
         requests=progress.requests,
         texts_sent=progress.texts_sent,
         retries=progress.retries,

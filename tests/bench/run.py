@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from measuring import BUILD, CLASSIFY, HERE, Cost, Server, corpus, fresh_output, machine, python, run, serving
@@ -26,6 +27,8 @@ HELP_MS = 150.0
 SMALL_CPU_S = 1.0
 CHECKPOINT_SHARE = 0.15
 RESUME_S = 2.0
+LOOKUPS_S = 200_000.0
+SENT_SHARE = 0.011
 
 
 class Bench:
@@ -210,6 +213,57 @@ def stages(bench: Bench) -> None:
     )
 
 
+def reuse(bench: Bench) -> None:
+    """The file of `run.reuse` by itself, and two nights with 1 % new rows in the second."""
+    answers = BUILD / "reuse.sqlite"
+    answers.unlink(missing_ok=True)
+    run(python("reuse.py", "store", str(answers), str(bench.rows)))
+    found = json.loads((BUILD / "last.log").read_text())
+    lines = [[what, f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"] for what, value in found.items()]
+    slowest = min(value for what, value in found.items() if "at once" in what)
+    word = "kept" if slowest >= LOOKUPS_S else "**missed**"
+    bench.table(
+        f"Reuse: {bench.rows:,} stored answers, one core",
+        ["", "texts a second, or as it says"],
+        lines,
+        f"At least {LOOKUPS_S:,.0f} texts a second are looked up: {word}.",
+    )
+    tonight = corpus(bench.rows, "parquet")
+    tomorrow = str(BUILD / f"tomorrow-{bench.rows}.parquet")
+    run(python("reuse.py", "tomorrow", tonight, tomorrow))
+    nights = [
+        ("without reuse", tonight, False),
+        ("first night", tonight, True),
+        ("second night, 1 % new", tomorrow, True),
+        ("the same again", tomorrow, True),
+    ]
+    answers.unlink()
+    bench.table(
+        f"Reuse: nights of {bench.rows:,} rows of Parquet",
+        ["", f"texts sent, at most {SENT_SHARE:.1%}", "texts a request", "wall s", "CPU s", "peak RSS, MiB"],
+        [[name, *night(bench, given, answers if is_kept else None, name)] for name, given, is_kept in nights],
+    )
+
+
+def night(bench: Bench, given: str, answers: Path | None, name: str) -> list[str]:
+    """One run: the cells of its line."""
+    made = fresh_output("parquet")
+    bench.server.get("/reset")
+    kept = [] if answers is None else ["--set", f"run.reuse={answers}"]
+    cost = run([CLASSIFY, "run", given, "-o", made, "--url", bench.server.url, "--quiet", *kept])
+    run(python("verify.py", given, made))
+    seen = bench.server.get("/stats")
+    say(f"reuse   {name}: {seen['texts']:,} texts, {cost.wall:.2f} s, {cost.cpu:.2f} s CPU, {cost.rss:.0f} MiB")
+    share = seen["texts"] / bench.rows
+    is_later = answers is not None and name != "first night"
+    sent = f"{seen['texts']:,} ({share:.2%})"
+    return [
+        target(share, SENT_SHARE, sent) if is_later else sent,
+        f"{seen['texts'] / seen['requests']:.0f}",
+        *(f"{value:,.{digits}f}" for value, digits in ((cost.wall, 2), (cost.cpu, 2), (cost.rss, 0))),
+    ]
+
+
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "speed": speed,
     "memory": memory,
@@ -217,6 +271,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "checkpoint": checkpoint,
     "resume": resume,
     "stages": stages,
+    "reuse": reuse,
 }
 
 

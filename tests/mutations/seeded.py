@@ -159,8 +159,8 @@ ROWS = (
     Mutation(
         "a chunk's last text is shared by those that were seen before",
         "chunks.py",
-        "return self._positions.append(position)",
-        "return self._positions.append(len(chunk.texts) - 1)",
+        "self._positions.append(position)",
+        "self._positions.append(len(chunk.texts) - 1)",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
@@ -638,4 +638,148 @@ SCHEDULE = (
     ),
 )
 
-MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *SCHEDULE)
+
+REUSE = (
+    Mutation(
+        "a stored answer is found under any context",
+        "reuse/records.py",
+        "person=context",
+        "person=context[:0]",
+        ("test_reuse.py::test_other_settings_have_other_answers",),
+    ),
+    Mutation(
+        "half of a key is enough",
+        "reuse/store.py",
+        """(read["check"] == halves[positions, 1]) & (read["class"] >= 0)""",
+        """(read["class"] >= 0)""",
+        ("test_reuse.py::test_a_half_of_a_key_is_not_enough",),
+    ),
+    Mutation(
+        "the answer to a cut text is kept for the whole one",
+        "reuse/records.py",
+        "probs is None or position in predictions.truncated",
+        "probs is None",
+        ("test_reuse.py::test_only_sound_answers_are_kept",),
+    ),
+    Mutation(
+        "a tie is kept for the first of its classes",
+        "reuse/records.py",
+        """return index if label == f"LABEL_{index}" else NO_ANSWER""",
+        "return index",
+        ("test_reuse.py::test_only_sound_answers_are_kept",),
+    ),
+    Mutation(
+        "a setting that changes answers is no part of the context",
+        "reuse/store.py",
+        '("input", "loader.", ',
+        '("input", "loader.", "request.", ',
+        ("test_reuse.py::test_other_settings_have_other_answers",),
+    ),
+    Mutation(
+        "any context will do",
+        "reuse/store.py",
+        "and not differences(json.loads(kept), now)",
+        "",
+        ("test_reuse.py::test_another_model_never_gets_an_answer",),
+    ),
+    Mutation(
+        "answers without probabilities serve a run that needs them",
+        "reuse/store.py",
+        "if (classes or not keep_probs) and",
+        "if",
+        ("test_reuse.py::test_answers_without_probabilities_serve_no_run_that_needs_them",),
+    ),
+    Mutation(
+        "a model that drifts has the context that suits it last",
+        "reuse/store.py",
+        "(suited or [new])[0]",
+        "(suited or [new])[-1]",
+        ("test_reuse.py::test_a_model_that_drifts_keeps_to_the_first_that_suits",),
+    ),
+    Mutation(
+        "answers in use go with those that are not",
+        "reuse/store.py",
+        'if table == "older" and known.any():',
+        'if table == "older" and not known.any():',
+        ("test_reuse.py::test_answers_in_use_stay",),
+    ),
+    Mutation(
+        "the newer answers may take all that is allowed",
+        "reuse/store.py",
+        "self._pages // 2 - self._pages // SLICES or",
+        "self._pages or",
+        ("test_reuse.py::test_the_file_keeps_to_its_bound",),
+    ),
+    Mutation(
+        "what waits for a file in use is lost",
+        "reuse/store.py",
+        "                self._wait(halves.tobytes(), whole)\n",
+        "                pass\n",
+        ("test_reuse_damage.py::test_a_file_that_another_keeps_costs_no_answer",),
+    ),
+    Mutation(
+        "what waits at the end is lost",
+        "reuse/store.py",
+        "            if keep:\n",
+        "            if not keep:\n",
+        ("test_reuse.py::test_what_is_remembered_is_found_by_a_later_run",),
+    ),
+    Mutation(
+        "another program's database is filled with answers",
+        "reuse/database.py",
+        "(application or tables)",
+        "application",
+        ("test_reuse_damage.py::test_what_is_not_ours_is_refused_and_left_as_it_is",),
+    ),
+    Mutation(
+        "another version's file is used",
+        "reuse/database.py",
+        "version != VERSION",
+        "version < VERSION",
+        ("test_reuse_damage.py::test_what_is_not_ours_is_refused_and_left_as_it_is",),
+    ),
+    Mutation(
+        "an answer is kept under the key of another text",
+        "chunks.py",
+        "            if key is not None:\n                chunk.keys.append(key)\n",
+        "        if key is not None:\n            chunk.keys.append(key)\n",
+        ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
+    ),
+    Mutation(
+        "a known answer goes to another row",
+        "chunks.py",
+        "position if position >= -1 else after - position",
+        "position if position >= -1 else len(self.texts)",
+        ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
+    ),
+    Mutation(
+        "known rows count as if they might be sent",
+        "chunks.py",
+        "len(self._positions) - known >= self._sizes.rows * ROWS_PER_TEXT",
+        "len(self._positions) >= self._sizes.rows * ROWS_PER_TEXT",
+        ("test_reuse_chunks.py::test_known_rows_do_not_count_as_texts_of_a_request",),
+    ),
+    Mutation(
+        "a class without a name is asked for with all of its texts",
+        "runner/reusing.py",
+        "        if unnamed:\n",
+        "        if not unnamed:\n",
+        ("test_reuse_run.py::test_the_third_time_nothing_is_sent",),
+    ),
+    Mutation(
+        "a file that fails ends the run",
+        "runner/reusing.py",
+        "            self._give_up(error)\n            return None\n",
+        "            raise\n",
+        ("test_reuse_run.py::test_a_file_that_fails_costs_no_row",),
+    ),
+    Mutation(
+        "reused rows are a sign that the server is well",
+        "batcher.py",
+        "if self._progress.rows_labelled == self._progress.rows_reused:",
+        "if not self._progress.rows_labelled:",
+        ("test_reuse_run.py::test_a_server_that_refuses_all_that_is_new_stops_the_run",),
+    ),
+)
+
+MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *SCHEDULE, *REUSE)

@@ -1,0 +1,118 @@
+"""What a run takes from the file of `run.reuse`, and what it gives to it.
+
+A file that can't be used stops the run before anything is asked; one that fails later costs a notice, never the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from pipeline.chunks import Chunk, Known
+from pipeline.endpoints import Endpoints
+from pipeline.errors import ClassifyError, DiskTrouble
+from pipeline.loader import TextBlock
+from pipeline.predictions import Predictions
+from pipeline.protocol import ModelFacts
+from pipeline.reuse import Found, Reuse, path_of
+from pipeline.runner.context import SHOW_EVERY_S, Context
+
+Ask = Callable[[list[bytes]], Awaitable[Predictions]]
+
+
+class Reusing:
+    """The stored answers in one run; without `run.reuse` nothing is ever known, and nothing kept.
+
+    Raises:
+        ReuseError: the file is damaged, not ours, or can't be written.
+    """
+
+    def __init__(self, run: Context) -> None:
+        self._run = run
+        self._store: Reuse | None = None
+        self._is_used = False
+
+    async def __aenter__(self) -> Self:
+        settings = self._run.config.run
+        if settings.reuse is not None:
+            try:
+                self._store = Reuse(path_of(settings.reuse), max_bytes=int(settings.reuse_max_gb * 1e9))
+            except DiskTrouble as error:
+                self._give_up(error)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            try:
+                await asyncio.shield(asyncio.to_thread(self._store.close, keep=self._is_used))
+            except ClassifyError as failed:
+                self._give_up(failed)
+
+    def begin(self, endpoints: Endpoints, ask: Ask) -> None:
+        """The model is known now; `ask` gives the predictions of a few texts.
+
+        Raises:
+            ReuseError: the file can't be written.
+        """
+        self._facts: ModelFacts = endpoints.facts
+        self._ask = ask
+        if self._store is None:
+            return
+        identity, keep_probs = self._run.identity | endpoints.identity, self._run.config.writer.probs != "none"
+        try:
+            self._store.bind(identity, self._facts.num_classes, keep_probs=keep_probs)
+            self._is_used = True
+        except DiskTrouble as error:
+            self._give_up(error)
+
+    async def look_up(self, block: TextBlock, rows: range) -> Known | None:
+        """What is known of some texts of a block."""
+        if self._store is None or not self._is_used:
+            return None
+        try:
+            found = await asyncio.to_thread(_find, self._store, block, rows)
+        except ClassifyError as error:
+            self._give_up(error)
+            return None
+        await self._learn_names(found, block, rows)
+        return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs_of)
+
+    async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
+        """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
+        names = self._names
+        unnamed = [block.texts[rows[at]] for index, at in found.examples() if index not in names]
+        if unnamed:
+            await self._ask(unnamed)
+
+    @property
+    def _names(self) -> Mapping[int, str]:
+        """What the classes are called: by the answers of this run, or by number if the server has no names."""
+        facts = self._facts
+        return facts.names or {index: f"LABEL_{index}" for index in range(facts.num_classes)}
+
+    def remember(self, chunk: Chunk, predictions: Predictions) -> None:
+        """Keep the answers to the texts of a chunk, which passed all checks."""
+        if self._store is not None and self._is_used and chunk.keys:
+            self._store.remember(chunk.keys, predictions, self._names)
+
+    async def keep_committing(self) -> None:
+        """Until cancelled. Apart from the checkpoint's commits, which must not wait for these."""
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            if self._store is not None and self._is_used:
+                try:
+                    await asyncio.to_thread(self._store.flush)
+                except ClassifyError as error:
+                    self._give_up(error)
+
+    def _give_up(self, error: ClassifyError) -> None:
+        self._is_used = False
+        self._run.progress.notice(f"{error}; going on without stored answers")
+
+
+def _find(store: Reuse, block: TextBlock, rows: range) -> Found:
+    return store.find([b"" if row in block.errors else block.texts[row] for row in rows])
