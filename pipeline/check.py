@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
-from pipeline.config import Config, describe
+from pipeline.config import Config, describe, origin
 from pipeline.endpoints import CANARY, Endpoints
 from pipeline.limiter import ChunkSize
 from pipeline.loader import estimate_rows
@@ -13,6 +14,7 @@ from pipeline.output import place_output
 from pipeline.progress import Progress
 from pipeline.reuse import inspect, path_of
 from pipeline.runner import open_input, urls_of
+from pipeline.text import storable
 from pipeline.writer import Layout
 
 
@@ -22,6 +24,7 @@ async def check(config: Config, progress: Progress) -> list[str]:
     Raises:
         ClassifyError: the first thing that would stop it.
     """
+    told = _told(config)
     lines = ["config", *(f"  {line}" for line in describe(config))]
     source, spec = open_input(config)
     place = place_output(config)
@@ -50,7 +53,11 @@ async def check(config: Config, progress: Progress) -> list[str]:
         ]
     per_request = ChunkSize(config.request.rows).rows
     wanted = min(rows, config.run.limit_rows or rows)
-    lines += ["estimate", f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"]
+    lines += [
+        *told,
+        "estimate",
+        f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts",
+    ]
     return lines
 
 
@@ -60,3 +67,18 @@ def _stored_answers(config: Config) -> list[str]:
     size = inspect(path_of(config.run.reuse))
     shown = "will be made" if size is None else f"{size / 1e9:.3f} GB of at most {config.run.reuse_max_gb:g}"
     return ["stored answers", f"  {path_of(config.run.reuse)}: {shown}"]
+
+
+def _told(config: Config) -> list[str]:
+    """Who would learn how the run ended, and what would keep them from it."""
+    lines = []
+    if path := config.run.metrics_file:
+        from pipeline.outcome.metrics import may_replace
+
+        there = "" if Path(path).absolute().parent.is_dir() else ": its directory does not exist"
+        other = "" if may_replace(Path(path)) else ": is there, and no metrics file of ours"
+        ending = "" if path.endswith(".prom") else ": node_exporter reads only files that end in .prom"
+        lines.append(f"  metrics: {storable(path)}{there or other or ending}")
+    if url := config.run.url_to_notify(dict(os.environ)):
+        lines.append(f"  notification: {origin(url)}")
+    return ["in the end", *lines] if lines else []

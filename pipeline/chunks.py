@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from numbers import Number
+from typing import Any, NamedTuple
 
 from pipeline.checkpoint import Range
 from pipeline.config import Request
@@ -229,19 +230,23 @@ class Feed:
         return True
 
 
-async def chunks_of(texts: Sequence[str | None], request: Request) -> AsyncIterator[Chunk]:
-    """Texts in memory as chunks; what can't be sent as UTF-8 is `not_text`."""
-    bad = {row: "a string with half a surrogate pair" for row, text in enumerate(texts) if text and not _is_utf8(text)}
+async def chunks_of(texts: Sequence[Any], request: Request) -> AsyncIterator[Chunk]:
+    """Texts in memory as chunks; None is a row without one, what is no string or no UTF-8 is `not_text`."""
+    bad = {row: why for row, text in enumerate(texts) if text is not None and (why := _why_not_text(text))}
     cutter = Cutter(request, ChunkSize(request.rows), 0, len(texts))
-    for chunk in cutter.cut(block_of(Place(0, 0, 0), texts, bad)):
+    known = [None if row in bad else text for row, text in enumerate(texts)]
+    for chunk in cutter.cut(block_of(Place(0, 0, 0), known, bad)):
         yield chunk
     for chunk in cutter.rest():
         yield chunk
 
 
-def _is_utf8(text: str) -> bool:
+def _why_not_text(text: object) -> str:
+    """What it is instead, in the words used for files; "" if it is a text."""
+    if not isinstance(text, str):
+        return "a boolean" if isinstance(text, bool) else "a number" if isinstance(text, Number) else "no string"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "a string with half a surrogate pair"
+    return ""

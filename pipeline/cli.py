@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from datetime import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline import streams
 from pipeline.errors import ClassifyError, ConfigError, Stopped
@@ -33,23 +34,28 @@ RUN_FLAGS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Nothing but a bug (1) shows a traceback."""
     streams.open_missing()
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    log_json = "--log-json" in arguments
     try:
+        options = _parser().parse_args(arguments)
         return int(options.command(options))
     except ClassifyError as error:
-        return _say_error(error, log_json=getattr(options, "log_json", False))
+        from pipeline.report import error_line
+
+        known = {} if error.outcome is None else {"record": error.outcome}
+        return _say(error_line(error), error.exit_code, log_json=log_json, **known)
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the one place that may see a bug
-        streams.say(f"{traceback.format_exc()}classify: this is a bug; please report it with the lines above")
-        return 1
+        message = "this is a bug; please report it with its traceback"
+        return _say(message, 1, log_json=log_json, traceback=traceback.format_exc())
 
 
 class _Parser(argparse.ArgumentParser):
     """Says a mistake in one line, as all our messages are."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,10 +174,14 @@ def _progress(options: argparse.Namespace) -> Progress:
 def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _check(options)
-    from pipeline.runner import run
+    from pipeline.report import summary
+    from pipeline.runner.reported import run_and_report
 
-    work = run(_load_config(options, RUN_FLAGS), _progress(options))
-    return run_with_signals(work, advice="; what was answered is kept, the same command goes on from there").exit_code
+    progress = _progress(options)
+    work = run_and_report(_load_config(options, RUN_FLAGS), progress)
+    record = run_with_signals(work, advice="; what was answered is kept, the same command goes on from there")
+    progress.finish(record, summary(record))
+    return record.exit_code
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -227,14 +237,9 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _say_error(error: ClassifyError, *, log_json: bool) -> int:
-    message = " ".join(str(error).split())
+def _say(message: str, exit_code: int, *, log_json: bool, **known: Any) -> int:
     if log_json:
-        import msgspec
-
-        said = {"event": "error", "message": message, "exit_code": error.exit_code}
-        message = msgspec.json.encode(said).decode()
+        streams.say_event("error", "error", message=message, exit_code=exit_code, **known)
     else:
-        message = f"classify: {message}"
-    streams.say(message)
-    return error.exit_code
+        streams.say(f"{known.get('traceback', '')}classify: {message}")
+    return exit_code

@@ -25,12 +25,14 @@ ClassifyError                    exit code
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 
 class ClassifyError(Exception):
     """Root of all expected failures. `exit_code` is what the process answers."""
 
     exit_code = 1
+    outcome: Any = None  # of the run that it ended: a `record.Outcome`
 
 
 class UserError(ClassifyError):

@@ -147,6 +147,12 @@ def _refusal(output: str, what: str, other: list[str]) -> str:
     return f"{output}: {what} differently ({'; '.join(other)}); start over with --restart, or choose another output"
 
 
+def default_output(source: Path) -> Path:
+    """Where the output goes if nobody says so."""
+    stem, dot, endings = source.name.partition(".")
+    return source.with_name(f"{stem}_labelled{dot}{endings}")
+
+
 def place_output(config: Config) -> OutputPlace:
     """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
 
@@ -157,8 +163,7 @@ def place_output(config: Config) -> OutputPlace:
     source = Path(config.loader.input)
     named = config.writer.output
     if not named:
-        stem, dot, endings = source.name.partition(".")
-        path = source.with_name(f"{stem}_labelled{dot}{endings}")
+        path = default_output(source)
     elif named.endswith("/") or Path(named).is_dir():
         path = Path(named) / source.name
         if Path(named).exists() and not Path(named).is_dir():

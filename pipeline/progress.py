@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal
-
-import msgspec
 
 from pipeline.predictions import Predictions
 from pipeline.record import RunRecord
-from pipeline.streams import say
+from pipeline.streams import say, say_event
 
 LINE_EVERY_S = 10.0
-Style = Literal["auto", "quiet", "json"]
+Style = Literal["auto", "bar", "quiet", "json"]
 
 
 class Progress:
@@ -36,6 +36,7 @@ class Progress:
         self.rows_shared = 0  # rows that another row's text was sent for
         self.rows_reused = 0  # rows with an answer of another run
         self._style, self._clock = style, clock
+        self.started = datetime.now(UTC)
         self._started = self._shown = clock()
         self._in_flight: dict[int, float] = {}
         self._bar: Any = None
@@ -103,7 +104,7 @@ class Progress:
         if not message:
             return
         if self._style == "json":
-            self.event("notice", message=message)
+            say_event("notice", "warning", message=message)
         elif self._bar is not None:
             self._bar.write(message, file=sys.stderr)
         else:
@@ -112,9 +113,10 @@ class Progress:
     def begin(self) -> None:
         """From now on progress is shown."""
         self._shown = self._clock()
-        if self._style == "auto" and sys.stderr.isatty():
-            from tqdm import tqdm
-
+        if self._style == "bar" or (self._style == "auto" and sys.stderr.isatty()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a notebook without ipywidgets, which gets a bar of characters
+                from tqdm.auto import tqdm
             self._bar = tqdm(
                 total=self.rows_total, initial=self.rows_done, unit=" rows", unit_scale=True, dynamic_ncols=True,
                 file=sys.stderr, smoothing=0.1, mininterval=0.2,
@@ -123,15 +125,16 @@ class Progress:
     def show(self) -> None:
         """Bring what is shown up to date; to be called some times a second."""
         if self._bar is not None:
-            if self.rows_written is None:
-                self._bar.set_postfix_str(", ".join(self._details()), refresh=False)
-                self._bar.update(self.rows_done - self._bar.n)
-            else:
-                self._bar.set_postfix_str(f"writing {self.rows_written:,}")
+            is_asking = self.rows_written is None
+            said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(self.rows_done - self._bar.n)
+            if not is_asking:  # rows are done by now, so no update would show it
+                self._bar.refresh()
         elif self._style != "quiet" and self._clock() - self._shown >= LINE_EVERY_S:
             self._shown = self._clock()
             if self._style == "json":
-                self.event("progress", **self.snapshot())
+                say_event("progress", "info", **self.snapshot())
             else:
                 say(self.line())
 
@@ -143,9 +146,10 @@ class Progress:
             self._bar = None
 
     def finish(self, record: RunRecord, lines: list[str]) -> None:
-        """The closing words of a run; for machines, its record."""
+        """The closing words of a run, the last line of which says it all; for machines, its record as well."""
         if self._style == "json":
-            self.event("finished", record=record)
+            level = "error" if record.exit_code else "info"
+            say_event("finished", level, message=lines[-1], exit_code=record.exit_code, record=record)
         else:
             say("\n".join(lines))
 
@@ -197,10 +201,6 @@ class Progress:
             f"{self.rows_failed:,} failed",
             f"oldest {self.oldest_s:.0f} s",
         ]
-
-    def event(self, name: str, **values: Any) -> None:
-        """One JSON object on a line, for machines."""
-        say(msgspec.json.encode({"event": name, **values}).decode())
 
 
 def _duration(seconds: float) -> str:

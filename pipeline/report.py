@@ -6,37 +6,66 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pipeline.errors import ClassifyError
 from pipeline.predictions import Prediction
-from pipeline.record import RunRecord
-from pipeline.text import storable
+from pipeline.record import Outcome, RunRecord
+from pipeline.text import one_line, storable
 
 MOST_LABELS = 10
 WIDTH = 60  # characters of a text in a table
 
 
 def summary(record: RunRecord) -> list[str]:
-    """The closing lines of a run."""
-    speed = f"{record.rows:,} rows in {record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s)"
-    lines = [f"{record.output}: {speed}, {record.requests:,} requests, {record.retries:,} retries"]
-    if record.resumed_rows:
-        lines.append(f"resumed: {record.resumed_rows:,} rows were answered before")
-    if record.shared_rows:
-        lines.append(f"shared: {record.shared_rows:,} rows have the text of another one; it was sent once")
-    if record.reused_rows:
-        lines.append(f"reused: {record.reused_rows:,} rows have an answer of an earlier run; they were not sent")
+    """The closing lines of a run: what is worth a look, and in the end the line that says it all."""
+    if record.already_complete:
+        return [closing_line(record)]
+    lines = []
     if record.labels:
         shown = [f"{_printable(label)} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
         more = len(record.labels) - MOST_LABELS
         lines.append(f"labels: {', '.join(shown)}" + (f", and {more} more" if more > 0 else ""))
-    if record.empty:
-        everything = " - ALL of them; is it the right column?" if record.empty == record.rows else ""
-        lines.append(f"empty: {record.empty:,} rows have no text{everything}")
+    if record.rows and record.empty == record.rows:
+        lines.append(f"empty: {record.empty:,} rows have no text - ALL of them; is it the right column?")
     if record.skipped_lines:
         lines.append(f"skipped: {record.skipped_lines:,} bad lines of the input are not in the output")
     if record.failed:
         codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
         lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why")
-    return lines
+    return [*lines, closing_line(record)]
+
+
+def closing_line(record: RunRecord) -> str:
+    """A complete output in one line: where, how many rows came out how, in which time, and which code that is."""
+    ways = {"reused": record.reused_rows, "resumed": record.resumed_rows, "shared": record.shared_rows}
+    ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
+    counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
+    counts += [f"{count:,} {way}" for way, count in ways.items() if count]
+    line = f"{_printable(record.output)}: "
+    if record.already_complete:
+        line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
+    else:
+        counts += [f"{record.requests:,} requests", f"{record.retries:,} retries"]
+        line += (
+            f"{record.rows:,} rows in {record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s), {', '.join(counts)}"
+        )
+    if record.exit_code:
+        line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
+    return line
+
+
+def failure_line(message: str, outcome: Outcome) -> str:
+    """A failed run in one line: why, how far it came, and which code that is."""
+    came = ""
+    if outcome.rows_total is not None:
+        came = f"{_printable(outcome.output)}: {outcome.rows:,} of {outcome.rows_total:,} rows answered, "
+        came += f"{outcome.rows_failed:,} failed, in {outcome.seconds:,.1f} s; "
+    return f"{message} ({came}exit {outcome.exit_code})"
+
+
+def error_line(error: ClassifyError) -> str:
+    """An error in one line; one that ended a run with all that is known of it."""
+    message = one_line(str(error))
+    return message if error.outcome is None else failure_line(message, error.outcome)
 
 
 def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:

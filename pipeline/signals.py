@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from pipeline.errors import Stopped
+from pipeline.loops import loop_factory
 
 T = TypeVar("T")
 
@@ -19,9 +20,7 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
     Raises:
         Stopped: a signal came.
     """
-    from pipeline.library import loop_factory
-
-    received: list[int] = []
+    received: list[Stopped] = []
 
     async def supervised() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
@@ -29,8 +28,8 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
         def stop(number: int) -> None:
             if received and number == signal.SIGINT:
                 os._exit(128 + number)
-            received.append(number)
-            task.cancel()
+            received.append(Stopped(number, advice))
+            task.cancel(received[0])  # so that who is cancelled knows why
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
@@ -40,4 +39,4 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(supervised())
     except asyncio.CancelledError:
-        raise Stopped(received[0] if received else signal.SIGINT, advice) from None
+        raise (received[0] if received else Stopped(signal.SIGINT, advice)) from None

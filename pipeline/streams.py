@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.errors import DiskTrouble
+from pipeline.text import storable
 
 
 def open_missing() -> None:
@@ -29,6 +32,15 @@ def say(message: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def say_event(name: str, level: str, **values: Any) -> None:
+    """One JSON object on a line of standard error, for machines. `level` is info, warning or error."""
+    import msgspec
+
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    shown = {key: storable(value) if isinstance(value, str) else value for key, value in values.items()}
+    say(msgspec.json.encode({"time": now, "level": level, "event": name, **shown}).decode())
 
 
 def write(lines: Iterable[str]) -> None:

@@ -9,3 +9,8 @@ def storable(text: str) -> str:
     JSON strings have them, and so do file names and arguments that were bytes of no UTF-8.
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one space."""
+    return " ".join(text.split())

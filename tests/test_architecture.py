@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
     ["errors", "text", "escaped"],
-    ["streams"],
+    ["streams", "loops"],
     ["predictions"],
     ["config"],
     ["protocol", "retry", "limiter", "loader", "embedded", "record"],
@@ -17,7 +17,7 @@ LAYERS = [
     ["checkpoint"],
     ["reuse"],
     ["client", "writer", "chunks", "output"],
-    ["endpoints"],
+    ["endpoints", "outcome"],
     ["batcher"],
     ["runner"],
     ["library", "check", "status", "schedule"],

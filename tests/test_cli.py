@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -165,10 +166,20 @@ def test_log_json_is_json(tmp_path: Path, fake: FakeServer, classify: Command) -
     said.append(classify(*good, *away, "--url", "http://127.0.0.1:1", expect=None).stderr)
     said.append(classify("run", "-i", "gone.csv", "--log-json", expect=2).stderr)
     said.append(classify("run", "-i", "in.csv", "--set", "x.y=1", "--log-json", expect=2).stderr)
+    said.append(classify("run", "--quiet", "--log-json", expect=2).stderr)
     for stderr in said:
-        assert stderr
-        assert all(isinstance(json.loads(line), dict) for line in stderr.splitlines()), stderr
-    assert json.loads(said[-1].splitlines()[-1])["exit_code"] == 2
+        events = [json.loads(line) for line in stderr.splitlines()]
+        assert events
+        for event in events:
+            assert datetime.fromisoformat(event["time"]).utcoffset() == timedelta(0)
+            assert event["level"] in ("info", "warning", "error")
+            assert event["event"] in ("notice", "progress", "finished", "error")
+    last = [json.loads(stderr.splitlines()[-1]) for stderr in said]
+    assert [event["exit_code"] for event in last] == [0, 0, 0, 2, 2, 2]
+    assert last[0]["record"]["rows"] == last[1]["record"]["rows"] == 3
+    assert last[0]["message"].startswith("out.csv: 3 rows")
+    assert json.loads(said[2].splitlines()[0])["event"] == "notice"
+    assert last[3]["record"]["error"].startswith("gone.csv: no such file")
 
 
 def test_text_shows_label_score_and_all_values(fake: FakeServer, classify: Command) -> None:

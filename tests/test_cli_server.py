@@ -196,7 +196,7 @@ def test_help_is_fast_and_complete(classify: Command) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("classify",), ("run", "--inputt"), ("run", "--limit-rows", "x"), ("run", "--quiet", "--log-json"), ("text",)],
+    [(), ("classify",), ("run", "--inputt"), ("run", "--limit-rows", "x"), ("check", "--bogus"), ("text",)],
 )
 def test_a_wrong_command_line_is_a_mistake(arguments: tuple[str, ...], classify: Command) -> None:
     """Exit 2 and one line that leads to the help."""

@@ -77,7 +77,7 @@ def test_the_second_night_sends_only_what_is_new(tmp_path: Path, fake: FakeServe
     assert_all_right(tmp_path, texts)
     assert_sent(fake, texts[::100])
     assert second.reused_rows == 9900
-    assert "reused: 9,900 rows" in "\n".join(summary(second))
+    assert "9,900 reused" in "\n".join(summary(second))
     assert "reused" not in "\n".join(summary(first))
     assert max(len(seen.texts) for seen in fake.requests) >= 80
     kept = (tmp_path / "out.jsonl").read_bytes()

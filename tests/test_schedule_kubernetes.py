@@ -143,6 +143,7 @@ def test_secrets_come_by_reference(config: Path, classify: Command) -> None:
         ('headers = { "X-Token" = "s3cret" }', "env:NAME"),
         ('url = "http://me:s3cret@gpu:8000"', "server.url"),
         ('url = "http://gpu:8000/classify?key=s3cret"', "server.url"),
+        ('[run]\nnotify_url = "https://hooks.example/s3cret"', "run.notify_url"),
     ],
 )
 def test_a_secret_in_the_config_is_refused(wrong: str, said: str, config: Path, classify: Command) -> None:

@@ -15,7 +15,7 @@ from pipeline.config.sections import (
     describe,
     public_settings,
 )
-from pipeline.config.urls import mask_url
+from pipeline.config.urls import mask_url, origin
 
 __all__ = [
     "DEFAULT_URL",
@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "load",
     "mask_url",
+    "origin",
     "parse_setting",
     "public_settings",
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pipeline.config.urls import is_http, mask_url
+from pipeline.config.urls import is_http, is_secret_url, mask_url, origin, read_secret_url
 from pipeline.errors import ConfigError
 from pipeline.text import storable
 
@@ -149,9 +149,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     retry_failed: bool = False
     overwrite: bool = False
     allow_empty: bool = False
+    metrics_file: str | None = None  # Prometheus' text format, rewritten at the end of each run; "" is none
+    notify_url: str | None = None  # is sent the run record at the end; "env:NAME" keeps it out of files; "" is none
 
     def __post_init__(self) -> None:
         self.seconds_left(datetime.now())  # noqa: DTZ005 - a deadline is meant in local time
+        if self.notify_url and not is_secret_url(self.notify_url):  # it is not repeated: it may hold a token
+            raise ValueError('run.notify_url is http://..., https://... or "env:NAME"')
 
     def seconds_left(self, now: datetime) -> float | None:
         """Seconds from `now`, the start of the run, to the deadline; None without one."""
@@ -163,6 +167,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError(f'run.deadline is a time of day like "06:00" or a span like "4h", not {self.deadline!r}')
         end = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
         return ((end if end > now else end + timedelta(days=1)) - now).total_seconds()
+
+    def url_to_notify(self, environment: dict[str, str]) -> str | None:
+        """The url that is told how a run ended, read from `environment` if it says so; None if nobody is told.
+
+        Raises:
+            ConfigError: the variable is not set, or holds no url.
+        """
+        return read_secret_url("run.notify_url", self.notify_url, environment) if self.notify_url else None
 
     def failed_rows_allowed(self, rows: int) -> int:
         """How many of `rows` may fail before the run counts as failed (exit code 3)."""
@@ -197,8 +209,9 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     tree: dict[str, dict[str, Any]] = msgspec.to_builtins(config)
     server = tree["server"]
     server["url"] = [mask_url(url) for url in config.server.urls]
-    paths = [("loader", "input"), ("writer", "output"), *([("run", "reuse")] if config.run.reuse else [])]
-    for section, key in paths:  # which may be bytes that are no UTF-8
-        tree[section][key] = storable(tree[section][key])
+    paths = (("loader", "input"), ("writer", "output"), ("run", "reuse"), ("run", "metrics_file"))
+    for section, key in paths:  # may be bytes that are no UTF-8
+        tree[section][key] = tree[section][key] and storable(tree[section][key])
     server["headers"] = dict.fromkeys(config.server.headers, "***")
+    tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
     return tree

@@ -17,8 +17,7 @@ from pipeline.errors import InputError
 from pipeline.loader import Source, TextSpec, estimate_rows, open_source
 from pipeline.output import Next, place_output
 from pipeline.progress import Progress
-from pipeline.record import RunRecord
-from pipeline.report import summary
+from pipeline.record import RunRecord, nothing_to_do
 from pipeline.runner.context import Context
 from pipeline.runner.first_pass import classify, urls_of
 from pipeline.runner.second_pass import publish
@@ -31,7 +30,7 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
     """Classify `config.loader.input` into `config.writer.output`, resuming what was interrupted.
 
     Returns:
-        The record of the run; of the earlier one if the output is complete already.
+        The record of the run; if the output is complete already, what it holds, with nothing spent.
 
     Raises:
         ClassifyError: by its class, a person must change something (UserError), or the same call works later (NotNow).
@@ -47,8 +46,7 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
         decision = place.decide(config, identity)
         record = place.record
         if decision is Next.DONE and record is not None:
-            progress.finish(record, [f"{place.path}: complete already, {record.rows:,} rows; nothing to do"])
-            return record
+            return nothing_to_do(record, progress.started, progress.elapsed_s)
         with closing(place.checkpoint()) as checkpoint:
             if config.run.retry_failed:
                 reopened = checkpoint.reopen_failed()
@@ -88,11 +86,9 @@ async def _both_passes(context: Context) -> RunRecord:
             await classify(context, feed)
         context.total = feed.total if context.total is None else context.total
         progress.expect(progress.rows_done, is_exact=True)
-        record = await publish(context)
+        return await publish(context)
     finally:
         progress.end()
-    progress.finish(record, summary(record))
-    return record
 
 
 def open_input(config: Config) -> tuple[Source, TextSpec]:

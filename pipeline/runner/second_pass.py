@@ -8,7 +8,7 @@ import threading
 from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import InputError
-from pipeline.record import RunRecord, encode_record, versions
+from pipeline.record import RunRecord, encode_record, versions, when
 from pipeline.runner.context import SHOW_EVERY_S, Context
 from pipeline.text import storable
 from pipeline.writer import Draft, Layout, Tally, join, write_whole
@@ -22,12 +22,13 @@ async def publish(run: Context) -> RunRecord:
     """
     layout = Layout(run.config, run.identity.get("model.num_classes") or 0)
     rows = run.wanted or 0
+    began = run.progress.elapsed_s
     with Draft(run.place.path) as draft:
         tally = await _join(run, layout, draft, rows)
         if digest_file(run.source.path) != run.identity["input"]:
             changed = "changed while it was read, so nothing was written; --restart classifies it as it is now"
             raise InputError(f"{run.source.path}: {changed}")
-        record = _record(run, rows, tally, digest_file(draft.path))
+        record = _record(run, rows, tally, digest_file(draft.path), seconds_writing=run.progress.elapsed_s - began)
         run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
         draft.publish()
     write_whole(run.place.record_path, encode_record(record))
@@ -58,20 +59,27 @@ async def _join(run: Context, layout: Layout, draft: Draft, rows: int) -> Tally:
     return work.result()
 
 
-def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
+def _record(run: Context, rows: int, tally: Tally, digest: str, *, seconds_writing: float) -> RunRecord:
     progress, config = run.progress, run.config
+    labels = tally.labels
     failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
+    allowed = config.run.failed_rows_allowed(rows)
+    too_many = sum(failed.values()) > allowed
     return RunRecord(
-        exit_code=3 if sum(failed.values()) > config.run.failed_rows_allowed(rows) else 0,
+        exit_code=3 if too_many else 0,
+        error=f"{sum(failed.values()):,} rows failed, {allowed:,} may" if too_many else None,
         input=storable(run.source.path),
         input_digest=run.identity["input"],
         output=storable(str(run.place.path)),
         output_digest=digest,
         rows=rows,
+        rows_total=rows,
         is_whole=rows == run.total,
-        labels=tally.labels,
+        labelled=sum(labels.values()),
+        labels=labels,
         failed=failed,
         empty=tally.codes["empty"],
+        truncated=tally.truncated,
         skipped_lines=run.source.skipped,
         resumed_rows=progress.rows_resumed,
         shared_rows=progress.rows_shared,
@@ -79,8 +87,8 @@ def _record(run: Context, rows: int, tally: Tally, digest: str) -> RunRecord:
         requests=progress.requests,
         texts_sent=progress.texts_sent,
         retries=progress.retries,
-        started=run.started.isoformat(timespec="seconds"),
-        seconds=round(progress.elapsed_s, 3),
+        **when(progress.started, progress.elapsed_s),
+        seconds_writing=round(seconds_writing, 3),
         rows_per_s=round(progress.rate, 1),
         model={key.removeprefix("model."): value for key, value in run.identity.items() if "model." in key[:6]},
         identity=run.identity,

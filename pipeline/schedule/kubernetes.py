@@ -119,6 +119,11 @@ def _refuse_secrets(path: Path, config: Config) -> None:
                 f"{path}: server.headers.{name} would stand in a ConfigMap, which is no place for secrets; "
                 f'write "env:NAME" and put NAME into the Secret'
             )
+    if config.run.notify_url and not config.run.notify_url.startswith("env:"):
+        raise ConfigError(
+            f'{path}: run.notify_url may hold a token, and would stand in a ConfigMap; write "env:NAME" and put NAME '
+            f"into the Secret"
+        )
     for url in config.server.urls:
         if mask_url(url) != url:
             raise ConfigError(

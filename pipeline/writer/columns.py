@@ -100,12 +100,14 @@ class Tally:
         self._names = names
         self._counts = np.zeros(len(names), np.int64)
         self.codes: Counter[str] = Counter()
+        self.truncated = 0
 
     def count(self, slab: Slab) -> None:
         """Count some rows."""
         known = slab.labels[slab.labels != NO_LABEL]
         self._counts += np.bincount(known, minlength=len(self._names))
         self.codes.update(error.partition(":")[0] for error in slab.errors.values())
+        self.truncated += len(slab.truncated)
 
     @property
     def labels(self) -> dict[str, int]:

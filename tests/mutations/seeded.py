@@ -186,7 +186,7 @@ ROWS = (
     ),
     Mutation(
         "texts in memory get their answers in the order of arrival",
-        "library.py",
+        "library/texts.py",
         "for first in sorted(found) for",
         "for first in found for",
         (f"{HOLES}test_texts_in_memory_keep_their_order",),
@@ -254,8 +254,8 @@ FAILURES = (
     Mutation(
         "as many failed rows as are allowed are too many",
         "runner/second_pass.py",
-        "exit_code=3 if sum(failed.values()) > config",
-        "exit_code=3 if sum(failed.values()) >= config",
+        "too_many = sum(failed.values()) > allowed",
+        "too_many = sum(failed.values()) >= allowed",
         ("test_failures.py::test_too_long_texts_are_cut_only_where_needed",),
     ),
     Mutation(
@@ -551,6 +551,89 @@ OUTPUT = (
     ),
 )
 
+TOLD = (
+    Mutation(
+        "a run that failed tells nobody",
+        "runner/reported.py",
+        "await report_outcome(config, environment, outcome, progress)",
+        "progress.end()",
+        ("test_outcome.py::test_a_bug_is_told_without_its_words",),
+    ),
+    Mutation(
+        "a bug's words are told",
+        "outcome/__init__.py",
+        "a bug: {type(error).__name__} in",
+        "a bug: {error!r} in",
+        ("test_outcome.py::test_a_bug_is_told_without_its_words",),
+    ),
+    Mutation(
+        "a bad night forgets the last success",
+        "outcome/metrics.py",
+        "else _last_success(path, job)",
+        "else 0.0",
+        ("test_metrics.py::test_the_last_success_survives_a_bad_night",),
+    ),
+    Mutation(
+        "rows that failed are a success",
+        "outcome/metrics.py",
+        "ended if outcome.exit_code == 0 else",
+        "ended if outcome.exit_code in (0, 3) else",
+        ("test_metrics.py::test_the_last_success_survives_a_bad_night",),
+    ),
+    Mutation(
+        "metrics replace whatever is there",
+        "outcome/metrics.py",
+        'in (FIRST_BYTES, b"")',
+        "is not None",
+        ("test_outcome.py::test_metrics_never_replace_rows",),
+    ),
+    Mutation(
+        "each label is a series, however many there are",
+        "outcome/metrics.py",
+        "if len(bounded) >= MOST_LABELS and name not in bounded:",
+        "if not name:",
+        ("test_metrics.py::test_a_thousand_labels_are_a_hundred_series",),
+    ),
+    Mutation(
+        "the url to notify is shown",
+        "config/sections.py",
+        "origin(config.run.notify_url)",
+        "config.run.notify_url",
+        ("test_outcome.py::test_a_notification_that_fails",),
+    ),
+    Mutation(
+        "a signal while telling changes the exit code",
+        "runner/reported.py",
+        """\
+    with suppress(asyncio.CancelledError):
+        await report_outcome(config, environment, record, progress)""",
+        """\
+    await report_outcome(config, environment, record, progress)""",
+        ("test_outcome.py::test_a_signal_while_telling_changes_nothing",),
+    ),
+    Mutation(
+        "who stops a run waits for a slow receiver",
+        "outcome/__init__.py",
+        "if outcome.exit_code > SIGNALLED",
+        "if outcome.exit_code < 0",
+        ("test_outcome.py::test_a_signal_is_told_too",),
+    ),
+    Mutation(
+        "a frame's column is replaced",
+        "library/frames.py",
+        "if name in frame.columns:",
+        "if name is None:",
+        ("test_library_frames.py::test_a_column_of_a_class_that_is_there_is_refused",),
+    ),
+    Mutation(
+        "the stop button of a notebook stops nothing",
+        "loops.py",
+        "loop.call_soon_threadsafe(task.cancel)",
+        "loop.call_soon_threadsafe(task.done)",
+        ("test_library.py::test_the_stop_button_stops",),
+    ),
+)
+
 SCHEDULE = (
     Mutation(
         "a percent sign reaches cron bare",
@@ -782,4 +865,4 @@ REUSE = (
     ),
 )
 
-MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *SCHEDULE, *REUSE)
+MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *TOLD, *SCHEDULE, *REUSE)

@@ -1,0 +1,112 @@
+"""What is told when a command has ended, however it ended: metrics for a dashboard, a notification for people.
+
+Nobody who can't be told changes how the command ends: it is said in one line, and that is all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from pipeline.config import Config, mask_url, origin, public_settings
+from pipeline.errors import ClassifyError, ConfigError, Stopped
+from pipeline.output import default_output
+from pipeline.progress import Progress
+from pipeline.record import Outcome, RunRecord, versions, when
+from pipeline.report import closing_line, failure_line
+from pipeline.text import one_line, storable
+
+__all__ = ["outcome_of", "report_outcome"]
+
+SIGNALLED = 128  # plus the signal's number is the exit code
+NOTIFY_S = 10.0  # for the notification
+NOTIFY_STOPPED_S = 2.0  # the same where a signal came: whoever sent it will not wait long
+
+
+def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outcome:
+    """What is known of a run that `error` ended; nothing in it is secret."""
+    code, message = _explain(error)
+    return Outcome(
+        exit_code=code,
+        error=storable(one_line(message)),
+        input=_shown(config.loader.input),
+        output=_shown(_named_output(config)),
+        rows=progress.rows_done,
+        rows_total=progress.rows_total,
+        labelled=progress.rows_labelled,
+        failed=dict(sorted(progress.failed.items())),
+        empty=progress.empty,
+        resumed_rows=progress.rows_resumed,
+        shared_rows=progress.rows_shared,
+        requests=progress.requests,
+        texts_sent=progress.texts_sent,
+        retries=progress.retries,
+        **when(progress.started, progress.elapsed_s),
+        rows_per_s=round(progress.rate, 1),
+        settings=public_settings(config),
+        versions=versions(),
+    )
+
+
+async def report_outcome(config: Config, environment: dict[str, str], outcome: Outcome, progress: Progress) -> None:
+    """Write `run.metrics_file` and tell `run.notify_url`; takes `NOTIFY_S` at most.
+
+    `config` is as it was given: what names the output there names the job, whatever file that is tonight.
+    """
+    if config.run.metrics_file:
+        from pipeline.outcome.metrics import write_metrics
+
+        try:
+            write_metrics(Path(config.run.metrics_file), _name_of_job(config), outcome)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ended as it did
+            reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+            progress.notice(f"run.metrics_file {config.run.metrics_file}: can't be written: {reason}")
+    try:
+        url = config.run.url_to_notify(environment)
+    except ConfigError:  # which is why nothing was run
+        return
+    if url:
+        from pipeline.outcome.notification import notify
+
+        body = msgspec.json.encode(msgspec.to_builtins(outcome) | {"text": _in_one_line(outcome)})
+        within_s = NOTIFY_STOPPED_S if outcome.exit_code > SIGNALLED else NOTIFY_S
+        if trouble := await notify(url, body, within_s):
+            progress.notice(f"run.notify_url {origin(url)}: {trouble}; it may not know how the run ended")
+
+
+def _in_one_line(outcome: Outcome) -> str:
+    """For chat rooms, most of which show the member `text` and nothing else."""
+    if isinstance(outcome, RunRecord):
+        return closing_line(outcome)
+    return failure_line(outcome.error or "", outcome)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and what a person is told. What a bug says may hold anything, so only its place is named."""
+    if isinstance(error, asyncio.CancelledError):
+        error = next((reason for reason in error.args if isinstance(reason, Stopped)), Stopped(signal.SIGINT))
+    if isinstance(error, ClassifyError):
+        return error.exit_code, str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return 1, f"a bug: {type(error).__name__} in {Path(last.filename).name}:{last.lineno}; the log has its traceback"
+
+
+def _named_output(config: Config) -> str:
+    source = Path(config.loader.input)
+    return config.writer.output or (str(default_output(source)) if source.name else "")
+
+
+def _name_of_job(config: Config) -> str:
+    """The output as the config names it, from anywhere on this machine."""
+    named = _named_output(config)
+    is_path = named not in ("", "-") and "://" not in named
+    return _shown(os.path.abspath(named) if is_path else named)  # noqa: PTH100 - a Path may be no URI
+
+
+def _shown(place: str) -> str:
+    return storable(mask_url(place) if "://" in place else place)
