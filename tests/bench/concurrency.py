@@ -81,19 +81,19 @@ def halve_in_the_middle(server: FakeServer, rows: int) -> None:
 
 
 def scenarios(scale: float) -> list[Scenario]:
-    """What is compared; `scale` 1 is some ten minutes for a round."""
+    """What is compared; `scale` 1 is some nine minutes for a round."""
     found = [
-        Scenario("8 slots, 50 ms", int(48_000 * scale), 16, (2, 4, 8, 16, 32), lambda: fake(slots=8, latency_s=0.05)),
+        Scenario("8 slots, 50 ms", int(24_000 * scale), 16, (2, 4, 8, 16, 32), lambda: fake(slots=8, latency_s=0.05)),
         Scenario(
             "256 slots, 500 ms",
-            int(120_000 * scale),
+            int(80_000 * scale),
             4,
             (64, 128, 256, 384, 512),
             lambda: fake(slots=256, latency_s=0.5),
         ),
         Scenario(
             "32 slots, 100 ms, in the middle only 16",
-            int(48_000 * scale),
+            int(32_000 * scale),
             8,
             (8, 16, 32, 64),
             lambda: fake(slots=32, latency_s=0.1),
@@ -101,7 +101,7 @@ def scenarios(scale: float) -> list[Scenario]:
         ),
         Scenario(
             "503 over 64 texts, 20 ms",
-            int(40_000 * scale),
+            int(20_000 * scale),
             "auto",
             (1, 2, 4),
             lambda: fake(latency_s=0.02, queue_texts=64),
@@ -112,7 +112,7 @@ def scenarios(scale: float) -> list[Scenario]:
         print(f"without a real vLLM ({reason})", file=sys.stderr)
     else:
         vllm = Scenario(
-            "a real vLLM, a tiny model", int(30_000 * scale), "auto", (1, 2, 4, 8, 16, 32), lambda: started("tiny-qwen")
+            "a real vLLM, a tiny model", int(20_000 * scale), "auto", (1, 2, 4, 8, 16, 32), lambda: started("tiny-qwen")
         )
         vllm.fixed_texts = (256,) * len(vllm.fixed)
         found.append(vllm)
@@ -159,7 +159,7 @@ def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description='Compare concurrency = "auto" with fixed settings.')
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="a part of its name (default: all)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, one round")
     options = parser.parse_args()
     BUILD.mkdir(exist_ok=True)
