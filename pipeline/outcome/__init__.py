@@ -43,6 +43,7 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
         empty=progress.empty,
         resumed_rows=progress.rows_resumed,
         shared_rows=progress.rows_shared,
+        reused_rows=progress.rows_reused,
         requests=progress.requests,
         texts_sent=progress.texts_sent,
         retries=progress.retries,
