@@ -138,6 +138,34 @@ def test_damage_anywhere_is_never_a_bug(tmp_path_factory: pytest.TempPathFactory
         assert str(path) in str(error)  # noqa: PT017 - most damage is to numbers, and is not seen
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM turned",
+        "UPDATE turned SET older_pages = 'junk'",
+        "UPDATE contexts SET identity = '[1]'",
+        "UPDATE contexts SET identity = replace(identity, '\"model.canary\": [[', '\"model.canary\": [7, [')",
+        "UPDATE contexts SET identity = 7",
+        "UPDATE contexts SET classes = 10000000000000",
+        "UPDATE contexts SET classes = 'junk'",
+        "UPDATE contexts SET key = 7",
+    ],
+)
+def test_damage_to_what_is_not_an_answer_is_refused_or_does_no_harm(filled: Path, damage: str) -> None:
+    """A context that is not what its key says is damage; without the size of the older answers both tables may go."""
+    with closing(sqlite3.connect(filled)) as db, db:
+        db.execute(damage)
+    if "contexts" in damage:
+        with pytest.raises(ReuseError, match=r"r: is damaged.*delete it"), opened(filled):
+            pass
+        return
+    with opened(filled, max_bytes=10**6) as store:
+        remember(store, TEXTS)
+        store.flush(now=True)
+        assert all(one in (None, right) for one, right in zip(found(store, TEXTS), RIGHT, strict=True))
+    assert filled.stat().st_size <= 10**6
+
+
 # -- full disks
 
 FULL = """

@@ -71,19 +71,24 @@ class Reuse:
         new = text, num_classes if keep_probs else 0
         with reuse_errors(self.path), self._lock:
             self._writer.execute("BEGIN IMMEDIATE")  # or a run that starts at the same time might add it, too
-            rows = self._writer.execute("SELECT identity, classes FROM contexts ORDER BY rowid")
             suited = [
                 (kept, classes)
-                for kept, classes in rows
+                for kept, classes in self._contexts()
                 if (classes or not keep_probs) and not differences(json.loads(kept), now)
             ]
             self._identity, self._classes = (suited or [new])[0]
-            named = f"{self._classes} {self._identity}".encode()
-            self._context = hashlib.blake2b(named, digest_size=KEY_BYTES).digest()
+            self._context = _key_of(self._identity, self._classes)
             self._touch_context()
             self._writer.execute("COMMIT")
         self._num_classes, self._gives_probs = num_classes, keep_probs
         self._type = record_type(self._classes)
+
+    def _contexts(self) -> list[tuple[str, int]]:
+        """All contexts, the oldest first. Damage to one could make it another's, so each is compared with its key."""
+        rows = self._writer.execute("SELECT key, identity, classes FROM contexts ORDER BY rowid").fetchall()
+        if any(key != _key_of(identity, classes) for key, identity, classes in rows):
+            raise ValueError("a context is not what it was")
+        return [(identity, classes) for _, identity, classes in rows]
 
     # -- answers out
 
@@ -176,7 +181,7 @@ class Reuse:
 
     def _is_full(self) -> bool:
         """Whether the newer answers take half of what is allowed, less what the next slice may take."""
-        used, older = self._used_pages(), self._writer.execute("SELECT older_pages FROM turned").fetchone()[0]
+        used, older = self._used_pages(), self._writer.execute("SELECT total(older_pages) FROM turned").fetchone()[0]
         return bool(used - older >= self._pages // 2 - self._pages // SLICES or used >= self._pages)
 
     def _turn(self) -> None:
@@ -186,7 +191,8 @@ class Reuse:
         self._writer.execute(f"CREATE TABLE answers {ANSWERS}")
         self._writer.execute("DELETE FROM contexts WHERE NOT is_recent")
         self._writer.execute("UPDATE contexts SET is_recent = 0")
-        self._writer.execute("UPDATE turned SET older_pages = ?", (self._used_pages(),))
+        self._writer.execute("DELETE FROM turned")
+        self._writer.execute("INSERT INTO turned VALUES (?)", (self._used_pages(),))
 
     def _used_pages(self) -> int:
         pages, free = (self._writer.execute(f"PRAGMA {name}_count").fetchone()[0] for name in ("page", "freelist"))
@@ -208,3 +214,8 @@ class Reuse:
             with self._lock, self._reading, suppress(sqlite3.Error):
                 self._reader.close()
                 self._writer.close()
+
+
+def _key_of(identity: str, classes: int) -> bytes:
+    """What the keys of a context's answers are made with."""
+    return hashlib.blake2b(f"{classes} {identity}".encode(), digest_size=KEY_BYTES).digest()
