@@ -123,8 +123,8 @@ class Reuse:
         query = f"SELECT (SELECT answer FROM {table} WHERE key = value) FROM json_each(?)"  # noqa: S608 - of TABLES
         with reuse_errors(self.path), self._reading:
             rows = self._reader.execute(query, (msgspec.json.encode(ids.tolist()).decode(),)).fetchall()
-        # Half a key may be that of an answer under another context, with another width.
-        answers = [answer if answer is not None and len(answer) == size else blank for (answer,) in rows]
+        # Half a key may be that of an answer under another context, of another width; damage may leave no bytes.
+        answers = [answer if isinstance(answer, bytes) and len(answer) == size else blank for (answer,) in rows]
         return np.frombuffer(b"".join(answers), self._type)
 
     # -- answers in
