@@ -12,6 +12,8 @@ AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us th
 BETTER = 1.05  # a rate that is not better by this much is the same rate
 DECREASE = 0.75
 FIRST_STEP = 8  # from one request in flight, once it was answered and as long as none was refused
+QUICK_UNTIL = 128  # up to here the limit may grow by more than one place for each answer
+AS_QUICK = 1.25  # times the least latency seen: then nobody waits for a place on the server
 PROBE_AFTER = 250  # successes before a level that was refused is tried again: refusals stay far below 1 %
 EXPLORE_AFTER = 24  # windows before a higher level than the best known is tried
 
@@ -19,10 +21,11 @@ EXPLORE_AFTER = 24  # windows before a higher level than the best known is tried
 class Limiter:
     """The limit and what is in flight against it.
 
-    With "auto" it climbs as TCP does: one request, then some, then one place more for each answer (so it doubles each
-    round trip), as long as the rate of answered texts grows with it, and stays where the rate was best. It looks at
-    the rate and not at latency: a server that batches gets slower and better at once. A refusal for load takes a
-    quarter away, once for all that were sent before it, and what was refused is not tried again soon.
+    With "auto" it climbs as TCP does: one request, then some, then one place more for each answer, so it doubles each
+    round trip; at first quicker, as long as answers take no longer than the quickest. It goes on as long as the rate of
+    answered texts grows with it, and stays where the rate was best. Where to stop it learns from the rate and not from
+    latency: a server that batches gets slower and better at once. A refusal for load takes a quarter away, once for
+    all that were sent before it, and what was refused is not tried again soon.
     """
 
     def __init__(self, limit: int | Literal["auto"]) -> None:
@@ -30,6 +33,7 @@ class Limiter:
         self.limit = 1 if limit == "auto" else limit
         self.in_flight = 0
         self._climbing = True
+        self._least_latency = float("inf")
         self._refused = CEILING + 1  # the lowest level that was refused lately
         self._refused_at = float("-inf")
         self._since_refusal = 0
@@ -49,7 +53,7 @@ class Limiter:
         """The part of the limit that is in use."""
         return self.in_flight / self.limit
 
-    def succeeded(self, texts: int, now: float) -> None:
+    def succeeded(self, texts: int, sent_at: float, now: float) -> None:
         """A request with so many texts was answered."""
         if self.is_fixed:
             return
@@ -58,14 +62,21 @@ class Limiter:
         self._answers += 1
         self._texts += texts
         self._since_refusal += 1
+        self._least_latency = min(self._least_latency, now - sent_at)
         if self._climbing and self.limit < min(CEILING, self._refused - 1):
-            was_never_refused = self._refused_at == float("-inf")
-            self.limit = FIRST_STEP if self.limit == 1 and was_never_refused else self.limit + 1
+            self.limit = min(self.limit + self._step(now - sent_at), CEILING, self._refused - 1)
         elif self._since_refusal >= PROBE_AFTER and self._refused <= CEILING:
             self._since_refusal = 0
             self.limit, self._refused = self._refused, CEILING + 1
         if self._answers >= self._window and now > self._window_began:
             self._end_window(now)
+
+    def _step(self, latency: float) -> int:
+        if self._refused_at != float("-inf") or self.limit >= QUICK_UNTIL:
+            return 1
+        if self.limit == 1:
+            return FIRST_STEP - 1
+        return 3 if latency <= AS_QUICK * self._least_latency else 1
 
     def refused(self, sent_at: float, now: float) -> bool:
         """A request was refused because the server has too much to do. Returns whether there was only this one."""

@@ -21,16 +21,16 @@ def drive(limiter: Limiter, service_s: float, slots: Callable[[float], int], unt
     Returns when each answer came, and the limit then.
     """
     now, free, log = 0.0, [0.0] * 4096, []
-    in_flight: list[float] = []
+    in_flight: list[tuple[float, float]] = []  # when it will be answered, when it was sent
     while now < until:
         while len(in_flight) < limiter.limit:
             count = slots(now)
             free[:count] = sorted(free[:count])
             begins = max(now, free[0])
             free[0] = begins + service_s
-            heapq.heappush(in_flight, begins + service_s)
-        now = heapq.heappop(in_flight)
-        limiter.succeeded(TEXTS, now)
+            heapq.heappush(in_flight, (begins + service_s, now))
+        now, sent_at = heapq.heappop(in_flight)
+        limiter.succeeded(TEXTS, sent_at, now)
         log.append((now, limiter.limit))
     return log
 
@@ -46,6 +46,13 @@ def test_auto_finds_a_level_that_keeps_the_server_busy(service_s: float, slots: 
     log = drive(Limiter("auto"), service_s, lambda _: slots, until=40 * service_s + 5)
     settled = 14 * service_s
     assert rate(log, settled, 40 * service_s + 5) >= 0.95 * slots / service_s
+
+
+@pytest.mark.parametrize(("service_s", "slots"), [(0.5, 256), (0.05, 8), (1.0, 64)])
+def test_the_climb_takes_a_few_round_trips(service_s: float, slots: int) -> None:
+    """All that is not sent while it climbs is what the server could have answered in five round trips."""
+    log = drive(Limiter("auto"), service_s, lambda _: slots, until=30 * service_s)
+    assert len(log) >= (30 - 5) * slots
 
 
 def test_auto_climbs_again_when_the_server_grows() -> None:
@@ -64,7 +71,7 @@ def test_sixty_four_refusals_at_once_are_one_reason_to_slow_down() -> None:
     """What was sent before the last decrease says nothing new."""
     limiter = Limiter("auto")
     for step in range(63):
-        limiter.succeeded(TEXTS, step / 1000)
+        limiter.succeeded(TEXTS, 0, step / 1000)
     before = limiter.limit
     for _ in range(64):
         limiter.refused(sent_at=1.0, now=2.0)
@@ -79,7 +86,7 @@ def test_a_refused_level_is_not_tried_again_soon() -> None:
         level = limiter.limit
         sent += level
         for _ in range(min(level, 8)):
-            limiter.succeeded(TEXTS, now)
+            limiter.succeeded(TEXTS, now - 1, now)
         for _ in range(level - 8):
             refused += 1
             limiter.refused(sent_at=now - 0.005, now=now)
@@ -91,7 +98,7 @@ def test_a_fixed_number_stays_fixed() -> None:
     """Who says 7 gets 7, come what may."""
     limiter = Limiter(7)
     for now in range(100):
-        limiter.succeeded(TEXTS, now)
+        limiter.succeeded(TEXTS, now, now)
         limiter.refused(now, now)
     assert limiter.limit == 7
 
@@ -104,7 +111,7 @@ def test_the_limit_stays_in_its_range(events: list[tuple[bool, float]]) -> None:
     for is_success, step in events:
         now += step
         if is_success:
-            limiter.succeeded(TEXTS, now)
+            limiter.succeeded(TEXTS, now - step, now)
         else:
             limiter.refused(now - step, now)
         assert 1 <= limiter.limit <= CEILING

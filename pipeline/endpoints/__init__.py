@@ -157,7 +157,7 @@ class Endpoints:
                         self.sizes.refused(len(texts))
                     return endpoint, failed
                 self._failing_since = None  # somebody answered: patience starts anew
-                endpoint.limiter.succeeded(len(texts), self._clock())
+                endpoint.limiter.succeeded(len(texts), sent_at, self._clock())
                 self.sizes.succeeded(len(texts))
                 return endpoint, predictions
 

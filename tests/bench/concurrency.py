@@ -86,9 +86,9 @@ def scenarios(scale: float) -> list[Scenario]:
         Scenario("8 slots, 50 ms", int(24_000 * scale), 16, (4, 8, 16), lambda: fake(slots=8, latency_s=0.05)),
         Scenario(
             "256 slots, 500 ms",
-            int(60_000 * scale),
+            int(90_000 * scale),
             4,
-            (128, 256, 512),
+            (256, 512),
             lambda: fake(slots=256, latency_s=0.5),
         ),
         Scenario(
