@@ -25,7 +25,7 @@ class Limiter:
     round trip; at first quicker, as long as answers take no longer than the quickest. It goes on as long as the rate of
     answered texts grows with it, and stays where the rate was best. Where to stop it learns from the rate and not from
     latency: a server that batches gets slower and better at once. A refusal for load takes a quarter away, once for
-    all that were sent before it, and what was refused is not tried again soon.
+    all that were sent before it; what was refused is not tried again soon, and the climb is one place a round trip.
     """
 
     def __init__(self, limit: int | Literal["auto"]) -> None:
@@ -72,7 +72,9 @@ class Limiter:
             self._end_window(now)
 
     def _step(self, latency: float) -> int:
-        if self._refused_at != float("-inf") or self.limit >= QUICK_UNTIL:
+        if self._refused_at != float("-inf"):  # one place a round trip, for a server that is known to refuse
+            return int(self._since_refusal % self.limit == 0)
+        if self.limit >= QUICK_UNTIL:
             return 1
         if self.limit == 1:
             return FIRST_STEP - 1
