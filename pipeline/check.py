@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from pathlib import Path
 
-from pipeline.config import Config, describe, origin
+from pipeline.config import PIPE, Config, describe, origin
 from pipeline.endpoints import CANARY, Endpoints
 from pipeline.limiter import ChunkSize
-from pipeline.loader import estimate_rows
+from pipeline.loader import Source, TextSpec, estimate_rows
 from pipeline.output import place_output
 from pipeline.progress import Progress
 from pipeline.reuse import inspect, path_of
@@ -25,25 +26,37 @@ async def check(config: Config, progress: Progress) -> list[str]:
         ClassifyError: the first thing that would stop it.
     """
     told = _told(config)
-    lines = ["config", *(f"  {line}" for line in describe(config))]
-    source, spec = open_input(config)
-    place = place_output(config)
-    rows, exact = estimate_rows(source, spec)
-    lines += [
-        "input",
-        f"  {source.path}: {'' if exact else 'about '}{rows:,} rows, text from {', '.join(spec.columns)}",
-        "output",
-        f"  {place.path}: {'exists' if place.path.exists() else 'will be made'}",
-        *_stored_answers(config),
-        "server",
-    ]
+    async with open_input(config) as (source, spec):
+        rows, exact = await asyncio.to_thread(estimate_rows, source, spec)
+        return [
+            *("config", *(f"  {line}" for line in describe(config))),
+            *(
+                "input",
+                f"  {source.path}: {'' if exact else 'about '}{rows:,} rows, text from {', '.join(spec.columns)}",
+            ),
+            *("output", await asyncio.to_thread(_output, config, source)),
+            *_stored_answers(config),
+            *("server", *await _server(config, progress, source, spec)),
+            *told,
+            *("estimate", _estimate(config, rows)),
+        ]
+
+
+def _output(config: Config, source: Source) -> str:
+    if config.writer.output == PIPE:
+        return "  stdout: rows go out as they are answered"
+    location = place_output(config, source.location).location
+    return f"  {location}: {'exists' if location.exists() else 'will be made'}"
+
+
+async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
         await endpoints.connect(wait=False)
         canary, facts = await endpoints.all[0].ask_canary()
-        source.check(spec, Layout(config, facts.num_classes).names)
+        await asyncio.to_thread(source.check, spec, Layout(config, facts.num_classes).names)
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"
-        lines += [
+        return [
             f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
             f"  names seen so far: {names}",
             *(
@@ -51,14 +64,12 @@ async def check(config: Config, progress: Progress) -> list[str]:
                 for text, label, score in zip(CANARY, canary.labels, canary.scores, strict=True)
             ),
         ]
+
+
+def _estimate(config: Config, rows: int) -> str:
     per_request = ChunkSize(config.request.rows).rows
     wanted = min(rows, config.run.limit_rows or rows)
-    lines += [
-        *told,
-        "estimate",
-        f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts",
-    ]
-    return lines
+    return f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
 
 
 def _stored_answers(config: Config) -> list[str]:

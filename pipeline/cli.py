@@ -11,7 +11,7 @@ from datetime import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline import streams
-from pipeline.errors import ClassifyError, ConfigError, Stopped
+from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
 from pipeline.signals import run_with_signals
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         return int(options.command(options))
+    except ReaderGone as error:
+        return error.exit_code
     except ClassifyError as error:
         from pipeline.report import error_line
 
@@ -55,7 +57,9 @@ class _Parser(argparse.ArgumentParser):
     """Says a mistake in one line, as all our messages are."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
+        from pipeline.config import mask_words
+
+        raise ConfigError(f"{mask_words(message)}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far a run is, also while it is running")
     status.add_argument("output", metavar="OUTPUT", help="the output of the run")
     status.add_argument("--log-json", action="store_true", help="one JSON object instead of words")
+    _add_setting(status)
     status.set_defaults(command=_status)
 
     serve = commands.add_parser("serve", help="the built-in language classifier as a server, in the foreground")
@@ -126,16 +131,26 @@ def _add_schedule(parser: argparse.ArgumentParser) -> None:
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", action="append", help='base URL, full URL of the endpoint, or "embedded"; repeatable')
     parser.add_argument("--model", metavar="NAME", help="the model to ask for (default: the one that is served)")
+    _add_setting(parser)
+
+
+def _add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the config")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
     parser.add_argument(
-        "-i", "--input", metavar="PATH", help="the file to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2"
+        "-i",
+        "--input",
+        metavar="PATH",
+        help="the file to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin",
     )
     parser.add_argument(
-        "-o", "--output", metavar="PATH", help="the file to write (default: beside the input, NAME_labelled)"
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="the file to write (default: beside the input, NAME_labelled); - is stdout",
     )
     parser.add_argument(
         "-t", "--text-column", action="append", metavar="NAME", help="the column of the text; repeatable"
@@ -153,12 +168,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
-    from pipeline.config import load, parse_setting
+    from pipeline.config import load, mask_place, parse_setting
 
     path = getattr(options, "config", None)
     if path is not None and not path.endswith(".toml"):  # `classify run reviews.parquet`
         if options.input is not None:
-            raise ConfigError(f"{path}: a config file ends in .toml; and --input names the input already")
+            raise ConfigError(f"{mask_place(path)}: a config file ends in .toml; and --input names the input already")
         options.input, path = path, None
     settings = dict(parse_setting(text) for text in options.set)
     settings |= {key: getattr(options, flag) for flag, key in flags.items() if getattr(options, flag) is not None}
@@ -168,7 +183,8 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
 def _progress(options: argparse.Namespace) -> Progress:
     from pipeline.progress import Progress
 
-    return Progress("json" if options.log_json else "quiet" if options.quiet else "auto")
+    is_shared = options.output == "-" and sys.stdout.isatty()  # a bar and rows on one terminal
+    return Progress("json" if options.log_json else "quiet" if options.quiet or is_shared else "auto")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -177,9 +193,9 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.report import summary
     from pipeline.runner.reported import run_and_report
 
-    progress = _progress(options)
-    work = run_and_report(_load_config(options, RUN_FLAGS), progress)
-    record = run_with_signals(work, advice="; what was answered is kept, the same command goes on from there")
+    config, progress = _load_config(options, RUN_FLAGS), _progress(options)
+    advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"
+    record = run_with_signals(run_and_report(config, progress), advice)
     progress.finish(record, summary(record))
     return record.exit_code
 
@@ -205,11 +221,10 @@ def _text(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
+    from pipeline.places import locate
     from pipeline.status import as_json, as_lines, status_of
 
-    status = status_of(Path(options.output))
+    status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
     streams.write([as_json(status)] if options.log_json else as_lines(status))
     return 0
 

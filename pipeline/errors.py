@@ -5,15 +5,18 @@ ClassifyError                    exit code
 │   ├── ConfigError                   the config, the command line, the environment
 │   ├── InputError                    the input file (names file:line or the row)
 │   ├── OutputError                   the output's place
+│   ├── StoreRefused                  a store of files says no: no such bucket, no permission
 │   ├── CheckpointMismatch            the checkpoint belongs to another run
 │   ├── ReuseError                    the file of run.reuse is not ours, damaged, or can't be written
 │   └── Misconfigured                 the server: wrong address, key, model, or no classifier at all
 ├── NotNow                       75   the same command works later
 │   ├── ServerGone                    nobody answered for too long
+│   ├── StoreGone                     a store of files can't be reached, or has too much to do
 │   ├── OutputHeld                    another run holds this output
 │   └── DiskTrouble                   disk full, quota, input/output error
 ├── DeadlineReached              4    run.deadline came; everything answered is kept
 ├── Stopped                      130 / 143
+│   └── ReaderGone               141      whoever read our standard output has seen enough
 └── RequestFailed                     one request failed; it never leaves the batcher
     ├── Overloaded                    try again later, and ask less: 429, 503, 408, 425
     ├── Unavailable                   try again later: other 5xx, refused, reset, cut short
@@ -53,6 +56,10 @@ class OutputError(UserError):
     """The output can't be written where or as asked."""
 
 
+class StoreRefused(UserError):
+    """A store of files understood us and says no: bucket, credentials or permissions are wrong."""
+
+
 class CheckpointMismatch(UserError):
     """The checkpoint beside the output was made by a different run; nothing may be mixed."""
 
@@ -79,6 +86,10 @@ class ServerGone(NotNow):
     """No endpoint answered for longer than we are told to wait."""
 
 
+class StoreGone(NotNow):
+    """A store of files can't be reached, or asks to be left alone for a while."""
+
+
 class OutputHeld(NotNow):
     """Another run holds the lock of this output."""
 
@@ -99,6 +110,13 @@ class Stopped(ClassifyError):
     def __init__(self, signal_number: int, advice: str = "") -> None:
         self.exit_code = 128 + signal_number
         super().__init__(("interrupted" if signal_number == signal.SIGINT else "terminated") + advice)
+
+
+class ReaderGone(Stopped):
+    """Whoever read our standard output has closed it: what SIGPIPE does to any program, and as quiet."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGPIPE)
 
 
 class RequestFailed(ClassifyError):

@@ -8,11 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
+from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file, was_piped
 from pipeline.checkpoint.database import remove
-from pipeline.config import Config, public_settings
+from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
 from pipeline.loader import format_of
+from pipeline.places import Kind, Location, locate, state_of, state_root
 from pipeline.record import RunRecord, read_record
 
 LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
@@ -27,20 +28,33 @@ class Next(Enum):
 
 
 class OutputPlace:
-    """An output path and the files the run keeps beside it: dot names, so that readers of directories skip them."""
+    """An output and the files the run keeps for it.
 
-    def __init__(self, path: Path) -> None:
-        if not path.name:
-            raise OutputError(f"{path}: is no file; name the output of a run")
-        self.path = path
-        self.checkpoint_path = path.with_name(f".{path.name}.checkpoint")
-        self.record_path = path.with_name(f".{path.name}.run.json")
-        self.lock = Lock(path.with_name(f".{path.name}.lock"))
+    They stand beside it, under dot names, so that readers of directories skip them. Where a store or `run.state_dir` is
+    concerned, checkpoint and lock stand in the state directory; the record is beside the output always, so that
+    whoever finds the one finds the other.
+    """
+
+    def __init__(self, location: Location, state_dir: str | None = None) -> None:
+        if not location.name:
+            raise OutputError(f"{location}: is no file; name the output of a run")
+        self.location = location
+        self.record_location = location.beside(f".{location.name}.run.json")
+        if location.store is None and not state_dir:
+            path = Path(location.path)
+            self.checkpoint_path = path.with_name(f".{path.name}.checkpoint")
+            self.lock = Lock(path.with_name(f".{path.name}.lock"))
+        else:
+            state = state_of(state_root(state_dir), location)
+            self.checkpoint_path = state / "checkpoint"
+            self.lock = Lock(state.with_name(f"{state.name}.lock"), state)
+        # A draft is renamed into its place on a disk, so it stands beside it.
+        self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
 
     @property
     def record(self) -> RunRecord | None:
         """The record of the run that made the output."""
-        return read_record(self.record_path)
+        return read_record(self.record_location)
 
     def make_directory(self) -> None:
         """Make the directory that was asked for with a slash at its end.
@@ -48,10 +62,22 @@ class OutputPlace:
         Raises:
             OutputError: it can't be made.
         """
+        if self.location.store is not None:
+            return
+        folder = Path(self.location.path).parent
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{self.path.parent}: can't be made: {error.strerror}; choose another output") from None
+            raise OutputError(f"{folder}: can't be made: {error.strerror}; choose another output") from None
+
+    def prove_writable(self) -> None:
+        """See that the store takes what this run will bring, before anything is paid for: by a record of nothing yet.
+
+        Raises:
+            StoreRefused, StoreGone: it does not.
+        """
+        if self.location.store is not None and not self.record_location.exists():
+            self.record_location.put(iter([b""]))
 
     def checkpoint(self) -> Checkpoint:
         """The checkpoint, made if there is none."""
@@ -67,11 +93,11 @@ class OutputPlace:
         try:
             published = checkpoint.get("published") if checkpoint else self._published()
             record = self.record
-            there = digest_file(self.path) if self.path.exists() else None
+            there = digest_file(self.location) if self.location.exists() else None
             made = record.output_digest if record else None
             if there is not None and there not in (made, published) and not config.run.overwrite:
                 raise OutputError(
-                    f"{self.path}: exists, and was not made by this program (or changed since); "
+                    f"{self.location}: exists, and was not made by this program (or changed since); "
                     f"choose another output, or replace it with --overwrite"
                 )
             complete = there is not None and there == made and (checkpoint is None or there == published)
@@ -131,7 +157,7 @@ def shape_of(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoint) -> Next:
     begun: dict[str, Any] | None = checkpoint.get("identity")
-    if begun is None:  # killed before anything was kept
+    if begun is None or was_piped(begun):  # killed before anything was kept; or there is nothing to go on with
         return Next.FRESH
     other = differences(begun, identity)
     if any(line.startswith("input:") for line in other) and config.run.on_changed_input == "restart":
@@ -147,36 +173,47 @@ def _refusal(output: str, what: str, other: list[str]) -> str:
     return f"{output}: {what} differently ({'; '.join(other)}); start over with --restart, or choose another output"
 
 
-def default_output(source: Path) -> Path:
+def default_output(source: Location) -> Location:
     """Where the output goes if nobody says so."""
     stem, dot, endings = source.name.partition(".")
-    return source.with_name(f"{stem}_labelled{dot}{endings}")
+    return source.beside(f"{stem}_labelled{dot}{endings}")
 
 
-def place_output(config: Config) -> OutputPlace:
+def place_output(config: Config, source: Location) -> OutputPlace:
     """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
 
     Raises:
         ConfigError: the ending names no format, or input and output are the same file.
-        OutputError: its directory is missing.
+        OutputError: its directory is missing. StoreRefused, StoreGone: so is its bucket, or the store is not there.
     """
-    source = Path(config.loader.input)
     named = config.writer.output
+    if not named and source.is_piped:
+        raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
     if not named:
-        path = default_output(source)
-    elif named.endswith("/") or Path(named).is_dir():
-        path = Path(named) / source.name
-        if Path(named).exists() and not Path(named).is_dir():
-            raise OutputError(f"{named}: is a file, not a directory; choose another output")
+        location = default_output(source)
     else:
-        path = Path(named)
-    format_of(str(path), config.writer.format, "writer.format")
+        location = locate(named)
+        kind, _ = location.look()
+        if location.is_folder and kind not in (Kind.DIRECTORY, Kind.NOTHING):
+            raise OutputError(f"{location}: is a file, not a directory; choose another output")
+        if location.is_folder or kind is Kind.DIRECTORY:
+            location = location.within(source.name)
+    format_of(location, config.writer.format, "writer.format")
+    if location.store is None:
+        _check_directory(Path(location.path), may_be_made=named.endswith("/"))
+    if location.key == source.key or _is_same_file(location, source):
+        raise ConfigError(f"{location}: is the input; the output must be another file")
+    return OutputPlace(location, config.run.state_dir)
+
+
+def _check_directory(path: Path, *, may_be_made: bool) -> None:
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise OutputError(f"{path}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes")
-    if not path.parent.is_dir() and not named.endswith("/"):
+    if not path.parent.is_dir() and not may_be_made:
         raise OutputError(f"{path}: its directory {path.parent} does not exist; make it, or choose another output")
-    if source.exists() and path.exists() and path.samefile(source):
-        raise ConfigError(f"{path}: is the input; the output must be another file")
-    if source.absolute() == path.absolute():
-        raise ConfigError(f"{path}: is the input; the output must be another file")
-    return OutputPlace(path)
+
+
+def _is_same_file(one: Location, other: Location) -> bool:
+    paths = Path(one.path), Path(other.path)
+    both_local = one.store is None and other.store is None
+    return both_local and all(path.exists() for path in paths) and paths[0].samefile(paths[1])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from pipeline.places import Location
 
 VERSION = 1
 _PACKAGES = ("classify-pipeline", "aiohttp", "msgspec", "pyarrow", "pandas", "uvloop")
@@ -88,11 +89,15 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def read_record(path: Path) -> RunRecord | None:
-    """The record at `path`; None if there is none that can be understood."""
+def read_record(location: Location) -> RunRecord | None:
+    """The record at a location; None if there is none that can be understood.
+
+    Raises:
+        StoreRefused, StoreGone: its store.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunRecord)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(location.read() or b"", type=RunRecord)
+    except msgspec.DecodeError:
         return None
 
 

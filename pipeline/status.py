@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from pipeline.checkpoint import Checkpoint, is_held, read_holder
 from pipeline.errors import OutputError
 from pipeline.output import OutputPlace
+from pipeline.places import Location
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -31,13 +31,13 @@ class Status(msgspec.Struct, kw_only=True):
     held_by: str | None = None
 
 
-def status_of(output: Path) -> Status:
-    """The status of the run that makes, or has made, `output`.
+def status_of(output: Location, state_dir: str | None = None) -> Status:
+    """The status of the run that makes, or has made, `output`, with that `run.state_dir`.
 
     Raises:
-        OutputError: there is no trace of a run.
+        OutputError: there is no trace of a run. StoreRefused, StoreGone: the output's store.
     """
-    place = OutputPlace(output)
+    place = OutputPlace(output, state_dir)
     holder = read_holder(place.lock.path) if is_held(place.lock.path) else None
     record = place.record
     if place.checkpoint_path.exists():
@@ -46,7 +46,7 @@ def status_of(output: Path) -> Status:
             if holder or record is None or published != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
     if record is None:
-        raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record beside it")
+        raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record of it")
     return Status(
         output=str(output),
         state="complete" if output.exists() else "complete, but the output is gone",
@@ -61,7 +61,7 @@ def status_of(output: Path) -> Status:
     )
 
 
-def _of_checkpoint(output: Path, checkpoint: Checkpoint, holder: str | None) -> Status:
+def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None) -> Status:
     rows, codes = checkpoint.counts()
     last: dict[str, Any] = checkpoint.get("progress") or {}
     identity: dict[str, Any] = checkpoint.get("identity") or {}

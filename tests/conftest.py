@@ -13,6 +13,8 @@ import pytest
 import serving
 from fake import FakeServer
 from hypothesis import settings
+from s3 import Bucket, Way
+from s3 import serving as serving_s3
 
 # Files and processes take their time; a slow machine is no bug.
 settings.register_profile("project", deadline=None, max_examples=60)
@@ -45,7 +47,12 @@ def classify(tmp_path: Path) -> Command:
         done = subprocess.run(
             [sys.executable, "-m", "pipeline", *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            env={
+                **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "XDG_STATE_HOME": str(tmp_path / "state"),
+                **(env or {}),
+            },
             capture_output=True,
             text=True,
             timeout=100,
@@ -67,6 +74,26 @@ def embedded_url() -> Iterator[str]:
         assert process.stdout
         yield process.stdout.readline().strip()
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a real S3 server."""
+    with serving_s3() as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(s3_port: int) -> Bucket:
+    """An empty bucket."""
+    return Bucket(s3_port)
+
+
+@pytest.fixture
+def way(s3_port: int) -> Iterator[Way]:
+    """A way to the S3 server that can be made bad."""
+    with Way(s3_port) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ LAYERS = [
     ["streams", "loops"],
     ["predictions"],
     ["config"],
+    ["places"],
     ["protocol", "retry", "limiter", "loader", "embedded", "record"],
     ["progress", "report"],
     ["checkpoint"],

@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.loader import Place, open_source
 from pipeline.loader.lines import TextFile
 from pipeline.loader.regular import RegularRecords
+from pipeline.places import locate
 
 CELL = st.sampled_from(
     ["", "a", '"b"', '"c""d"', '"e,f"', '"g\nh"', '"i\r\nj"', 'k"l', '"m"n', ' "o"', "é", '""', '"', "\0"]
@@ -76,7 +77,7 @@ def test_regular_records_are_read_at_once(tmp_path: Path) -> None:
     """Quoted or not, a regular file is read to its end without the csv module, and its places are right."""
     body = 'a,1\n"b,""c""\nd",2\r\n,3\ne,4'
     (tmp_path / "in.csv").write_text(body, newline="")
-    file = TextFile(str(tmp_path / "in.csv"), "utf-8")
+    file = TextFile(locate(str(tmp_path / "in.csv")), "utf-8")
     regular = RegularRecords(file.blocks(Place(0, 0, 0)), Place(0, 0, 0), ",", width=2)
     cells = [cell for _, _, found in regular for cell in found]
     assert cells == [b"a", b'"b,""c""\nd"', b""]

@@ -1,6 +1,6 @@
 """What is answered (SQLite), whose it is (fingerprint), who holds it (lock)."""
 
-from pipeline.checkpoint.fingerprint import Identity, differences, digest_file, identity_of
+from pipeline.checkpoint.fingerprint import Identity, differences, digest_file, identity_of, was_piped
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
 from pipeline.checkpoint.records import NO_LABEL, Slab
 from pipeline.checkpoint.store import Checkpoint, Range
@@ -17,4 +17,5 @@ __all__ = [
     "identity_of",
     "is_held",
     "read_holder",
+    "was_piped",
 ]

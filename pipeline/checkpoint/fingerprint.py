@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.places import Location, local, pieces_of
 
 SAMPLE_BYTES = 64 << 10
 SAMPLES = 64
+PIPED = "pipe "  # before the digest of what came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
 
 Identity = dict[str, Any]
 
 
-def digest_file(path: str | Path) -> str:
+def digest_file(file: Location | Path) -> str:
     """Size and a BLAKE2 digest of head, tail and evenly spread samples of a file, as `SIZE-HEX`.
 
-    Cheap for any size. What it can't see is a change between two samples that keeps the size.
+    Cheap for any size. What it can't see is a change between two samples that keeps the size. It is the same wherever
+    the file is: a store's own ETag says how an object was sent as well as what is in it, its time only when.
 
     Raises:
-        InputError: the file can't be read.
+        InputError: the file can't be read. StoreRefused, StoreGone: its store.
     """
+    location = file if isinstance(file, Location) else local(str(file))
     try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with pieces_of(location) as (size, pieces):
             last = max(0, size - SAMPLE_BYTES)
             hashed = hashlib.blake2b(digest_size=16)
-            for offset in sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}):
-                file.seek(offset)
-                hashed.update(file.read(SAMPLE_BYTES))
+            for piece in pieces(sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}), SAMPLE_BYTES):
+                hashed.update(piece)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    return f"{size}-{hashed.hexdigest()}"
+        raise InputError(f"{location}: {error.strerror}") from None
+    return f"{PIPED if location.is_piped else ''}{size}-{hashed.hexdigest()}"
+
+
+def was_piped(identity: Mapping[str, Any]) -> bool:
+    """Whether the input came through a pipe, so that it will not come again."""
+    return str(identity["input"]).startswith(PIPED)
 
 
 def identity_of(config: Config, input_digest: str) -> Identity:

@@ -21,28 +21,28 @@ LOOK_S = 0.1
 class Lock:
     """The lock file of one output. The kernel frees it when the holder ends, however it ends.
 
-    The file itself stays: to remove it would let a second run lock a file that a third one can no longer see.
+    Beside an output the file stays. With a `directory` of its own to guard (made when the lock is held) it goes when
+    that is empty in the end; so whoever has locked a file looks whether it still is the one that others see.
 
     Raises:
         OutputHeld: another run holds it; the message says which.
         OutputError: the file can't be made.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, directory: Path | None = None) -> None:
+        self.path, self._directory = path, directory
 
     def __enter__(self) -> Self:
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._take()
+            while not self._is_seen():
+                os.close(self._file)
+                self._take()
+            if self._directory is not None:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             kind = DiskTrouble if error.errno in (28, 122, 5) else OutputError
             raise kind(f"{self.path.parent}: can't be written to: {error.strerror}") from None
-        if not self._taken():
-            time.sleep(LOOK_S)  # `is_held` may have been looking
-            if not self._taken():
-                os.close(self._file)
-                who = read_holder(self.path) or "unknown"
-                raise OutputHeld(f"another run ({who}) holds this output; wait for it, or stop it")
         me = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -52,6 +52,22 @@ class Lock:
             os.ftruncate(self._file, 0)
             os.write(self._file, json.dumps(me).encode())
         return self
+
+    def _take(self) -> None:
+        if self._directory is not None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not self._taken():
+            time.sleep(LOOK_S)  # `is_held` may have been looking
+            if not self._taken():
+                os.close(self._file)
+                who = read_holder(self.path) or "unknown"
+                raise OutputHeld(f"another run ({who}) holds this output; wait for it, or stop it")
+
+    def _is_seen(self) -> bool:
+        with suppress(FileNotFoundError):
+            return self._directory is None or os.path.samestat(os.fstat(self._file), self.path.stat())
+        return False
 
     def _taken(self) -> bool:
         try:
@@ -69,6 +85,9 @@ class Lock:
     ) -> None:
         with suppress(OSError):
             os.ftruncate(self._file, 0)
+            if self._directory is not None:
+                self._directory.rmdir()
+                self.path.unlink()
         os.close(self._file)
 
 

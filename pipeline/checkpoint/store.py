@@ -174,6 +174,12 @@ class Checkpoint:
             for row in self._db.execute(f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"):  # noqa: S608
                 yield slab_of(row, num_classes)
 
+    def slab_at(self, row: int, num_classes: int) -> Slab | None:
+        """The predictions of the record that begins with `row`, None if there is none."""
+        with database_errors(self.path):
+            found = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?", (row,)).fetchone()  # noqa: S608
+            return slab_of(found, num_classes) if found else None
+
     def counts(self) -> tuple[int, dict[str, int]]:
         """Rows that have a record, and how many of them carry which error code."""
         codes: dict[str, int] = {}

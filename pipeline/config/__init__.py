@@ -4,6 +4,7 @@ from pipeline.config.reading import load, parse_setting
 from pipeline.config.sections import (
     DEFAULT_URL,
     EMBEDDED,
+    PIPE,
     Config,
     Format,
     Loader,
@@ -15,11 +16,12 @@ from pipeline.config.sections import (
     describe,
     public_settings,
 )
-from pipeline.config.urls import mask_url, origin
+from pipeline.config.urls import Uri, mask_place, mask_url, mask_words, origin, split_uri
 
 __all__ = [
     "DEFAULT_URL",
     "EMBEDDED",
+    "PIPE",
     "Config",
     "Format",
     "Loader",
@@ -27,11 +29,15 @@ __all__ = [
     "Retry",
     "Run",
     "Server",
+    "Uri",
     "Writer",
     "describe",
     "load",
+    "mask_place",
     "mask_url",
+    "mask_words",
     "origin",
     "parse_setting",
     "public_settings",
+    "split_uri",
 ]

@@ -18,7 +18,14 @@ from pipeline.errors import ConfigError
 # What a path in a config file is relative to is that file; these keys hold paths.
 # What a pattern in the struct can't say in words.
 EXPECTED = {"run.max_failed_rows": 'an integer, or a share like "1%"'}
-PATH_KEYS = ("loader.input", "writer.output", "server.ca_bundle", "run.reuse", "run.metrics_file")
+PATH_KEYS = (
+    "loader.input",
+    "writer.output",
+    "server.ca_bundle",
+    "run.state_dir",
+    "run.reuse",
+    "run.metrics_file",
+)
 
 
 def load(path: str | None, settings: dict[str, Any]) -> Config:

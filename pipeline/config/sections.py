@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pipeline.config.urls import is_http, is_secret_url, mask_url, origin, read_secret_url
+from pipeline.config.urls import is_http, is_secret_url, mask_place, mask_url, origin, read_secret_url
 from pipeline.errors import ConfigError
 from pipeline.text import storable
 
@@ -20,6 +20,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system ta
 Format = Literal["csv", "tsv", "parquet", "jsonl", "ndjson"]
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
+PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
 
 
 class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +135,8 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("writer.labels names a class twice")
+        if self.output == PIPE and self.format not in (None, "jsonl", "ndjson"):
+            raise ValueError(f"writer.format: standard output takes jsonl, not {self.format}; name a file")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,6 +151,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     restart: bool = False
     retry_failed: bool = False
     overwrite: bool = False
+    state_dir: str | None = None  # of checkpoints and locks; default: beside the output, $XDG_STATE_HOME for the rest
     allow_empty: bool = False
     metrics_file: str | None = None  # Prometheus' text format, rewritten at the end of each run; "" is none
     notify_url: str | None = None  # is sent the run record at the end; "env:NAME" keeps it out of files; "" is none
@@ -193,6 +197,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     writer: Writer = Writer()
     run: Run = Run()
 
+    @property
+    def is_piped(self) -> bool:
+        """Whether one end is a pipe: what is answered can't be kept for a later run."""
+        return PIPE in (self.loader.input, self.writer.output)
+
 
 def describe(config: Config) -> list[str]:
     """Every setting as a line of TOML, secrets masked: what `classify check` shows and the run record keeps."""
@@ -211,7 +220,7 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     server["url"] = [mask_url(url) for url in config.server.urls]
     paths = (("loader", "input"), ("writer", "output"), ("run", "reuse"), ("run", "metrics_file"))
     for section, key in paths:  # may be bytes that are no UTF-8
-        tree[section][key] = tree[section][key] and storable(tree[section][key])
+        tree[section][key] = tree[section][key] and mask_place(storable(tree[section][key]))
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
     return tree

@@ -1,13 +1,18 @@
-"""Urls as they are checked, and as they are shown."""
+"""Urls and URIs: as they are checked, taken apart, and shown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError
 
+# What stands behind a name and its question mark; a question mark without NAME=VALUE after it is part of the name.
+_OPTIONS = re.compile(r"\?([a-z_]+=[^?&]*(?:&[a-z_]+=[^?&]*)*)$")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s@]+@")
+_QUERY = re.compile(r"(://\S*\?)[a-z_]+=\S*")
 FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds the value
 
 
@@ -60,3 +65,45 @@ def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
     if not is_http(url):
         raise ConfigError(f"{key}: the variable {variable} holds no http://... or https://...; mend it")
     return url
+
+
+class Uri(NamedTuple):
+    """`SCHEME://[USER[:SECRET]@]HOST/NAME[?OPTION=VALUE&...]`. Of a store HOST is the bucket and NAME the key."""
+
+    scheme: str
+    user: str
+    secret: str
+    host: str
+    name: str  # as it stands: tools show the names of objects unescaped, so a % or a # is only that
+    options: dict[str, str]
+
+
+def split_uri(text: str) -> Uri | None:
+    """`text` taken apart; None if it is a path."""
+    scheme, slashes, rest = text.partition("://")
+    if not slashes or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return None
+    options = {}
+    if found := _OPTIONS.search(rest):
+        rest = rest[: found.start()]
+        options = {name: unquote(value) for name, _, value in (pair.partition("=") for pair in found[1].split("&"))}
+    authority, _, name = rest.partition("/")
+    credentials, _, host = authority.rpartition("@")
+    user, _, secret = credentials.partition(":")
+    return Uri(scheme.lower(), unquote(user), unquote(secret), host, name, options)
+
+
+def mask_place(text: str) -> str:
+    """A path or URI, credentials and options shown as ***; a URI that is misspelt shows as little as possible."""
+    uri = split_uri(text)
+    if uri is None:
+        return text
+    if ":" in uri.host:  # part of a secret, perhaps, that tore it apart
+        return f"{uri.scheme}://***"
+    user, options = "***@" if uri.user else "", "?***" if uri.options else ""
+    return f"{uri.scheme}://{user}{uri.host}/{uri.name}{options}"
+
+
+def mask_words(message: str) -> str:
+    """A message that repeats what was typed, without what URIs in it may carry."""
+    return _QUERY.sub(r"\1***", _CREDENTIALS.sub("***@", message))

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.config import Format, Loader
+from pipeline.config import PIPE, Format, Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.loader.lines import CODECS, Place, TextFile
 from pipeline.loader.texts import TextBlock, TextSpec, block_of
+from pipeline.places import Kind, Location, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,8 @@ __all__ = [
 class Source(Protocol):
     """One input file. Every reading starts anew, so the texts and the whole rows can be read apart."""
 
-    path: str
+    location: Location
+    path: str  # as messages name it
     total_rows: int | None  # None: unknown before the end
     skipped: int  # bad lines left out by the latest complete reading
     seekable: bool  # a place can be reached without reading what is before it
@@ -62,15 +64,17 @@ class RawSource(Source, Protocol):
         """The bytes of all rows with their line ends, some thousand at a time."""
 
 
-def format_of(path: str, given: Format | None, key: str) -> Format:
-    """The format of a file: as given, else by its ending, a compression's ending set aside.
+def format_of(path: str | Location, given: Format | None, key: str) -> Format:
+    """The format of a file: as given, else by its ending, a compression's ending set aside; JSONL through a pipe.
 
     Raises:
         ConfigError: the ending says nothing.
     """
     if given is not None:
         return "jsonl" if given == "ndjson" else given
-    name = Path(path).name.lower()
+    if path == PIPE:
+        return "jsonl"
+    name = Path(path if isinstance(path, str) else path.path).name.lower()
     for ending in CODECS:
         name = name.removesuffix(ending)
     ending = Path(name).suffix.removeprefix(".")
@@ -79,34 +83,35 @@ def format_of(path: str, given: Format | None, key: str) -> Format:
     raise ConfigError(f"{path}: the ending names no format; end it in .csv, .tsv, .parquet or .jsonl, or set {key}")
 
 
-def open_source(loader: Loader) -> Source:
-    """Open `loader.input`.
+def open_source(loader: Loader, location: Location | None = None) -> Source:
+    """Open `loader.input`, or what stands at `location` in its stead.
 
     Raises:
         ConfigError: no input is named, or its format is unknown.
-        InputError: it can't be read.
+        InputError: it can't be read. StoreRefused, StoreGone: its store.
     """
-    path = loader.input
-    if not path:
+    if not loader.input:
         raise ConfigError("no input; name one with --input, or with loader.input in a config file")
-    if Path(path).is_dir():
-        raise InputError(f"{path}: is a directory; name a file in it")
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file; check --input")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: is no regular file; it is read twice, so write it to a file first")
-    kind = format_of(path, loader.format, "loader.format")
+    location = location or locate(loader.input)
+    found, _ = location.look()
+    if found is Kind.DIRECTORY:
+        raise InputError(f"{location}: is a directory; name a file in it")
+    if found is Kind.NOTHING:
+        raise InputError(f"{location}: no such file; check --input")
+    if found is Kind.OTHER:
+        raise InputError(f"{location}: is no regular file; it is read twice, so write it to a file first")
+    kind = format_of(location, loader.format, "loader.format")
     if kind == "parquet":
         from pipeline.loader.parquet import ParquetSource
 
-        return ParquetSource(path)
+        return ParquetSource(location)
     if kind == "jsonl":
         from pipeline.loader.jsonl import JsonlSource
 
-        return JsonlSource(path, loader)
+        return JsonlSource(location, loader)
     from pipeline.loader.delimited import CsvSource
 
-    return CsvSource(path, loader, "tsv" if kind == "tsv" else "csv")
+    return CsvSource(location, loader, "tsv" if kind == "tsv" else "csv")
 
 
 def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
@@ -118,6 +123,6 @@ def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
     if first is None or second is None:
         return (len(first.texts) if first else 0), True
     bytes_a_row = (second.place.offset - first.place.offset) / len(first.texts)
-    size = Path(source.path).stat().st_size
+    _, size = source.location.look()
     # A compressed file holds some four times its size; it is a guess, and says so.
     return int((size if source.seekable else 4 * size) / bytes_a_row), False

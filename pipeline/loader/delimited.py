@@ -26,6 +26,7 @@ from pipeline.loader.texts import (
     refuse_doubled,
     refuse_existing,
 )
+from pipeline.places import Location
 
 # A record longer than this is a quote that nobody closed; without a bound it would take in the whole file.
 LONGEST_RECORD = 256 << 20
@@ -51,13 +52,13 @@ class CsvSource:
         InputError: empty (see `is_empty`), a column name twice, not of the encoding, a ragged or endless record.
     """
 
-    def __init__(self, path: str, loader: Loader, kind: Literal["csv", "tsv"]) -> None:
-        self.path, self.kind = path, kind
+    def __init__(self, location: Location, loader: Loader, kind: Literal["csv", "tsv"]) -> None:
+        self.location, self.path, self.kind = location, location.shown, kind
         self.delimiter = loader.delimiter or {"csv": ",", "tsv": "\t"}[kind]
         self.total_rows: int | None = None
         self.skipped = 0  # bad lines left out by the latest complete reading
         self._skip_bad = loader.on_bad_line == "skip"
-        self.file = TextFile(path, loader.encoding)
+        self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
         # The limit is the csv module's, for the whole process; we only ever raise it.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
@@ -67,7 +68,7 @@ class CsvSource:
         self.columns: list[str] = header.cells[0] if header else []
         self.header_raw: bytes = self.file.bom + (header.raw[0] if header else b"")
         self.start = Place(0, len(self.header_raw), header.ends[0] if header else 0)
-        refuse_doubled(path, self.columns)
+        refuse_doubled(self.path, self.columns)
 
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`."""

@@ -30,6 +30,7 @@ from pipeline.loader.texts import (
     no_column,
     refuse_existing,
 )
+from pipeline.places import Location
 from pipeline.text import storable
 
 # So many lines may lack the text column before we believe that it does not exist.
@@ -59,12 +60,12 @@ class JsonlSource:
         InputError: a line that is no JSON object (unless it may be skipped), or not of the encoding.
     """
 
-    def __init__(self, path: str, loader: Loader) -> None:
-        self.path = path
+    def __init__(self, location: Location, loader: Loader) -> None:
+        self.location, self.path = location, location.shown
         self.total_rows: int | None = None
         self.skipped = 0  # bad lines left out by the latest complete reading
         self._skip_bad = loader.on_bad_line == "skip"
-        self.file = TextFile(path, loader.encoding)
+        self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
         self.is_empty = False  # no bytes are no lines: a file without rows, not a broken one
         self.start = Place(0, len(self.file.bom), 0)

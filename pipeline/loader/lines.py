@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import DiskTrouble, InputError
+from pipeline.places import Location, StoreStream
 
 BLOCK_BYTES = 1 << 18  # what is made of it at once stays in the processor's cache
 BLOCK_LINES = 4096
@@ -47,14 +47,14 @@ class TextFile:
         InputError: it can't be opened, its compression is broken, or a line is not of the encoding.
     """
 
-    def __init__(self, path: str, encoding: str) -> None:
-        self.path = path
-        self.compression = CODECS.get(Path(path).suffix.lower())
+    def __init__(self, location: Location, encoding: str) -> None:
+        self.location, self.path = location, location.shown
+        self.compression = CODECS.get(Path(location.name).suffix.lower())
         self.seekable = self.compression is None
         start = next(self._blocks(0, 4), b"")
         name = codecs.lookup(encoding).name.removesuffix("-sig")
         if name == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InputError(f'{path}:1: begins like UTF-16, not utf-8; set loader.encoding = "utf-16"')
+            raise InputError(f'{self.path}:1: begins like UTF-16, not utf-8; set loader.encoding = "utf-16"')
         self.encoding = next((wide for bom, wide in _WIDE.get(name, {}).items() if start.startswith(bom)), name)
         if self.encoding in _WIDE:  # no BOM says which end comes first: then it is the little one
             self.encoding += "-le"
@@ -84,13 +84,15 @@ class TextFile:
                 f"set loader.encoding, for instance cp1252"
             ) from None
 
-    def _open(self, skip: int = 0) -> pa.NativeFile:
+    def _open(self, skip: int = 0) -> pa.NativeFile | StoreStream:
         """The decompressed bytes from `skip` on."""
         try:
-            stream = pa.OSFile(os.fsencode(self.path))  # a name may be bytes that are no UTF-8
+            stream = self.location.stream()
             if self.compression is None:
                 stream.seek(skip)
                 return stream
+            if isinstance(stream, StoreStream):
+                stream = pa.PythonFile(stream, "r")
             stream = pa.CompressedInputStream(stream, self.compression)
         except OSError as error:
             raise InputError(f"{self.path}: {_reason(error)}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,6 +23,7 @@ from pipeline.loader.texts import (
     refuse_doubled,
     refuse_existing,
 )
+from pipeline.places import Location
 
 BATCH_BYTES = 16 << 20
 PIECE_ROWS = 1024  # texts escaped at once: more are slower, as they don't stay in the processor's cache
@@ -41,16 +41,18 @@ class ParquetSource:
     skipped = 0
     is_empty = False
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, location: Location) -> None:
+        self.location, self.path = location, location.shown
         try:
+            self._opened = location.open()
             # Without pre_buffer=False the reader keeps what it has read, and memory grows with the file.
-            self._file = pq.ParquetFile(pa.OSFile(os.fsencode(path)), pre_buffer=False)
+            self._file = pq.ParquetFile(self._opened, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: can't be read as Parquet: {_first_line(error)}") from None
+            what = InputError(f"{self.path}: can't be read as Parquet: {_first_line(error)}")
+            raise location.trouble(error) or what from None
         self.columns: list[str] = list(self._file.schema_arrow.names)
         self.total_rows: int | None = self._file.metadata.num_rows
-        refuse_doubled(path, self.columns)
+        refuse_doubled(self.path, self.columns)
 
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`."""
@@ -88,12 +90,19 @@ class ParquetSource:
                 continue
             size = max(1, min(most_rows, most_bytes * metadata.num_rows // max(1, _bytes_of(metadata, names))))
             try:
-                for batch in self._file.iter_batches(size, row_groups=[group], columns=names, use_threads=False):
+                for batch in self._reader().iter_batches(size, row_groups=[group], columns=names, use_threads=False):
                     if row < batch.num_rows:
                         yield batch.slice(row)
                     row = max(0, row - batch.num_rows)
             except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{self.path}: row group {group} can't be read: {_first_line(error)}") from None
+                what = InputError(f"{self.path}: row group {group} can't be read: {_first_line(error)}")
+                raise self.location.trouble(error) or what from None
+
+    def _reader(self) -> pq.ParquetFile:
+        """What reads one row group: from a store all its columns at once, by a reader that is then let go of."""
+        if self.location.store is None:
+            return self._file
+        return pq.ParquetFile(self._opened, metadata=self._file.metadata, pre_buffer=True)
 
     def _type_of(self, name: str) -> pa.DataType:
         schema = self._file.schema_arrow

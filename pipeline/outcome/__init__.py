@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.config import Config, mask_url, origin, public_settings
+from pipeline.config import PIPE, Config, mask_place, origin, public_settings
 from pipeline.errors import ClassifyError, ConfigError, Stopped
 from pipeline.output import default_output
+from pipeline.places import locate
 from pipeline.progress import Progress
 from pipeline.record import Outcome, RunRecord, versions, when
 from pipeline.report import closing_line, failure_line
@@ -98,8 +99,12 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 
 def _named_output(config: Config) -> str:
-    source = Path(config.loader.input)
-    return config.writer.output or (str(default_output(source)) if source.name else "")
+    if config.writer.output or config.loader.input in ("", PIPE):
+        return config.writer.output
+    try:
+        return str(default_output(locate(config.loader.input)))
+    except ClassifyError:  # what is wrong with the input is told already
+        return ""
 
 
 def _name_of_job(config: Config) -> str:
@@ -110,4 +115,4 @@ def _name_of_job(config: Config) -> str:
 
 
 def _shown(place: str) -> str:
-    return storable(mask_url(place) if "://" in place else place)
+    return mask_place(storable(place))

@@ -5,22 +5,27 @@ place_output | lock | decide | first pass: classify the open rows | second pass:
 
 from __future__ import annotations
 
+import asyncio
 import os
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 
 import msgspec
 
-from pipeline.checkpoint import digest_file, identity_of
+from pipeline.checkpoint import Checkpoint, digest_file, identity_of
 from pipeline.chunks import Feed
-from pipeline.config import Config
+from pipeline.config import PIPE, Config
 from pipeline.errors import InputError
 from pipeline.loader import Source, TextSpec, estimate_rows, open_source
-from pipeline.output import Next, place_output
+from pipeline.output import Next, OutputPlace, place_output
+from pipeline.places import Location, private_directory, spool, state_root
 from pipeline.progress import Progress
 from pipeline.record import RunRecord, nothing_to_do
+from pipeline.runner.aside import aside
 from pipeline.runner.context import Context
-from pipeline.runner.first_pass import classify, urls_of
+from pipeline.runner.first_pass import answer, urls_of
 from pipeline.runner.second_pass import publish
+from pipeline.runner.streaming import stream
 from pipeline.writer import Layout, check_types
 
 __all__ = ["open_input", "run", "urls_of"]
@@ -36,40 +41,58 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
         ClassifyError: by its class, a person must change something (UserError), or the same call works later (NotNow).
     """
     progress = progress or Progress()
-    source, spec = open_input(config)
-    place = place_output(config)
-    config = msgspec.structs.replace(config, writer=msgspec.structs.replace(config.writer, output=str(place.path)))
+    environment = dict(os.environ) if environment is None else environment
+    async with open_input(config) as (source, spec):
+        if config.writer.output != PIPE:
+            return await _to_file(config, source, spec, progress, environment)
+        check_types(config, source)
+        identity = identity_of(config, await asyncio.to_thread(digest_file, source.location))
+        with private_directory(state_root(config.run.state_dir)) as folder:
+            place = OutputPlace(Location("stdout", str(folder / "stdout")))
+            with closing(place.checkpoint()) as checkpoint:
+                context = Context(config, source, spec, place, checkpoint, identity, progress, environment)
+                return await _both_passes(context)
+
+
+async def _to_file(
+    config: Config, source: Source, spec: TextSpec, progress: Progress, environment: dict[str, str]
+) -> RunRecord:
+    place = await asyncio.to_thread(place_output, config, source.location)
+    output = str(place.location)
+    config = msgspec.structs.replace(config, writer=msgspec.structs.replace(config.writer, output=output))
     check_types(config, source)
     place.make_directory()
-    identity = identity_of(config, digest_file(source.path))
+    identity = identity_of(config, await asyncio.to_thread(digest_file, source.location))
     with place.lock:
-        decision = place.decide(config, identity)
-        record = place.record
+        decision = await asyncio.to_thread(place.decide, config, identity)
+        record = await asyncio.to_thread(lambda: place.record)
         if decision is Next.DONE and record is not None:
             return nothing_to_do(record, progress.started, progress.elapsed_s)
+        await asyncio.to_thread(place.prove_writable)
         with closing(place.checkpoint()) as checkpoint:
             if config.run.retry_failed:
                 reopened = checkpoint.reopen_failed()
-                progress.notice(f"{place.path}: {reopened:,} failed rows are classified again" if reopened else "")
-            context = Context(
-                config=config,
-                source=source,
-                spec=spec,
-                place=place,
-                checkpoint=checkpoint,
-                # What was learned of the model goes on counting; the rest was compared by `decide`.
-                identity=(checkpoint.get("identity") or {}) | identity,
-                progress=progress,
-                environment=dict(os.environ) if environment is None else environment,
-                total=checkpoint.get("total_rows") if source.total_rows is None else source.total_rows,
-            )
-            return await _both_passes(context)
+                progress.notice(f"{output}: {reopened:,} failed rows are classified again" if reopened else "")
+            context = Context(config, source, spec, place, checkpoint, identity, progress, environment)
+            try:
+                return await _both_passes(context)
+            except BaseException:
+                _forget_piped(source, checkpoint)
+                raise
+
+
+def _forget_piped(source: Source, checkpoint: Checkpoint) -> None:
+    """What came through a pipe does not come again; but whose the output is, if it is there, must be known."""
+    if source.location.is_piped and not checkpoint.get("published"):
+        checkpoint.remove()
 
 
 async def _both_passes(context: Context) -> RunRecord:
     progress = context.progress
+    if context.config.is_piped:
+        progress.notice("no resume: a pipe can't be taken up again where it broke off; an interrupted run starts over")
     progress.resume(*context.checkpoint.counts())
-    rows, is_exact = estimate_rows(context.source, context.spec)
+    rows, is_exact = await asyncio.to_thread(estimate_rows, context.source, context.spec)
     progress.expect(min(rows, context.wanted or rows), is_exact=is_exact or context.total is not None)
     ranges = context.checkpoint.open_ranges(context.wanted)
     feed = Feed(
@@ -82,22 +105,33 @@ async def _both_passes(context: Context) -> RunRecord:
     )
     progress.begin()
     try:
-        if await feed.has_rows():  # nothing is sent for a file without rows
-            await classify(context, feed)
-        context.total = feed.total if context.total is None else context.total
-        progress.expect(progress.rows_done, is_exact=True)
+        if context.config.writer.output == PIPE:
+            return await stream(context, feed)
+        await answer(context, feed)
         return await publish(context)
     finally:
         progress.end()
 
 
-def open_input(config: Config) -> tuple[Source, TextSpec]:
+@asynccontextmanager
+async def open_input(config: Config) -> AsyncIterator[tuple[Source, TextSpec]]:
     """The input and what its text is made of, checked as far as that goes without a server.
 
+    What comes through a pipe stands in a file for so long.
+
     Raises:
-        ConfigError, InputError: see `loader.open_source` and `Source.check`.
+        ConfigError, InputError: see `loader.open_source` and `Source.check`. StoreRefused, StoreGone: its store.
     """
-    source = open_source(config.loader)
+    if config.loader.input != PIPE:
+        yield await asyncio.to_thread(_open, config, None)
+        return
+    with private_directory(state_root(config.run.state_dir)) as folder:
+        location = await aside(lambda tick: spool(folder, tick))
+        yield await asyncio.to_thread(_open, config, location)
+
+
+def _open(config: Config, location: Location | None) -> tuple[Source, TextSpec]:
+    source = open_source(config.loader, location)
     if source.is_empty and not config.run.allow_empty:
         raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
     spec = TextSpec(config.loader)

@@ -27,12 +27,16 @@ class Context:
     identity: Identity
     progress: Progress
     environment: dict[str, str]
-    total: int | None  # rows in the input, once that is known
+    total: int | None = field(init=False)  # rows in the input, once that is known
     sizes: ChunkSize = field(init=False)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
         self.sizes = ChunkSize(self.config.request.rows)
+        # What was learned of the model goes on counting; the rest was compared by `OutputPlace.decide`.
+        self.identity = (self.checkpoint.get("identity") or {}) | self.identity
+        known = self.source.total_rows
+        self.total = self.checkpoint.get("total_rows") if known is None else known
 
     @property
     def wanted(self) -> int | None:

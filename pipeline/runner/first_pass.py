@@ -22,6 +22,18 @@ from pipeline.writer import Layout
 GRACE_S = 5.0  # for what is in flight when the deadline comes
 
 
+async def answer(run: Context, feed: Feed) -> None:
+    """Answers for all rows of `feed`, if there are any: nothing is sent for a file without rows. Then all are counted.
+
+    Raises:
+        ClassifyError: see `classify`.
+    """
+    if await feed.has_rows():
+        await classify(run, feed)
+    run.total = feed.total if run.total is None else run.total
+    run.progress.expect(run.progress.rows_done, is_exact=True)
+
+
 async def classify(run: Context, feed: Feed) -> None:
     """Answers for all rows of `feed`, into the checkpoint.
 
@@ -35,7 +47,7 @@ async def classify(run: Context, feed: Feed) -> None:
         Endpoints(config, urls, run.environment, run.progress, sizes=run.sizes) as endpoints,
     ):
         await endpoints.connect()
-        _adopt(run, endpoints)
+        await _adopt(run, endpoints)
         batcher = Batcher(
             endpoints,
             config.request,
@@ -56,15 +68,16 @@ async def classify(run: Context, feed: Feed) -> None:
             await asyncio.shield(asyncio.to_thread(run.checkpoint.flush))
 
 
-def _adopt(run: Context, endpoints: Endpoints) -> None:
+async def _adopt(run: Context, endpoints: Endpoints) -> None:
     """The model that answers must be the one whose answers are there already."""
     begun = {key: run.identity.get(key) for key in endpoints.identity}
     if other := differences(begun, endpoints.identity):
         raise CheckpointMismatch(
-            f"{run.place.path}: was begun with another model ({'; '.join(other)}); "
+            f"{run.place.location}: was begun with another model ({'; '.join(other)}); "
             f"start over with --restart, or choose another output"
         )
-    run.source.check(run.spec, Layout(run.config, endpoints.facts.num_classes).names)
+    added = Layout(run.config, endpoints.facts.num_classes).names
+    await asyncio.to_thread(run.source.check, run.spec, added)
     run.identity = endpoints.identity | run.identity
     # The names of classes that earlier answers gave are checked in every answer of this run, too.
     endpoints.facts.names.update({int(index): name for index, name in run.identity["model.names"].items()})
@@ -90,9 +103,9 @@ async def _while_ticking(run: Context, work: Coroutine[Any, Any, None], endpoint
         if not done:
             endpoints.gate.close()
             await _let_in(tasks[0], endpoints)
+            kept = "" if run.config.is_piped else " and kept, the same command goes on from there"
             raise DeadlineReached(
-                f"the deadline {run.config.run.deadline} came; {run.progress.rows_done:,} rows are answered and "
-                f"kept, the same command goes on from there"
+                f"the deadline {run.config.run.deadline} came; {run.progress.rows_done:,} rows are answered{kept}"
             )
         for task in done:
             task.result()

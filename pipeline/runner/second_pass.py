@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import InputError
 from pipeline.record import RunRecord, encode_record, versions, when
-from pipeline.runner.context import SHOW_EVERY_S, Context
+from pipeline.runner.aside import aside
+from pipeline.runner.context import Context
 from pipeline.text import storable
 from pipeline.writer import Draft, Layout, Tally, join, write_whole
 
@@ -20,46 +22,51 @@ async def publish(run: Context) -> RunRecord:
     The checkpoint knows the digest of the output before the output appears, so the next run knows it as ours;
     it goes last, when the record says what it said.
     """
-    layout = Layout(run.config, run.identity.get("model.num_classes") or 0)
-    rows = run.wanted or 0
-    began = run.progress.elapsed_s
-    with Draft(run.place.path) as draft:
-        tally = await _join(run, layout, draft, rows)
-        if digest_file(run.source.path) != run.identity["input"]:
-            changed = "changed while it was read, so nothing was written; --restart classifies it as it is now"
-            raise InputError(f"{run.source.path}: {changed}")
-        record = _record(run, rows, tally, digest_file(draft.path), seconds_writing=run.progress.elapsed_s - began)
+    rows, place, progress = run.wanted or 0, run.place, run.progress
+    began, is_local = progress.elapsed_s, place.location.store is None
+
+    def joined(tick: Callable[[], None]) -> Tally:
+        def count(written: int) -> None:
+            progress.rows_written = written
+            tick()
+
+        return join(run.config, run.source, run.checkpoint, layout_of(run), draft, rows=rows, tick=count)
+
+    with Draft(place.location, place.draft_path) as draft:
+        tally = await aside(joined, progress.show)
+        await see_no_change(run, "so nothing was written; --restart classifies it as it is now")
+        record = record_of(run, rows, tally, digest_file(draft.path), seconds_writing=progress.elapsed_s - began)
         run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
-        draft.publish()
-    write_whole(run.place.record_path, encode_record(record))
+        if is_local:  # no signal comes between a rename and the record of it
+            draft.publish()
+        else:
+            await aside(draft.publish, progress.show)
+    if is_local:
+        write_whole(Path(place.record_location.path), encode_record(record))
+    else:
+        await asyncio.to_thread(place.record_location.put, iter([encode_record(record)]))
     if record.is_whole and not record.failed:
         run.checkpoint.remove()
     return record
 
 
-async def _join(run: Context, layout: Layout, draft: Draft, rows: int) -> Tally:
-    """In a thread, so that a signal is heard at once; the thread is seen off before anybody goes on."""
-    stop = threading.Event()
-
-    def tick(written: int) -> None:
-        run.progress.rows_written = written
-        if stop.is_set():
-            raise asyncio.CancelledError
-
-    work = asyncio.ensure_future(
-        asyncio.to_thread(join, run.config, run.source, run.checkpoint, layout, draft, rows=rows, tick=tick)
-    )
-    try:
-        while not work.done():
-            await asyncio.wait([work], timeout=SHOW_EVERY_S)
-            run.progress.show()
-    finally:
-        stop.set()
-        await asyncio.wait([work])
-    return work.result()
+def layout_of(run: Context) -> Layout:
+    """Which columns are added, as far as the model is known."""
+    return Layout(run.config, run.identity.get("model.num_classes") or 0)
 
 
-def _record(run: Context, rows: int, tally: Tally, digest: str, *, seconds_writing: float) -> RunRecord:
+async def see_no_change(run: Context, consequence: str) -> None:
+    """See that the input still is what it was at the start.
+
+    Raises:
+        InputError: it is not; `consequence` says what of it.
+    """
+    if await asyncio.to_thread(digest_file, run.source.location) != run.identity["input"]:
+        raise InputError(f"{run.source.path}: changed while it was read, {consequence}")
+
+
+def record_of(run: Context, rows: int, tally: Tally, digest: str, *, seconds_writing: float) -> RunRecord:
+    """The record of a run that wrote so many rows; `digest` is that of the output."""
     progress, config = run.progress, run.config
     labels = tally.labels
     failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
@@ -70,7 +77,7 @@ def _record(run: Context, rows: int, tally: Tally, digest: str, *, seconds_writi
         error=f"{sum(failed.values()):,} rows failed, {allowed:,} may" if too_many else None,
         input=storable(run.source.path),
         input_digest=run.identity["input"],
-        output=storable(str(run.place.path)),
+        output=storable(str(run.place.location)),
         output_digest=digest,
         rows=rows,
         rows_total=rows,

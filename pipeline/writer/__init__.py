@@ -5,13 +5,14 @@ The output is a function of the input and of the checkpoint alone, so it can't d
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint import Checkpoint, Slab
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.loader import Source, format_of
@@ -19,6 +20,7 @@ from pipeline.loader.delimited import CsvSource
 from pipeline.loader.jsonl import JsonlSource
 from pipeline.writer.columns import Layout, PredictionReader, Tally
 from pipeline.writer.draft import Draft, disk_errors, write_whole
+from pipeline.writer.front import Front, Pipe
 
 if TYPE_CHECKING:
     from pipeline.writer.delimited import CsvAppender, CsvSink
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     Sink = CsvAppender | CsvSink | JsonlAppender | JsonlSink | ParquetSink
 
-__all__ = ["Draft", "Layout", "Tally", "check_types", "join", "write_whole"]
+__all__ = ["Draft", "Front", "Layout", "Pipe", "Tally", "check_types", "follow", "join", "write_whole"]
 
 
 def join(
@@ -52,26 +54,61 @@ def join(
     predictions = PredictionReader(checkpoint.slabs(layout.num_classes))
     with disk_errors(draft.path):
         sink, blocks = _open_sink(config, source, layout, draft, labels)
-        try:
-            written = 0
-            for block in blocks:
-                part = block[: rows - written]
-                slab = predictions.take(len(part))
-                sink.write(part, slab)
-                tally.count(slab)
-                written += len(part)
-                tick(written)
-                if written == rows == config.run.limit_rows:
-                    break  # else what follows are lines that are left out, and they are counted
-        except BaseException:
-            with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
-                sink.close()
-            raise
-        sink.close()
+        written = _write(
+            sink, _pairs(blocks, predictions.take, rows, to_end=rows != config.run.limit_rows), tally, tick
+        )
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
         draft.sync()
     return tally
+
+
+def follow(source: Source, front: Front, layout: Layout, pipe: Pipe) -> tuple[Tally, int]:
+    """Write the rows of `source` into `pipe` as their predictions come to the front; what was written, and how many.
+
+    Raises:
+        ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
+    """
+    tally = Tally(front.labels)
+    sink, blocks = _open_jsonl(source, layout, pipe, front.labels)
+    return tally, _write(sink, _pairs(blocks, front.take, sys.maxsize, to_end=True), tally, lambda _: None)
+
+
+def _write(sink: Any, pairs: Iterator[tuple[Slab, Any]], tally: Tally, tick: Callable[[int], None]) -> int:
+    written = 0
+    try:
+        for slab, part in pairs:
+            sink.write(part, slab)
+            tally.count(slab)
+            written += len(part)
+            tick(written)
+    except BaseException:
+        with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
+            sink.close()
+        raise
+    sink.close()
+    return written
+
+
+def _pairs(
+    blocks: Iterator[Any], take: Callable[[int], Slab], rows: int, *, to_end: bool
+) -> Iterator[tuple[Slab, Any]]:
+    """The predictions of the first `rows` rows, as far as there are any, and the rows they belong to.
+
+    With `to_end` the rest is read, too: there are lines that are left out, perhaps, and they are counted.
+    """
+    left = rows
+    for block in blocks:
+        block = block[:left]  # noqa: PLW2901 - the rest does not matter
+        left -= len(block)
+        while len(block):
+            slab = take(len(block))
+            if not len(slab.labels):
+                return
+            yield slab, block[: len(slab.labels)]
+            block = block[len(slab.labels) :]  # noqa: PLW2901 - what is left of it
+        if not left and not to_end:
+            return
 
 
 def _open_sink(
@@ -85,16 +122,22 @@ def _open_sink(
 
         return ParquetSink(draft, source.schema(), layout, labels, config.writer.compression), source.batches()
     if kind == "jsonl":
-        from pipeline.writer.jsonl import JsonlAppender, JsonlSink
-
-        if isinstance(source, JsonlSource):
-            return JsonlAppender(draft, source, layout, labels), source.records()
-        return JsonlSink(draft, source.schema(), layout, labels), source.batches()
+        return _open_jsonl(source, layout, draft, labels)
     from pipeline.writer.delimited import CsvAppender, CsvSink
 
     if isinstance(source, CsvSource) and source.kind == kind:
         return CsvAppender(draft, source, layout, labels), source.records()
     return CsvSink(draft, source.schema(), layout, labels, delimiter), source.batches()
+
+
+def _open_jsonl(
+    source: Source, layout: Layout, draft: Draft | Pipe, labels: Sequence[str]
+) -> tuple[Any, Iterator[Any]]:
+    from pipeline.writer.jsonl import JsonlAppender, JsonlSink
+
+    if isinstance(source, JsonlSource):
+        return JsonlAppender(draft, source, layout, labels), source.records()
+    return JsonlSink(draft, source.schema(), layout, labels), source.batches()
 
 
 def check_types(config: Config, source: Source) -> None:

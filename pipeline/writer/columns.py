@@ -97,22 +97,24 @@ class Tally:
     """How many rows got which label, and which error."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._counts = np.zeros(len(names), np.int64)
+        self._names = names  # more may come
+        self._counts = np.zeros(0, np.int64)
         self.codes: Counter[str] = Counter()
         self.truncated = 0
 
     def count(self, slab: Slab) -> None:
         """Count some rows."""
         known = slab.labels[slab.labels != NO_LABEL]
-        self._counts += np.bincount(known, minlength=len(self._names))
+        counts = np.bincount(known, minlength=len(self._names))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
         self.codes.update(error.partition(":")[0] for error in slab.errors.values())
         self.truncated += len(slab.truncated)
 
     @property
     def labels(self) -> dict[str, int]:
         """Label -> rows, the most frequent first."""
-        pairs = zip(self._names, self._counts.tolist(), strict=True)
+        pairs = zip(self._names, self._counts.tolist(), strict=False)
         return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -134,13 +136,14 @@ class PredictionReader:
                     raise InputError("the input has more rows than were answered; it has changed since")
                 self._slab, self._from = slab, 0
             until = min(self._from + rows, len(self._slab.labels))
-            parts.append(_slice(self._slab, self._from, until))
+            parts.append(slice_of(self._slab, self._from, until))
             rows -= until - self._from
             self._from = until
         return parts[0] if len(parts) == 1 else _concatenate(parts)
 
 
-def _slice(slab: Slab, start: int, stop: int) -> Slab:
+def slice_of(slab: Slab, start: int, stop: int) -> Slab:
+    """Some of the rows."""
     return Slab(
         slab.labels[start:stop],
         slab.scores[start:stop],

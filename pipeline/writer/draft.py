@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import ClassifyError, DiskTrouble, OutputError
 from pipeline.loader.lines import CODECS
+from pipeline.places import Location, local, parts_of
 
 _TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
@@ -21,13 +22,15 @@ _TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 class Draft:
     """A file that becomes `output` when it is published, and is taken away when it is not.
 
+    It stands at `path` (default: beside its place, as `.NAME.tmp`) until it is renamed, or sent to a store.
+
     Raises:
         OutputError: the place can't be written to. DiskTrouble: the disk is full or fails.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.path = output.with_name(f".{output.name}.tmp")
+    def __init__(self, output: Location | Path, path: Path | None = None) -> None:
+        self.output = output if isinstance(output, Location) else local(str(output))
+        self.path = path or Path(self.output.path).with_name(f".{self.output.name}.tmp")
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
@@ -36,21 +39,30 @@ class Draft:
 
     def write_text(self) -> pa.NativeFile:
         """A stream into the file, compressed as the output's ending says; the caller closes it."""
-        codec = CODECS.get(self.output.suffix.lower())
+        codec = CODECS.get(Path(self.output.name).suffix.lower())
         sink = pa.PythonFile(self.file, "w")
         return pa.CompressedOutputStream(sink, codec) if codec else sink
 
     def sync(self) -> None:
-        """What was written is on the disk when this returns."""
+        """What was written is on the disk when this returns; what is to be sent to a store need not be."""
         with disk_errors(self.path):
             self.file.close()  # a compressing stream has closed it before
-            sync_file(self.path)
+            if self.output.store is None:
+                sync_file(self.path)
 
-    def publish(self) -> None:
-        """Let it take the output's place, in one step."""
+    def publish(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Let it take the output's place, in one step; on the way to a store `tick` may raise to end it.
+
+        Raises:
+            StoreRefused, StoreGone: the store.
+        """
+        output = Path(self.output.path)
         with disk_errors(self.output):
-            self.path.replace(self.output)
-            sync_file(self.output.parent)
+            if self.output.store is not None:
+                self.output.put(parts_of(self.path, tick))
+                return
+            self.path.replace(output)
+            sync_file(output.parent)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,7 +94,7 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Location | Path) -> Iterator[None]:
     """The system's errors as ours."""
     try:
         yield

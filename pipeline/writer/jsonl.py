@@ -14,6 +14,7 @@ from pipeline.loader.jsonl import JsonlSource
 from pipeline.loader.lines import is_wide
 from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
+from pipeline.writer.front import Pipe
 from pipeline.writer.values import to_json
 
 _encode = msgspec.json.Encoder().encode
@@ -23,7 +24,7 @@ _LOOK_CLOSER = frozenset((b"", b"{", b" ", b"\t", b"\r", b"\n"))  # before a lin
 class JsonlAppender:
     """Copies each line's bytes and appends members before its closing brace."""
 
-    def __init__(self, draft: Draft, source: JsonlSource, layout: Layout, labels: Sequence[str]) -> None:
+    def __init__(self, draft: Draft | Pipe, source: JsonlSource, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
         self._layout, self._labels = layout, labels
         self._encoding = source.file.encoding
@@ -63,7 +64,7 @@ class JsonlAppender:
 class JsonlSink:
     """Writes record batches as JSON Lines: UTF-8, LF."""
 
-    def __init__(self, draft: Draft, schema: pa.Schema, layout: Layout, labels: Sequence[str]) -> None:
+    def __init__(self, draft: Draft | Pipe, schema: pa.Schema, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
         self._names, self._layout, self._labels = schema.names, layout, labels
 

@@ -51,7 +51,7 @@ class Stopwatch:
 def cut(source: str, config: Config, watch: Stopwatch) -> list[Chunk]:
     """The chunks of the whole file."""
     with watch.step("digest of the input"):
-        digest_file(source)
+        digest_file(Path(source))
     spec = TextSpec(config.loader)
     with watch.step("read texts"):
         blocks = list(open_source(config.loader).texts(spec))

@@ -1,0 +1,21 @@
+"""Where files are: on a disk, in an object store, or at the end of a pipe; and where a run keeps what is its own."""
+
+from pipeline.places.location import Kind, Location, list_files, local, locate, parts_of, pieces_of
+from pipeline.places.spool import spool
+from pipeline.places.state import private_directory, state_of, state_root
+from pipeline.places.stream import StoreStream
+
+__all__ = [
+    "Kind",
+    "Location",
+    "StoreStream",
+    "list_files",
+    "local",
+    "locate",
+    "parts_of",
+    "pieces_of",
+    "private_directory",
+    "spool",
+    "state_of",
+    "state_root",
+]

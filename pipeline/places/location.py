@@ -1,0 +1,241 @@
+"""Where one file is: on a disk, or in a store."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote
+
+from pipeline.config import Uri, mask_place, split_uri
+from pipeline.errors import ClassifyError, ConfigError
+from pipeline.places.store import OPTIONS, PART_BYTES, Store
+from pipeline.places.stream import StoreStream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READS_AT_ONCE = 16  # of small pieces of one object: each waits for the network far longer than it takes
+
+
+class Kind(Enum):
+    """What stands at a location."""
+
+    NOTHING = "nothing"
+    FILE = "a file"
+    DIRECTORY = "a directory"
+    OTHER = "no regular file"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where one file is. As text it is what messages and records show: never a secret."""
+
+    shown: str
+    path: str  # on the disk; in a store `bucket/key`
+    store: Store | None = None  # None: the disk
+    is_folder: bool = False  # it was named with a slash at its end
+    is_piped: bool = False  # what stands here came through a pipe, and will not come again
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return Path(self.path).name if self.store is None else self.path.partition("/")[2].rpartition("/")[2]
+
+    @property
+    def key(self) -> str:
+        """What tells it from any other file, however it is spelt and whoever asks; not the way to its store."""
+        return os.path.realpath(self.path) if self.store is None else self.shown
+
+    def beside(self, name: str) -> Location:
+        """The file `name` in the same directory."""
+        if self.store is None:
+            path = str(Path(self.path).with_name(name))
+            return replace(self, shown=path, path=path)
+        stem = len(self.name)
+        return replace(self, shown=self.shown[: len(self.shown) - stem] + name, path=self.path[: -stem or None] + name)
+
+    def within(self, name: str) -> Location:
+        """The file `name` below this directory; it may hold slashes."""
+        if self.store is None:
+            path = str(Path(self.path) / name)
+            return Location(path, path)
+        return Location(f"{self.shown.rstrip('/')}/{name}", f"{self.path}/{name}", self.store)
+
+    def look(self) -> tuple[Kind, int]:
+        """What stands there, and its size in bytes if it is a file.
+
+        Raises:
+            StoreRefused, StoreGone: see `Store`; also where there is no such bucket.
+        """
+        if self.store is None:
+            return _look(Path(self.path))
+        from pyarrow.fs import FileType
+
+        found = self.store.look(self.shown, self.path)
+        if found.type is FileType.NotFound:
+            return Kind.NOTHING, 0
+        return (Kind.FILE, found.size) if found.is_file else (Kind.DIRECTORY, 0)
+
+    def exists(self) -> bool:
+        """Whether anything stands there."""
+        return self.look()[0] is not Kind.NOTHING
+
+    def open(self) -> pa.NativeFile:
+        """The file, to be read anywhere in it. Errors of its methods: see `trouble`."""
+        import pyarrow as pa
+
+        if self.store is None:
+            return pa.OSFile(os.fsencode(self.path))  # a name may be bytes that are no UTF-8
+        return self.store.open(self.shown, self.path)
+
+    def stream(self) -> pa.NativeFile | StoreStream:
+        """The file, to be read from one place on to its end."""
+        return self.open() if self.store is None else StoreStream(self.open(), self.trouble)
+
+    def trouble(self, error: Exception) -> ClassifyError | None:
+        """What an error while reading says of the store; None if the file itself is to blame."""
+        return None if self.store is None else self.store.trouble(self.shown, error)
+
+    def read(self) -> bytes | None:
+        """All of a small file; None if it is not there."""
+        if self.store is None:
+            try:
+                return Path(self.path).read_bytes()
+            except OSError:
+                return None
+        try:
+            with self.store.open(self.shown, self.path) as file, self.store.errors(self.shown):
+                return bytes(file.read())
+        except FileNotFoundError:
+            return None
+
+    def put(self, parts: Iterator[bytes]) -> None:
+        """Make an object of a store: it is there when the last part is, and not before.
+
+        Raises:
+            StoreRefused, StoreGone: see `Store`.
+        """
+        if self.store is None:
+            raise TypeError(f"{self}: is no object of a store")
+        self.store.put(self.shown, self.path, parts)
+
+
+def locate(text: str) -> Location:
+    """Where `text`, a path or a URI, points to.
+
+    Raises:
+        ConfigError: no such kind of URI, or no bucket, or an unknown option.
+    """
+    uri = split_uri(text)
+    if uri is None:
+        return local(text)
+    masked = mask_place(text)
+    if uri.scheme == "file":
+        if uri.host not in ("", "localhost"):
+            raise ConfigError(f"{masked}: a file has three slashes, file:///path")
+        return local(unquote(f"/{uri.name}"))
+    if uri.scheme not in OPTIONS:
+        raise ConfigError(f"{masked}: {uri.scheme}:// is no place for files; it is s3://, gs://, file:// or a path")
+    _check_options(uri, masked)
+    if not uri.host or ":" in uri.host:
+        raise ConfigError(
+            f"{masked}: no bucket; it is {uri.scheme}://BUCKET/NAME (a slash in a secret is written %2F; "
+            f"better leave credentials to the environment)"
+        )
+    key = uri.name.rstrip("/")
+    if f"/{key}".find("//") >= 0:
+        raise ConfigError(f"{masked}: two slashes in a row can't be reached; rename it")
+    path = f"{uri.host}/{key}".rstrip("/")
+    return Location(f"{uri.scheme}://{path}", path, Store(uri), is_folder=not key or uri.name.endswith("/"))
+
+
+def _check_options(uri: Uri, masked: str) -> None:
+    known = OPTIONS[uri.scheme]
+    for option in uri.options:
+        near = difflib.get_close_matches(option, known, n=1)
+        if option not in known:
+            what = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{masked}: {uri.scheme}:// has no option {option}; {what}")
+
+
+def local(path: str) -> Location:
+    """A path on the disk."""
+    return Location(path, path, is_folder=path.endswith("/"))
+
+
+def list_files(location: Location, *, recursive: bool = True) -> list[tuple[str, int]]:
+    """The files in a directory, or under a prefix of a store: their paths from there on and their sizes, by path.
+
+    Raises:
+        FileNotFoundError: there is no such directory. StoreRefused, StoreGone: see `Store`.
+    """
+    if location.store is not None:
+        start = len(location.path) + 1
+        found = location.store.list(location.shown, location.path, recursive=recursive)
+        return sorted((each.path[start:], each.size) for each in found if each.is_file)
+    top = Path(location.path)
+    if not top.is_dir():
+        raise FileNotFoundError(location.path)
+    paths = top.rglob("*") if recursive else top.iterdir()
+    return sorted((path.relative_to(top).as_posix(), path.stat().st_size) for path in paths if path.is_file())
+
+
+@contextmanager
+def pieces_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int], int], Iterable[bytes]]]]:
+    """The size of a file, and a function that reads pieces of it: from each of some offsets so many bytes.
+
+    Raises:
+        OSError: of a local file. StoreRefused, StoreGone: see `Store`.
+    """
+    if location.store is None:
+        with Path(location.path).open("rb") as local_file:
+            yield os.fstat(local_file.fileno()).st_size, lambda offsets, size: _read(local_file, offsets, size)
+        return
+    with location.store.open(location.shown, location.path) as file, location.store.errors(location.shown):
+        total: int = file.size()
+
+        def read(offsets: Sequence[int], size: int) -> Iterator[bytes]:
+            if total <= len(offsets) * size:
+                whole = file.read()
+                yield from (whole[offset : offset + size] for offset in offsets)
+                return
+            executor = ThreadPoolExecutor(READS_AT_ONCE)
+            try:
+                yield from executor.map(lambda offset: bytes(file.read_at(size, offset)), offsets)
+            finally:
+                executor.shutdown(cancel_futures=True)
+
+        yield total, read
+
+
+def _read(file: BinaryIO, offsets: Sequence[int], size: int) -> Iterator[bytes]:
+    for offset in offsets:
+        file.seek(offset)
+        yield file.read(size)
+
+
+def parts_of(file: Path, tick: Callable[[], None]) -> Iterator[bytes]:
+    """A file of the disk in parts that may be sent. What `tick`, called before each, raises ends the sending."""
+    with file.open("rb") as opened:
+        while part := opened.read(PART_BYTES):
+            tick()
+            yield part
+    tick()
+
+
+def _look(path: Path) -> tuple[Kind, int]:
+    if path.is_dir():
+        return Kind.DIRECTORY, 0
+    if not path.exists():
+        return Kind.NOTHING, 0
+    return (Kind.FILE, path.stat().st_size) if path.is_file() else (Kind.OTHER, 0)

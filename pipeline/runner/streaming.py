@@ -1,0 +1,58 @@
+"""Both passes at once, for a reader that waits: each row goes out as soon as it and all before it are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.chunks import Feed
+from pipeline.loader import open_source
+from pipeline.record import RunRecord
+from pipeline.runner.aside import aside
+from pipeline.runner.context import Context
+from pipeline.runner.first_pass import answer
+from pipeline.runner.second_pass import layout_of, record_of, see_no_change
+from pipeline.writer import Front, Pipe, Tally, follow
+
+LOOK_S = 0.05
+
+
+async def stream(run: Context, feed: Feed) -> RunRecord:
+    """Answers for all rows of `feed`, and the rows with them on standard output.
+
+    Raises:
+        ClassifyError: what ends the run; the rows whose turn had come by then are written.
+    """
+    done = threading.Event()
+    asked = asyncio.ensure_future(answer(run, feed))
+    asked.add_done_callback(lambda _: done.set())
+    written = asyncio.ensure_future(aside(lambda tick: _follow(run, done, tick)))
+    try:
+        await asyncio.wait([asked, written], return_when=asyncio.FIRST_EXCEPTION)
+        if asked.done():
+            await asyncio.wait([written])
+    finally:
+        asked.cancel()
+        written.cancel()
+        await asyncio.gather(asked, written, return_exceptions=True)
+    if not asked.cancelled():
+        asked.result()
+    tally, rows = written.result()
+    await see_no_change(run, "so rows and labels may not belong together")
+    return record_of(run, rows, tally, "", seconds_writing=0.0)  # it is written while it is answered
+
+
+def _follow(run: Context, done: threading.Event, tick: Callable[[], None]) -> tuple[Tally, int]:
+    while "model.num_classes" not in run.identity and not done.is_set():
+        tick()
+        time.sleep(LOOK_S)
+    layout = layout_of(run)
+    source = open_source(run.config.loader, run.source.location)  # the first pass reads its own
+    source.check(run.spec, layout.names)
+    with closing(Checkpoint(run.checkpoint.path, read_only=True)) as checkpoint:
+        front = Front(checkpoint, run.checkpoint.label_ids, layout.num_classes, done.is_set, tick)
+        return follow(source, front, layout, Pipe(tick))
