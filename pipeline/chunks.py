@@ -110,6 +110,8 @@ class Cutter:
     def _take_at_once(self, chunk: Chunk, block: TextBlock, index: int, stop: int) -> int:
         """Fill the chunk with the next rows, if all is plain: texts that it has not, and not too many characters."""
         until = min(stop, index + self._sizes.rows - len(chunk.texts))
+        if until <= index:  # the server's bound has shrunk meanwhile
+            return 0
         texts = block.texts[index:until]
         size = sum(map(len, texts))
         if chunk.size + size > self._max_chars or not block.errors.keys().isdisjoint(range(index, until)):

@@ -53,3 +53,17 @@ def test_however_rows_come_each_gets_the_answer_to_its_text(
             assert position == -1 or chunk.texts[position] == wanted
         row += len(chunk.positions)
     assert row == max(first, len(texts) if stop is None else min(stop, len(texts)))
+
+
+def test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row() -> None:
+    """The server takes fewer texts than the chunk has already: an empty row after that is still no text."""
+    sizes = ChunkSize("auto")
+    cutter = Cutter(Request(), sizes, 0, None)
+    texts = [f"text {number}".encode() for number in range(400)]
+    chunks = list(cutter.cut(TextBlock(Place(0, 0, 0), texts[:200], {})))
+    sizes.refused(256)
+    chunks += cutter.cut(TextBlock(Place(200, 0, 0), [b"", texts[5], *texts[200:]], {0: "empty: no text"}))
+    chunks += cutter.rest()
+    assert b"" not in [text for chunk in chunks for text in chunk.texts]
+    assert sum(len(chunk.positions) for chunk in chunks) == 402
+    assert [len(chunk.texts) for chunk in chunks] == [200, 128, 72]

@@ -244,11 +244,13 @@ def test_a_server_that_comes_back_in_time_costs_only_time(tmp_path: Path, fake: 
 def test_a_dead_server_ends_the_run_and_the_next_one_finishes(tmp_path: Path, fake: FakeServer) -> None:
     """Nobody answers for wait_s: exit 75; what was answered is kept and not asked for again."""
     texts = [f"text {n}" for n in range(3000)]
-    fake.latency_s = 0.02
+    fake.latency_s = 0.1  # with four in flight some three seconds: it is down long before the end
     thread = threading.Thread(target=down_after, args=(fake, 500))
     thread.start()
     with pytest.raises(ServerGone, match="no server answered for 1 s"):
-        classified(tmp_path, texts, fake, server=Server(url=fake.url, wait_s=1), request=Request(rows=32))
+        classified(
+            tmp_path, texts, fake, server=Server(url=fake.url, wait_s=1), request=Request(rows=32, concurrency=4)
+        )
     thread.join()
     assert not (tmp_path / "out.jsonl").exists()
     fake.up()

@@ -17,6 +17,7 @@ import pipeline.loader.delimited
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.loader import Source, TextSpec, open_source
+from pipeline.loader.jsonl import JsonlSource
 
 SKIP = 'loader.on_bad_line = "skip"'
 
@@ -309,3 +310,45 @@ def test_bytes_of_another_encoding_are_named_wherever_they_stand(name: str, memb
     content = f"{head}{good * 1_500}{line}\n{good}".encode().replace(b"@", b"\xf6")
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name).startswith(f"{tmp_path / name}:{1_501 + bool(head)}: not utf-8 (byte 0xf6")
+
+
+def test_how_deep_a_line_may_nest_is_the_same_for_every_reader(tmp_path: Path) -> None:
+    """A line is a row or it is not, whoever asks: else labels would move to other rows."""
+    lines = [f'{{"text": "{depth}", "x": {"[" * depth}{"]" * depth}}}' for depth in range(480, 1100, 7)]
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 1_000 + "\n".join(lines))
+    source, texts = skipping(tmp_path / "in.jsonl")
+    assert isinstance(source, JsonlSource)
+    skipped = source.skipped
+    assert skipped > 50
+    assert sum(len(block) for block in source.records()) == len(texts) == sum(len(rows) for rows in source.batches())
+    assert source.skipped == skipped
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "ü"])
+def test_a_member_of_any_name_can_be_the_text(name: str, tmp_path: Path) -> None:
+    """Quotes, backslashes and line breaks in names, of the text or of what is added, are no bug."""
+    (tmp_path / "in.jsonl").write_text(json.dumps({name: "hello"}) + "\n")
+    assert texts_of(tmp_path / "in.jsonl", text_column=name) == ["hello"]
+    assert "has a column" in refusal(tmp_path / "in.jsonl", (name,), text_column=name)
+
+
+@pytest.mark.parametrize("key", ["predicted_label", r"predicted\u005flabel"])
+def test_a_column_that_is_there_is_noticed_whatever_it_holds(key: str, tmp_path: Path) -> None:
+    """Late in the file, however it is spelled: exit 2 before its line is sent."""
+    late = f'{{"text": "b", "{key}": "\\u0000"}}\n'
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 1_500 + late)
+    assert ":1501: has a column 'predicted_label' already" in refusal(tmp_path / "in.jsonl", ("predicted_label",))
+
+
+def test_large_records_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded in bytes where records are large and go through the csv module."""
+    monkeypatch.setattr(pipeline.loader.delimited, "BLOCK_CHARS", 10_000)
+    (tmp_path / "in.csv").write_text("text,b\n" + f'x"{"y" * 300_000},b\n' * 20)
+    settings = Loader(input=str(tmp_path / "in.csv"))
+    assert max(len(block.texts) for block in open_source(settings).texts(TextSpec(settings))) <= 2
+
+
+def test_an_encoding_that_can_not_be_read_by_lines_is_refused() -> None:
+    """Korean's ISO 2022 says once a file what its bytes mean."""
+    with pytest.raises(ValueError, match="iso2022_kr"):
+        Loader(encoding="iso2022_kr")

@@ -76,7 +76,7 @@ def test_through_pipes_the_rows_are_those_of_a_file(tmp_path: Path, fake: FakeSe
     said = done.stderr.decode().splitlines()
     assert NO_RESUME in said[0]
     assert NO_RESUME not in "".join(said[1:])
-    assert said[1].startswith("stdout: 400 rows in ")
+    assert said[-1].startswith("stdout: 400 rows in ")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *(".out.jsonl.lock", ".out.jsonl.run.json", "in.jsonl", "out.jsonl", "xdg")
     ]

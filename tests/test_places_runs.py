@@ -109,7 +109,7 @@ def test_the_same_command_again_anywhere(
     for machine in ("state", "elsewhere"):
         environment = {**bucket.environment, "XDG_STATE_HOME": str(tmp_path / machine)}
         again = classify(*arguments, *NOWHERE, env=environment)
-        assert "complete already, 600 rows; nothing to do" in again.stderr
+        assert "complete already, nothing to do: 600 rows" in again.stderr
         status = classify("status", bucket.uri("out.csv"), env=environment)
         assert f"{bucket.uri('out.csv')}: complete, 600 of 600 rows" in status.stdout
     bucket.put("in/a.csv", b"text\nanother\n")

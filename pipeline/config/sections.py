@@ -5,6 +5,7 @@ A flag beats `--set`, `--set` beats the file, the file beats the default.
 
 from __future__ import annotations
 
+import codecs
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -48,8 +49,9 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             line_break = "\n".encode(self.encoding)
         except (LookupError, UnicodeError):
             raise ValueError(f"loader.encoding: Python knows no text encoding {self.encoding!r}") from None
-        if not line_break.endswith(b"\n") and b"\n\0" not in line_break:
-            raise ValueError(f"loader.encoding: {self.encoding} has line breaks of its own; convert the file first")
+        has_state = codecs.lookup(self.encoding).name == "iso2022_kr"  # what its first line says holds for all others
+        if has_state or (not line_break.endswith(b"\n") and b"\n\0" not in line_break):
+            raise ValueError(f"loader.encoding: {self.encoding} can't be read line by line; convert the file first")
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

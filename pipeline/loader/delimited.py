@@ -32,9 +32,6 @@ from pipeline.places import Location
 LONGEST_RECORD = 256 << 20
 
 
-SOME_ROWS = 64
-
-
 class Records(NamedTuple):
     """Consecutive records: their cells, their bytes as they stand in the file, and where the first begins."""
 
@@ -193,7 +190,7 @@ class CsvSource:
                 cells.append(row)
                 feed.whole = reader.line_num
                 ends.append(feed.whole)
-                if len(ends) % SOME_ROWS == 0 and feed.held_bytes > BLOCK_CHARS:
+                if feed.held_bytes > BLOCK_CHARS:
                     break
             if not cells:
                 return

@@ -6,6 +6,7 @@ Values travel as tokens, the JSON text of one value, so that nothing is decoded 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -19,6 +20,8 @@ Members = Mapping[str, bytes]  # name -> token
 Kind = Literal["string", "bool", "int", "uint", "float", "json"]
 MOST_COLUMNS = 10_000
 EXACT_IN_DOUBLE = 1 << 53
+DEEPEST = 500  # objects and lists in one another
+_STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
 LONGEST_INT = 24  # characters; 64 bits take 20
 
 ARROW_TYPES: dict[Kind, pa.DataType] = {
@@ -41,6 +44,18 @@ _WORDS = {
     b"N": "float",
     b"I": "float",
 }
+
+
+def is_too_deep(line: bytes) -> bool:
+    """Whether it nests deeper than `DEEPEST`: parsers have bounds, too, but those depend on who calls them."""
+    if len(line) <= 2 * DEEPEST or line.count(b"[") + line.count(b"{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def parse_members(line: bytes) -> dict[str, bytes]:

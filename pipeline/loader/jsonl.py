@@ -16,6 +16,7 @@ from pipeline.loader.json_columns import (
     Columns,
     Kind,
     column_array,
+    is_too_deep,
     parse_members,
     reach,
     text_of,
@@ -175,6 +176,8 @@ class JsonlSource:
             if line.isspace():
                 continue
             try:
+                if is_too_deep(line):
+                    raise ValueError("nested too deeply")  # noqa: TRY301 - one kind of error for a line that is no row
                 yield Line(raw, number), parse(line)
             except ValueError as error:
                 if not self._skip_bad:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from pipeline.escaped import blank_ones, escape
-from pipeline.loader.json_columns import parse_members, reach, text_of
+from pipeline.loader.json_columns import is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
 from pipeline.loader.texts import EMPTY, TextBlock
 
@@ -20,7 +20,10 @@ def reader_at_once(name: str, exact: Sequence[str]) -> Callable[[Place, list[byt
 
     Out of the ordinary are blank and broken lines, no text, and the members `exact`, which no line should have.
     """
-    never = [(f"n{index}", Literal["\0"] | msgspec.UnsetType, msgspec.UNSET) for index in range(len(exact))]
+    if not _can_be_fields([name, *exact]):
+        return lambda _, __: None
+    nothing = Annotated[int, msgspec.Meta(ge=1, le=0)]  # no value is that
+    never = [(f"n{index}", nothing | msgspec.UnsetType, msgspec.UNSET) for index in range(len(exact))]
     names = {"text": name, **{f"n{index}": other for index, other in enumerate(exact)}}
     struct: Any = msgspec.defstruct("Row", [("text", msgspec.Raw), *never], rename=names, gc=False)
     decode = msgspec.json.Decoder(struct).decode
@@ -29,6 +32,8 @@ def reader_at_once(name: str, exact: Sequence[str]) -> Callable[[Place, list[byt
         try:
             tokens = [bytes(decode(line).text) for line in lines]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if any(map(is_too_deep, lines)):
             return None
         if any(token[0] != _QUOTE for token in tokens) or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
             return None
@@ -54,13 +59,16 @@ def token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes]
 
     A dot in one of `names` may reach into an object; one in `exact` is part of the name.
     """
-    heads = list(dict.fromkeys([*names, *exact, *(name.partition(".")[0] for name in names)]))
-    fields = [(f"f{i}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for i in range(len(heads))]
-    struct = msgspec.defstruct("Line", fields, rename={f"f{i}": head for i, head in enumerate(heads)}, gc=False)
-    decode, plain = msgspec.json.Decoder(struct).decode, heads == [*names, *exact]
 
     def pick(members: Mapping[str, bytes]) -> list[bytes | None]:
         return [*(reach(members, name) for name in names), *(members.get(name) for name in exact)]
+
+    heads = list(dict.fromkeys([*names, *exact, *(name.partition(".")[0] for name in names)]))
+    if not _can_be_fields(heads):
+        return lambda line: pick(parse_members(line))
+    fields = [(f"f{i}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for i in range(len(heads))]
+    struct = msgspec.defstruct("Line", fields, rename={f"f{i}": head for i, head in enumerate(heads)}, gc=False)
+    decode, plain = msgspec.json.Decoder(struct).decode, heads == [*names, *exact]
 
     def read(line: bytes) -> list[bytes | None]:
         try:
@@ -73,3 +81,10 @@ def token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes]
         return pick({head: token for head, token in zip(heads, tokens, strict=True) if token is not None})
 
     return read
+
+
+def _can_be_fields(names: Sequence[str]) -> bool:
+    """Whether the fast parser takes these names; what needs an escape or comes twice it does not."""
+    return len(set(names)) == len(names) and all(
+        name.isprintable() and '"' not in name and "\\" not in name for name in names
+    )

@@ -253,7 +253,10 @@ class Connection(asyncio.Protocol):
     def post(self, body: bytes) -> asyncio.Future[bytes]:
         """The body of the answer."""
         self._answer: asyncio.Future[bytes] = self._loop.create_future()
-        head = b"POST /classify HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = (
+            b"POST /classify HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
         self._transport.writelines((head, body))
         return self._answer
 
