@@ -70,6 +70,20 @@ ANSWERS = (
         ("test_failures.py::test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once",),
     ),
     Mutation(
+        "a bound that shrinks lets rows without a text be sent",
+        "chunks.py",
+        "        if until <= index:  #",
+        "        if until == index:  #",
+        ("test_chunks.py::test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row",),
+    ),
+    Mutation(
+        "how deep a line may nest is left to the parser",
+        "loader/jsonl.py",
+        "                if is_too_deep(line):",
+        "                if not line:",
+        ("test_loader_errors.py::test_how_deep_a_line_may_nest_is_the_same_for_every_reader",),
+    ),
+    Mutation(
         "what is taken at once may repeat what the chunk has",
         "chunks.py",
         " or not self._known.keys().isdisjoint(different):",
