@@ -95,7 +95,7 @@ class Cutter:
             if self._chunk is not None and self._is_full(self._chunk, text):
                 yield self._finish(self._chunk)
             chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
-            taken = 0 if self._is_odd or known else self._take_at_once(chunk, block, index, wanted.stop)
+            taken = 0 if self._is_odd else self._take_at_once(chunk, block, wanted[at:], known, at)
             if not taken:
                 self._is_odd, taken = True, 1
                 self._add_row(chunk, text, block.errors.get(index), known, at)
@@ -107,14 +107,14 @@ class Cutter:
         if self._chunk is not None:
             yield self._finish(self._chunk)
 
-    def _take_at_once(self, chunk: Chunk, block: TextBlock, index: int, stop: int) -> int:
+    def _take_at_once(self, chunk: Chunk, block: TextBlock, rows: range, known: Known | None, at: int) -> int:
         """Fill the chunk with the next rows, if all is plain: texts that it has not, and not too many characters."""
-        until = min(stop, index + self._sizes.rows - len(chunk.texts))
-        if until <= index:  # the server's bound has shrunk meanwhile
-            return 0
-        texts = block.texts[index:until]
+        rows = rows[: max(0, self._sizes.rows - len(chunk.texts))]  # the server's bound may have shrunk meanwhile
+        texts = block.texts[rows.start : rows.stop]
         size = sum(map(len, texts))
-        if chunk.size + size > self._max_chars or not block.errors.keys().isdisjoint(range(index, until)):
+        if chunk.size + size > self._max_chars or not block.errors.keys().isdisjoint(rows):
+            return 0
+        if known is not None and known.labels[at : at + len(texts)].count(None) < len(texts):
             return 0
         if self._dedupe:
             different = set(texts)
@@ -123,6 +123,8 @@ class Cutter:
             self._known.update(zip(texts, range(len(chunk.texts), self._sizes.rows), strict=False))
         self._positions += range(len(chunk.texts), len(chunk.texts) + len(texts))
         chunk.texts += texts
+        if known is not None:
+            chunk.keys += known.keys[at : at + len(texts)]
         chunk.size += size
         self._chars += size
         return len(texts)

@@ -72,8 +72,8 @@ ANSWERS = (
     Mutation(
         "a bound that shrinks lets rows without a text be sent",
         "chunks.py",
-        "        if until <= index:  #",
-        "        if until == index:  #",
+        "rows = rows[: max(0, self._sizes.rows - len(chunk.texts))]",
+        "rows = rows[: self._sizes.rows - len(chunk.texts)]",
         ("test_chunks.py::test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row",),
     ),
     Mutation(
@@ -861,6 +861,20 @@ REUSE = (
         "position if position >= -1 else after - position",
         "position if position >= -1 else len(self.texts)",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
+    ),
+    Mutation(
+        "known rows are taken at once with those that are sent",
+        "chunks.py",
+        "labels[at : at + len(texts)].count(None) < len(texts):",
+        "labels[at : at + len(texts)].count(None) < 0:",
+        ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
+    ),
+    Mutation(
+        "a damaged context is taken for another's",
+        "reuse/store.py",
+        "if any(key != _key_of(identity, classes)",
+        "if any(key != key or classes != classes",
+        ("test_reuse_damage.py::test_damage_to_a_row_is_refused_or_does_no_harm",),
     ),
     Mutation(
         "known rows count as if they might be sent",
