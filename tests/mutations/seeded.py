@@ -70,13 +70,6 @@ ANSWERS = (
         ("test_failures.py::test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once",),
     ),
     Mutation(
-        "a bound that shrinks lets rows without a text be sent",
-        "chunks.py",
-        "rows = rows[: max(0, self._sizes.rows - len(chunk.texts))]",
-        "rows = rows[: self._sizes.rows - len(chunk.texts)]",
-        ("test_chunks.py::test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row",),
-    ),
-    Mutation(
         "how deep a line may nest is left to the parser",
         "loader/jsonl.py",
         "                if is_too_deep(line):",
