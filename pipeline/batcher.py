@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 
 from pipeline.chunks import Chunk
 from pipeline.config import Request, Retry
+from pipeline.counts import Counts
 from pipeline.endpoints import Endpoints
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
 from pipeline.predictions import Predictions
@@ -31,8 +32,8 @@ CHUNKS_PER_PLACE = 2  # chunks under way for each place in flight, so that those
 class Batcher:
     """Sends chunks, many at once, until each has predictions for all its rows.
 
-    `store(chunk, predictions)` is called once a chunk with the predictions of its rows, in any order; before that
-    `remember` with those of its texts.
+    `store(chunk, predictions, spent)` is called once a chunk with the predictions of its rows, in any order, and what
+    they cost; before that `remember` with those of its texts.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Batcher:
         request: Request,
         retry: Retry,
         progress: Progress,
-        store: Callable[[Chunk, Predictions], None],
+        store: Callable[[Chunk, Predictions, Counts], None],
         *,
         remember: Callable[[Chunk, Predictions], None] = lambda _, __: None,
         failed_allowed: int = 0,
@@ -85,36 +86,40 @@ class Batcher:
             raise errors[0]  # the first failure ends the run
 
     async def _walk(self, chunk: Chunk) -> None:
-        predictions = await self.classify(chunk.texts)
+        spent = Counts()
+        predictions = await self._classify(chunk.texts, spent)
         self._remember(chunk, predictions)
         predictions = chunk.of_rows(predictions)
-        self._store(chunk, predictions)
-        self._progress.answered(predictions)
-        self._progress.rows_reused += len(chunk.known)
-        self._progress.rows_shared += len(chunk.positions) - len(chunk.errors) - len(chunk.texts) - len(chunk.known)
+        spent.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
+        self._store(chunk, predictions, spent)
+        self._progress.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
         self._size -= chunk.size
 
-    async def classify(self, texts: list[bytes], *, alone: bool = False) -> Predictions:
+    async def classify(self, texts: list[bytes]) -> Predictions:
+        """Predictions for some texts that are in no chunk."""
+        return await self._classify(texts, Counts())
+
+    async def _classify(self, texts: list[bytes], spent: Counts, *, alone: bool = False) -> Predictions:
         """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
             return Predictions()
         if len(texts) == 1 or len(texts) <= self._endpoints.sizes.rows:  # else it is known to be too large by now
             try:
-                return await self._ask(texts, alone=alone)
+                return await self._ask(texts, spent, alone=alone)
             except RequestFailed as error:
                 if len(texts) == 1:
-                    return await self._blame(texts, error)
+                    return await self._blame(texts, spent, error)
                 alone = error.broke_server  # then its halves are suspects, too
         middle = len(texts) // 2
         # One half after the other: the first guilty row is known soon, and other chunks keep the places busy.
-        left = await self.classify(texts[:middle], alone=alone)
-        return left + await self.classify(texts[middle:], alone=alone)
+        left = await self._classify(texts[:middle], spent, alone=alone)
+        return left + await self._classify(texts[middle:], spent, alone=alone)
 
-    async def _blame(self, texts: list[bytes], error: RequestFailed) -> Predictions:
+    async def _blame(self, texts: list[bytes], spent: Counts, error: RequestFailed) -> Predictions:
         """The one text that is left is to blame: cut it if that was asked for, or give it its error."""
         if error.code == "too_long" and self._request.too_long == "truncate":
             try:
-                return await self._ask(texts, truncate=True)
+                return await self._ask(texts, spent, truncate=True)
             except RequestFailed as still:
                 error = still
         if self._progress.rows_labelled == self._progress.rows_reused:  # no server has said anything sensible yet
@@ -126,7 +131,9 @@ class Batcher:
                 )
         return Predictions.failed(f"{error.code}: {error}")
 
-    async def _ask(self, texts: list[bytes], *, truncate: bool = False, alone: bool = False) -> Predictions:
+    async def _ask(
+        self, texts: list[bytes], spent: Counts, *, truncate: bool = False, alone: bool = False
+    ) -> Predictions:
         """One request, tried again as long as it is not the request's fault.
 
         What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,
@@ -138,6 +145,7 @@ class Batcher:
         since, failures, overloads = self._clock(), 0, 0
         while True:
             endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=alone)
+            spent.spend(len(texts))
             if isinstance(outcome, Predictions):
                 return outcome
             # The place is given back: nobody waits while holding one.
@@ -160,4 +168,5 @@ class Batcher:
             if delay is None or (suspect and len(texts) > 1):
                 raise outcome
             self._progress.retries += 1
+            spent.retries += 1
             await self._endpoints.wait(delay, outcome)

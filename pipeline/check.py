@@ -5,47 +5,95 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config import PIPE, Config, describe, origin
 from pipeline.endpoints import CANARY, Endpoints
+from pipeline.errors import InputError, UserError
+from pipeline.inputs import Pair, Plan
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Source, TextSpec, estimate_rows
-from pipeline.output import place_output
 from pipeline.progress import Progress
 from pipeline.reuse import inspect, path_of
-from pipeline.runner import open_input, urls_of
+from pipeline.runner import open_input, planned, urls_of
+from pipeline.runner.opening import open_checked, place_of
 from pipeline.text import storable
 from pipeline.writer import Layout
 
+MOST_BAD = 20  # files that can't be classified, of those that are named
 
-async def check(config: Config, progress: Progress) -> list[str]:
-    """What a run with this config would meet, in lines.
+
+async def check(config: Config, progress: Progress, show: Callable[[list[str]], None]) -> None:
+    """Show what a run with this config would meet, in lines.
 
     Raises:
         ClassifyError: the first thing that would stop it.
     """
-    told = _told(config)
-    async with open_input(config) as (source, spec):
+    told, plan = _told(config), await planned(config, progress)
+    if not plan.is_single:
+        return await _many(config, progress, plan, told, show)
+    async with open_input(config, plan) as (pair, source, spec):
         rows, exact = await asyncio.to_thread(estimate_rows, source, spec)
-        return [
+        lines = [
             *("config", *(f"  {line}" for line in describe(config))),
-            *(
-                "input",
-                f"  {source.path}: {'' if exact else 'about '}{rows:,} rows, text from {', '.join(spec.columns)}",
-            ),
-            *("output", await asyncio.to_thread(_output, config, source)),
+            *("input", f"  {source.path}: {_about(rows, exact=exact)} rows, text from {', '.join(spec.columns)}"),
+            *("output", await asyncio.to_thread(_output, config, pair, source)),
             *_stored_answers(config),
             *("server", *await _server(config, progress, source, spec)),
             *told,
             *("estimate", _estimate(config, rows)),
         ]
+    return show(lines)
 
 
-def _output(config: Config, source: Source) -> str:
+async def _many(
+    config: Config, progress: Progress, plan: Plan, told: list[str], show: Callable[[list[str]], None]
+) -> None:
+    """The same for many files, of which the bad ones are named.
+
+    Raises:
+        InputError: there are bad ones; when all else was shown.
+    """
+    bad: list[str] = []
+    first: tuple[Source, TextSpec] | None = None
+    rows, exact = 0, True
+    for pair in plan.pairs:
+        try:
+            if pair.trouble is not None:
+                raise pair.trouble
+            source, spec = await asyncio.to_thread(open_checked, config, pair.source)
+            place_of(config, pair, source)
+            first = first or (source, spec)
+            found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
+            rows, exact = rows + found, exact and is_exact
+        except UserError as error:
+            bad.append(storable(str(error)))
+    files = f"{len(plan.pairs):,} files, {_about(rows, exact=exact)} rows"
+    lines = [
+        *("config", *(f"  {line}" for line in describe(config))),
+        *("input", f"  {files}"),
+        *(f"  can't be classified: {each}" for each in bad[:MOST_BAD]),
+        *([f"  and {len(bad) - MOST_BAD:,} more can't be classified"] if len(bad) > MOST_BAD else []),
+        *("output", *(f"  {folder}" for folder in plan.folders)),
+        *_stored_answers(config),
+        *(("server", *await _server(config, progress, *first)) if first else ()),
+        *told,
+        *("estimate", _estimate(config, rows)),
+    ]
+    show(lines)
+    if bad:
+        raise InputError(f"{len(bad):,} of {len(plan.pairs):,} files can't be classified; mend them, or leave them out")
+
+
+def _about(rows: int, *, exact: bool) -> str:
+    return f"{'' if exact else 'about '}{rows:,}"
+
+
+def _output(config: Config, pair: Pair, source: Source) -> str:
     if config.writer.output == PIPE:
         return "  stdout: rows go out as they are answered"
-    location = place_output(config, source.location).location
+    location = place_of(config, pair, source)[1].location
     return f"  {location}: {'exists' if location.exists() else 'will be made'}"
 
 

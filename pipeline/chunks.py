@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
@@ -17,6 +18,7 @@ from pipeline.predictions import Predictions
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
 KNOWN_ROWS = 8192  # at most in a chunk: with 1 % new rows, some eighty texts go into a request
 KNOWN_SIZE = 4 << 20  # bytes at most, as soon as anything in it is known
+SMALL = 1 << 18  # bytes of text of a file that is read at once, where that spares threads
 ROW_SIZE, VALUE_SIZE = 100, 40  # bytes of memory of a known row, and of each of its probabilities
 
 
@@ -41,6 +43,12 @@ class Chunk:
     size: int = 0  # bytes of the texts and of what is known
     keys: list[bytes] = field(default_factory=list)  # of `texts`; none if no answers are kept for other runs
     known: Predictions = field(default_factory=Predictions)  # of rows that need not be sent: -2, -3, ... in `positions`
+    owner: Any = None  # whose rows they are, for whoever stores the predictions
+
+    @property
+    def shared(self) -> int:
+        """Rows that another row's text is sent for."""
+        return len(self.positions) - len(self.errors) - len(self.texts) - len(self.known)
 
     def of_rows(self, predictions: Predictions) -> Predictions:
         """The predictions of the rows, from those of the texts."""
@@ -198,9 +206,18 @@ class Feed:
         self._ranges, self._place_before = ranges, place_before
         self._blocks: Iterator[TextBlock] | None = None
         self._block: TextBlock | None = None
+        self._ahead: deque[TextBlock | None] = deque()  # None: the end
         self._read_to = 0  # the row after the last one read
         self.look_up: Callable[[TextBlock, range], Awaitable[Known | None]] | None = None  # what need not be sent
         self.total: int | None = None  # rows in the file, once its end was seen
+
+    def read_ahead(self) -> None:
+        """Read as far as a small file goes, in the thread that has opened it: its rows need no other thread then."""
+        self._blocks = self._source.texts(self._spec)
+        first = next(self._blocks, None)
+        self._ahead.append(first)
+        if first is not None and sum(map(len, first.texts)) < SMALL:
+            self._ahead.append(next(self._blocks, None))
 
     async def has_rows(self) -> bool:
         """Whether any open row exists; reads no further than that."""
@@ -226,7 +243,7 @@ class Feed:
             if self._blocks is None or (place is not None and place.row > self._read_to):
                 self._blocks = self._source.texts(self._spec, place)
         while row >= self._read_to and self._blocks is not None:
-            block = await asyncio.to_thread(next, self._blocks, None)
+            block = self._ahead.popleft() if self._ahead else await asyncio.to_thread(next, self._blocks, None)
             if block is None:
                 self.total = self._read_to
                 return False

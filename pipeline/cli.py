@@ -24,6 +24,7 @@ RUN_FLAGS = {
     "output": "writer.output",
     "text_column": "loader.text_column",
     "limit_rows": "run.limit_rows",
+    "date": "run.date",
     "restart": "run.restart",
     "retry_failed": "run.retry_failed",
     "overwrite": "run.overwrite",
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="classify a file", description="Classify a file; resume what was interrupted."
+        "run", help="classify a file, or many", description="Classify a file, or many; resume what was interrupted."
     )
     _add_run_options(run)
     run.add_argument("--dry-run", action="store_true", help="the same as `classify check`")
@@ -143,19 +144,21 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i",
         "--input",
+        action="append",
         metavar="PATH",
-        help="the file to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin",
+        help="file, glob or directory to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin; repeatable",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="PATH",
-        help="the file to write (default: beside the input, NAME_labelled); - is stdout",
+        help="the file to write, or a directory (default: beside the input, NAME_labelled); - is stdout",
     )
     parser.add_argument(
         "-t", "--text-column", action="append", metavar="NAME", help="the column of the text; repeatable"
     )
-    parser.add_argument("--limit-rows", type=int, metavar="N", help="only the first N rows")
+    parser.add_argument("--limit-rows", type=int, metavar="N", help="only the first N rows of each file")
+    parser.add_argument("--date", metavar="DAY | FROM..TO", help="what {date} in input and output stands for")
     parser.add_argument("--restart", action="store_true", default=None, help="forget what was begun and start over")
     parser.add_argument(
         "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
@@ -174,7 +177,7 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
     if path is not None and not path.endswith(".toml"):  # `classify run reviews.parquet`
         if options.input is not None:
             raise ConfigError(f"{mask_place(path)}: a config file ends in .toml; and --input names the input already")
-        options.input, path = path, None
+        options.input, path = [path], None
     settings = dict(parse_setting(text) for text in options.set)
     settings |= {key: getattr(options, flag) for flag, key in flags.items() if getattr(options, flag) is not None}
     return load(path, settings)
@@ -204,7 +207,7 @@ def _check(options: argparse.Namespace) -> int:
     from pipeline.check import check
 
     config = _load_config(options, RUN_FLAGS)
-    streams.write(run_with_signals(check(config, _progress(options))))
+    run_with_signals(check(config, _progress(options), streams.write))
     return 0
 
 

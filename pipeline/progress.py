@@ -6,13 +6,12 @@ import math
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pipeline.predictions import Predictions
+from pipeline.counts import Counts
 from pipeline.record import RunRecord
 from pipeline.streams import say, say_event
 
@@ -20,21 +19,15 @@ LINE_EVERY_S = 10.0
 Style = Literal["auto", "bar", "quiet", "json"]
 
 
-class Progress:
+class Progress(Counts):
     """What happened so far. `notice` and `show` are the only ways anything is said while a run goes on."""
 
     def __init__(self, style: Style = "auto", *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rows_done = 0
+        super().__init__()
         self.rows_total: int | None = None
         self.total_is_exact = True
-        self.rows_resumed = 0  # of rows_done: those a former run had answered
-        self.rows_labelled = 0
-        self.rows_written: int | None = None  # set while the output is written
-        self.failed: Counter[str] = Counter()  # error code -> rows
-        self.empty = 0
-        self.requests = self.texts_sent = self.retries = 0
-        self.rows_shared = 0  # rows that another row's text was sent for
-        self.rows_reused = 0  # rows with an answer of another run
+        self.rows_written: int | None = None  # set when all is answered, while the output is written
+        self.files_total, self.files_done = 1, 0
         self._style, self._clock = style, clock
         self.started = datetime.now(UTC)
         self._started = self._shown = clock()
@@ -46,8 +39,7 @@ class Progress:
     @contextmanager
     def request(self, texts: int) -> Iterator[None]:
         """Count a request and hold its start while it is in flight."""
-        self.requests += 1
-        self.texts_sent += texts
+        self.spend(texts)
         number = self.requests
         self._in_flight[number] = self._clock()
         try:
@@ -55,37 +47,11 @@ class Progress:
         finally:
             del self._in_flight[number]
 
-    def answered(self, predictions: Predictions) -> None:
-        """Count the predictions of some rows."""
-        self.rows_done += len(predictions)
-        self.rows_labelled += len(predictions) - len(predictions.errors)
-        for error in predictions.errors.values():
-            self.failed_with(error.partition(":")[0], 1)
-
     def expect(self, rows: int, *, is_exact: bool) -> None:
         """So many rows there will be."""
         self.rows_total, self.total_is_exact = rows, is_exact
         if self._bar is not None:
             self._bar.total = rows
-
-    def resume(self, rows: int, codes: dict[str, int]) -> None:
-        """Count what an earlier run has answered."""
-        self.rows_done = self.rows_resumed = rows
-        self.rows_labelled = rows - sum(codes.values())
-        for code, count in codes.items():
-            self.failed_with(code, count)
-
-    def failed_with(self, code: str, rows: int) -> None:
-        """Count rows without an answer; an empty text is no failure."""
-        if code == "empty":
-            self.empty += rows
-        else:
-            self.failed[code] += rows
-
-    @property
-    def rows_failed(self) -> int:
-        """Rows that should have got an answer and did not."""
-        return self.failed.total()
 
     @property
     def elapsed_s(self) -> float:
@@ -127,6 +93,7 @@ class Progress:
         if self._bar is not None:
             is_asking = self.rows_written is None
             said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
+            said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(self.rows_done - self._bar.n)
             if not is_asking:  # rows are done by now, so no update would show it
@@ -164,9 +131,10 @@ class Progress:
             if total is not None
             else ""
         )
+        files = f", {self.files_done:,} of {self.files_total:,} files" if self.files_total > 1 else ""
         eta = self.eta_s
         left = f", ETA {_duration(eta)}" if eta is not None else ""
-        return f"{self.rows_done:,} rows{share}, {self.rate:,.0f} rows/s{left}, {', '.join(self._details())}"
+        return f"{self.rows_done:,} rows{share}{files}, {self.rate:,.0f} rows/s{left}, {', '.join(self._details())}"
 
     @property
     def eta_s(self) -> float | None:
@@ -183,6 +151,7 @@ class Progress:
     def snapshot(self) -> dict[str, Any]:
         """The state for machines."""
         return {
+            **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
             "rows": self.rows_done,
             "rows_total": self.rows_total,
             "rows_per_s": round(self.rate, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
@@ -13,6 +14,19 @@ from pipeline.places import Location
 
 VERSION = 1
 _PACKAGES = ("classify-pipeline", "aiohttp", "msgspec", "pyarrow", "pandas", "uvloop")
+
+
+class FailedFile(msgspec.Struct):
+    """One of many files that could not be classified, or in which too many rows failed."""
+
+    input: str
+    exit_code: int
+    error: str
+
+    @property
+    def told(self) -> str:
+        """Which, and why."""
+        return self.error if self.input in self.error else f"{self.input}: {self.error}"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -37,6 +51,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     requests: int = 0
     texts_sent: int = 0
     retries: int = 0
+    files: dict[str, int] = {}  # of a command about many: all, done (well or not), complete already, failed
+    failed_files: list[FailedFile] = []
     started: str  # this and the next: ISO 8601, UTC
     finished: str = ""
     seconds: float = 0.0  # from the one to the other
@@ -106,6 +122,7 @@ def encode_record(record: RunRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Python's and our packages' versions."""
     found = {"python": platform.python_version()}

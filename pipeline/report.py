@@ -40,7 +40,7 @@ def closing_line(record: RunRecord) -> str:
     ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
     counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
     counts += [f"{count:,} {way}" for way, count in ways.items() if count]
-    line = f"{_printable(record.output)}: "
+    line = f"{_printable(record.output)}: {_files(record)}"
     if record.already_complete:
         line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
     else:
@@ -51,6 +51,15 @@ def closing_line(record: RunRecord) -> str:
     if record.exit_code:
         line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
     return line
+
+
+def _files(record: RunRecord) -> str:
+    """Of a command about many files, what became of them."""
+    if not record.files:
+        return ""
+    ways = {"complete already": record.files["complete already"], "failed": record.files["failed"]}
+    counts = [f"{count:,} {way}" for way, count in ways.items() if count]
+    return f"{record.files['all']:,} files" + (f" ({', '.join(counts)}), " if counts else ", ")
 
 
 def failure_line(message: str, outcome: Outcome) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
@@ -9,8 +11,8 @@ import msgspec
 
 from pipeline.checkpoint import Checkpoint, is_held, read_holder
 from pipeline.errors import OutputError
-from pipeline.output import OutputPlace
-from pipeline.places import Location
+from pipeline.output import OutputPlace, lock_of_directory
+from pipeline.places import Kind, Location, list_files
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -29,14 +31,17 @@ class Status(msgspec.Struct, kw_only=True):
     servers: list[str] = []
     model: str | None = None
     held_by: str | None = None
+    files: dict[str, int] = {}  # of a directory: how many are in which state
 
 
 def status_of(output: Location, state_dir: str | None = None) -> Status:
-    """The status of the run that makes, or has made, `output`, with that `run.state_dir`.
+    """The status of the run that makes, or has made, `output`, a file or a directory, with that `run.state_dir`.
 
     Raises:
         OutputError: there is no trace of a run. StoreRefused, StoreGone: the output's store.
     """
+    if output.look()[0] is Kind.DIRECTORY:
+        return _of_directory(output, state_dir)
     place = OutputPlace(output, state_dir)
     holder = read_holder(place.lock.path) if is_held(place.lock.path) else None
     record = place.record
@@ -59,6 +64,42 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
         servers=record.settings["server"]["url"],
         model=record.model.get("id"),
     )
+
+
+def _of_directory(folder: Location, state_dir: str | None) -> Status:
+    """The sum over all files in it of which there is a trace; files whose turn has not come leave none."""
+    lock = lock_of_directory(folder, state_dir)
+    holder = read_holder(lock.path) if is_held(lock.path) else None
+    each = [status_of(folder.within(path), state_dir) for path in _traces(folder)]
+    if not each and holder is None:
+        raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
+    files, failed = Counter(status.state for status in each), Counter[str]()
+    for status in each:
+        failed.update(status.failed)
+    unfinished = any(state in files for state in ("interrupted", "running"))
+    return Status(
+        output=str(folder),
+        state="running" if holder else "interrupted" if unfinished else "complete",
+        rows=sum(status.rows for status in each),
+        rows_total=None,
+        failed=dict(sorted(failed.items())),
+        empty=sum(status.empty for status in each),
+        since=min((status.since for status in each if status.since), default=None),
+        servers=each[0].servers if each else [],
+        model=each[0].model if each else None,
+        held_by=holder,
+        files=dict(sorted(files.items())),
+    )
+
+
+def _traces(folder: Location) -> list[str]:
+    """The outputs in a directory beside which a run has left something, by path from there on."""
+    found = set()
+    for path, _ in list_files(folder):
+        parent, slash, name = path.rpartition("/")
+        if trace := re.fullmatch(r"\.(.+)\.(?:run\.json|checkpoint)", name):
+            found.add(f"{parent}{slash}{trace[1]}")
+    return sorted(found)
 
 
 def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None) -> Status:
@@ -89,6 +130,8 @@ def as_lines(status: Status) -> list[str]:
     speed = f", {status.rows_per_s:,.0f} rows/s" if status.rows_per_s else ""
     eta = f", ETA {status.eta_s:,.0f} s" if status.eta_s is not None else ""
     lines = [f"{status.output}: {status.state}, {status.rows:,}{total} rows{share}{speed}{eta}"]
+    if status.files:
+        lines.append(f"files: {', '.join(f'{count:,} {state}' for state, count in status.files.items())}")
     if status.failed:
         lines.append(f"failed: {', '.join(f'{code} {rows:,}' for code, rows in status.failed.items())}")
     if status.empty:

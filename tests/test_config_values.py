@@ -61,7 +61,7 @@ def test_paths_in_a_file_are_relative_to_that_file(tmp_path: Path, monkeypatch: 
     """
     path = toml(tmp_path, text, "deep/c.toml")
     config = load(str(path), {})
-    assert Path(config.loader.input) == tmp_path / "deep/data/in.csv"
+    assert [Path(each) for each in config.loader.inputs] == [tmp_path / "deep/data/in.csv"]
     assert Path(config.writer.output).resolve() == tmp_path / "out"
     assert config.writer.output.endswith("/")
     assert config.server.ca_bundle == "/home/somebody/ca.pem"

@@ -1,5 +1,6 @@
 """What is answered (SQLite), whose it is (fingerprint), who holds it (lock)."""
 
+from pipeline.checkpoint.brief import Brief
 from pipeline.checkpoint.fingerprint import Identity, differences, digest_file, identity_of, was_piped
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
 from pipeline.checkpoint.records import NO_LABEL, Slab
@@ -7,6 +8,7 @@ from pipeline.checkpoint.store import Checkpoint, Range
 
 __all__ = [
     "NO_LABEL",
+    "Brief",
     "Checkpoint",
     "Identity",
     "Lock",

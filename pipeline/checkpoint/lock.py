@@ -83,6 +83,10 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
         with suppress(OSError):
             os.ftruncate(self._file, 0)
             if self._directory is not None:

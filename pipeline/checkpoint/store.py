@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.checkpoint.database import connect, database_errors, remove
-from pipeline.checkpoint.records import COLUMNS, INSERT, Slab, record_of, slab_of, without
+from pipeline.checkpoint.records import COLUMNS, INSERT, Row, Slab, record_of, slab_of, without
 from pipeline.errors import CheckpointMismatch
 from pipeline.loader import Place
 from pipeline.predictions import Predictions
@@ -121,6 +121,11 @@ class Checkpoint:
         record = record_of(first_row, place, predictions, ids, num_classes)
         with self._adding:  # a flush in another thread takes the list away
             self._waiting.append(record)
+
+    def take(self, records: list[Row], label_ids: dict[str, int], values: dict[str, Any]) -> None:
+        """Begin with what was gathered elsewhere, and commit it."""
+        self.label_ids, self._waiting, self._waiting_meta = dict(label_ids), list(records), dict(values)
+        self.flush()
 
     def flush(self) -> None:
         """Commit all that was added: durable when this returns."""

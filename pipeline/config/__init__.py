@@ -1,5 +1,6 @@
 """Every knob, its default and its check; where it is read from; how it is shown."""
 
+from pipeline.config.dates import dated, days_of, is_dated
 from pipeline.config.reading import load, parse_setting
 from pipeline.config.sections import (
     DEFAULT_URL,
@@ -16,7 +17,7 @@ from pipeline.config.sections import (
     describe,
     public_settings,
 )
-from pipeline.config.urls import Uri, mask_place, mask_url, mask_words, origin, split_uri
+from pipeline.config.urls import Uri, cut_options, mask_place, mask_url, mask_words, origin, split_uri
 
 __all__ = [
     "DEFAULT_URL",
@@ -31,7 +32,11 @@ __all__ = [
     "Server",
     "Uri",
     "Writer",
+    "cut_options",
+    "dated",
+    "days_of",
     "describe",
+    "is_dated",
     "load",
     "mask_place",
     "mask_url",

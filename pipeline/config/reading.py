@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -41,9 +42,17 @@ def load(path: str | None, settings: dict[str, Any]) -> Config:
             raise ConfigError(f"--set {name}: it is SECTION.KEY=VALUE, like request.rows=64")
         _lay_over(tree, [section, *key.split(".")], value)
     try:
-        return msgspec.convert(tree, Config)
+        return msgspec.convert(_with_words(tree), Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
+
+
+def _with_words(tree: dict[str, Any]) -> dict[str, Any]:
+    """TOML has dates of its own, and run.date is one or two of them in words."""
+    run = tree.get("run")
+    if isinstance(run, dict) and isinstance(run.get("date"), date):
+        tree = tree | {"run": run | {"date": run["date"].isoformat()}}
+    return tree
 
 
 def _lay_over(tree: dict[str, Any], path: list[str], value: Any) -> None:
@@ -78,6 +87,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         value = tree.get(section, {}).get(key) if isinstance(tree.get(section, {}), dict) else None
         if isinstance(value, str):
             tree[section][key] = _relative_to(path.parent, value)
+        elif isinstance(value, list):  # what is no string in it is found later
+            tree[section][key] = [_relative_to(path.parent, each) if isinstance(each, str) else each for each in value]
     return tree
 
 

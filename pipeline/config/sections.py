@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pipeline.config.dates import days_of
 from pipeline.config.urls import is_http, is_secret_url, mask_place, mask_url, origin, read_secret_url
 from pipeline.errors import ConfigError
 from pipeline.text import storable
@@ -27,13 +28,23 @@ PIPE = "-"  # the input that stands for standard input, the output that stands f
 class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the rows come from, and which of their columns is the text."""
 
-    input: str = ""
+    input: str | list[str] = ""  # files, globs, directories, or "-"; {date} in them is a day, see run.date
     format: Format | None = None  # by the ending if not given
     text_column: str | list[str] = "text"
     template: str | None = None  # "{title}\n\n{body}": names only; wins over text_column
     encoding: str = "utf-8"
     delimiter: str | None = None  # "," for csv, a tab for tsv
     on_bad_line: Literal["stop", "skip"] = "stop"
+
+    @property
+    def inputs(self) -> list[str]:
+        """The inputs as a list, in the order given; none if none is named."""
+        return [self.input] if isinstance(self.input, str) and self.input else list(self.input)
+
+    @property
+    def shown(self) -> str:
+        """The inputs as messages and records name them."""
+        return ", ".join(_shown(each) for each in self.inputs)
 
     @property
     def text_columns(self) -> list[str]:
@@ -146,7 +157,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     max_failed_rows: Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?%$")] = 0
     deadline: str | None = None  # "06:00", the next one, or a time from the start: "4h", "90m", "30s"
-    limit_rows: Positive | None = None
+    limit_rows: Positive | None = None  # of each file
+    date: str | None = None  # what {date} in input and output stands for; default: today
     on_changed_input: Literal["stop", "restart"] = "stop"
     reuse: str | None = None  # a file of answers that later runs take instead of asking
     reuse_max_gb: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 10.0
@@ -160,6 +172,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         self.seconds_left(datetime.now())  # noqa: DTZ005 - a deadline is meant in local time
+        days_of(self.date, datetime.now().date())  # noqa: DTZ005 - and so is a day
         if self.notify_url and not is_secret_url(self.notify_url):  # it is not repeated: it may hold a token
             raise ValueError('run.notify_url is http://..., https://... or "env:NAME"')
 
@@ -202,7 +215,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def is_piped(self) -> bool:
         """Whether one end is a pipe: what is answered can't be kept for a later run."""
-        return PIPE in (self.loader.input, self.writer.output)
+        return PIPE in (*self.loader.inputs, self.writer.output)
 
 
 def describe(config: Config) -> list[str]:
@@ -221,8 +234,15 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     server = tree["server"]
     server["url"] = [mask_url(url) for url in config.server.urls]
     paths = (("loader", "input"), ("writer", "output"), ("run", "reuse"), ("run", "metrics_file"))
-    for section, key in paths:  # may be bytes that are no UTF-8
-        tree[section][key] = tree[section][key] and mask_place(storable(tree[section][key]))
+    for section, key in paths:
+        tree[section][key] = _shown(tree[section][key])
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
     return tree
+
+
+def _shown(place: Any) -> Any:
+    """A path or URI, or a list of them; they may be bytes that are no UTF-8."""
+    if isinstance(place, list):
+        return [_shown(each) for each in place]
+    return place and mask_place(storable(place))

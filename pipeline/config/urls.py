@@ -83,14 +83,19 @@ def split_uri(text: str) -> Uri | None:
     scheme, slashes, rest = text.partition("://")
     if not slashes or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return None
-    options = {}
-    if found := _OPTIONS.search(rest):
-        rest = rest[: found.start()]
-        options = {name: unquote(value) for name, _, value in (pair.partition("=") for pair in found[1].split("&"))}
+    rest, given = cut_options(rest)
+    pairs = [pair.partition("=") for pair in given[1:].split("&") if pair]
+    options = {name: unquote(value) for name, _, value in pairs}
     authority, _, name = rest.partition("/")
     credentials, _, host = authority.rpartition("@")
     user, _, secret = credentials.partition(":")
     return Uri(scheme.lower(), unquote(user), unquote(secret), host, name, options)
+
+
+def cut_options(text: str) -> tuple[str, str]:
+    """What stands before the options of a URI, and they themselves with their question mark, or ""."""
+    found = _OPTIONS.search(text)
+    return (text[: found.start()], found[0]) if found else (text, "")
 
 
 def mask_place(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.batcher import Batcher
 from pipeline.chunks import Chunk, chunks_of
 from pipeline.config import Config
+from pipeline.counts import Counts
 from pipeline.endpoints import Endpoints
 from pipeline.predictions import Prediction, Predictions
 from pipeline.progress import Progress
@@ -39,7 +40,7 @@ async def answers_to(
         return [], 0
     found: dict[int, Predictions] = {}
 
-    def store(chunk: Chunk, predictions: Predictions) -> None:
+    def store(chunk: Chunk, predictions: Predictions, _: Counts) -> None:
         found[chunk.first_row] = predictions
 
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:

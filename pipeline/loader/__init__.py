@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.config import PIPE, Format, Loader
@@ -22,6 +21,7 @@ __all__ = [
     "TextBlock",
     "TextSpec",
     "block_of",
+    "ending_format",
     "estimate_rows",
     "format_of",
     "open_source",
@@ -74,25 +74,34 @@ def format_of(path: str | Location, given: Format | None, key: str) -> Format:
         return "jsonl" if given == "ndjson" else given
     if path == PIPE:
         return "jsonl"
-    name = Path(path if isinstance(path, str) else path.path).name.lower()
-    for ending in CODECS:
-        name = name.removesuffix(ending)
-    ending = Path(name).suffix.removeprefix(".")
-    if ending in ("csv", "tsv", "parquet", "jsonl", "ndjson"):
-        return "jsonl" if ending == "ndjson" else ending  # type: ignore[return-value]
+    if found := ending_format(path if isinstance(path, str) else path.path):
+        return found
     raise ConfigError(f"{path}: the ending names no format; end it in .csv, .tsv, .parquet or .jsonl, or set {key}")
 
 
+def ending_format(path: str) -> Format | None:
+    """The format that a name's ending says, a compression's ending set aside; None if it says none."""
+    name = path.rpartition("/")[2].lower()
+    for ending in CODECS:
+        name = name.removesuffix(ending)
+    stem, _, ending = name.rpartition(".")
+    if not stem:  # a name that begins with its only dot has no ending
+        return None
+    if ending in ("csv", "tsv", "parquet", "jsonl", "ndjson"):
+        return "jsonl" if ending == "ndjson" else ending  # type: ignore[return-value]
+    return None
+
+
 def open_source(loader: Loader, location: Location | None = None) -> Source:
-    """Open `loader.input`, or what stands at `location` in its stead.
+    """Open what stands at `location`, by default that of `loader.input`.
 
     Raises:
         ConfigError: no input is named, or its format is unknown.
         InputError: it can't be read. StoreRefused, StoreGone: its store.
     """
-    if not loader.input:
+    if not loader.inputs:
         raise ConfigError("no input; name one with --input, or with loader.input in a config file")
-    location = location or locate(loader.input)
+    location = location or locate(loader.inputs[0])
     found, _ = location.look()
     if found is Kind.DIRECTORY:
         raise InputError(f"{location}: is a directory; name a file in it")

@@ -74,6 +74,9 @@ class JsonlSource:
 
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`: looks at the first 1,000 lines."""
+        self._added = tuple(added)  # looked for in every later line, too
+        if self._is_usual(spec):
+            return
         seen: dict[str, None] = {}
         missing, is_blank = set(spec.columns), True
         for members in itertools.islice(self._members(), FIRST_LINES):
@@ -86,15 +89,29 @@ class JsonlSource:
                 f"{self.path}: no {name!r} in the first {FIRST_LINES:,} lines; {no_column(list(seen), name)}"
             )
         refuse_existing(self.path, list(seen), added)
-        self._added = tuple(added)  # looked for in every later line, too
+
+    def _is_usual(self, spec: TextSpec) -> bool:
+        """Whether the first lines hold texts, and none of the columns to be added; if so, that is seen at once."""
+        if not (at_once := self._reader_at_once(spec)):
+            return False
+        left = FIRST_LINES
+        for lines in self._lines(self.start):
+            if at_once(self.start, lines.lines[:left]) is None:
+                return False
+            left -= len(lines.lines)
+            if left <= 0:
+                break
+        return left < FIRST_LINES
+
+    def _reader_at_once(self, spec: TextSpec) -> Callable[[Place, list[bytes]], TextBlock | None] | None:
+        is_plain = spec.is_plain and self.file.encoding == "utf-8"
+        return reader_at_once(spec.columns[0], self._added) if is_plain else None
 
     def texts(self, spec: TextSpec, place: Place | None = None) -> Iterator[TextBlock]:
         """See `Source.texts`."""
         place = place or self.start
         row, self.skipped = place.row, 0
-        is_plain = spec.is_plain and self.file.encoding == "utf-8"
-        at_once = reader_at_once(spec.columns[0], self._added) if is_plain else None
-        by_line = token_reader(spec.columns, self._added)
+        at_once, by_line = self._reader_at_once(spec), token_reader(tuple(spec.columns), self._added)
         for lines in self._lines(place):
             block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
             if block is None:
@@ -124,7 +141,7 @@ class JsonlSource:
         # The first reading has parsed every line. This one does so only where lines may be left out, and where
         # a name that we add seems to be there already: the prefix may have changed since a run was interrupted.
         marks = [f'"{name}"'.encode() for name in self._added]
-        by_line, self.skipped = token_reader([], self._added), 0
+        by_line, self.skipped = token_reader((), self._added), 0
         for lines in self._lines(self.start):
             whole = b"".join(lines.lines)
             if self._skip_bad or self.file.encoding != "utf-8" or any(mark in whole for mark in marks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from pipeline.loader.texts import EMPTY, TextBlock
 _QUOTE = ord('"')
 
 
-def reader_at_once(name: str, exact: Sequence[str]) -> Callable[[Place, list[bytes]], TextBlock | None]:
+@functools.lru_cache(maxsize=16)  # a struct costs as much as reading a small file
+def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[bytes]], TextBlock | None]:
     """A function from lines to the texts that their member `name` holds; None where a line is out of the ordinary.
 
     Out of the ordinary are blank and broken lines, no text, and the members `exact`, which no line should have.
@@ -54,7 +56,8 @@ def _spell_alike(texts: list[bytes]) -> None:
             texts[index] = escape(text_of(b'"%b"' % texts[index]) or "")
 
 
-def token_reader(names: Sequence[str], exact: Sequence[str]) -> Callable[[bytes], list[bytes | None]]:
+@functools.lru_cache(maxsize=16)
+def token_reader(names: tuple[str, ...], exact: tuple[str, ...]) -> Callable[[bytes], list[bytes | None]]:
     """A function from a line to the tokens of the members `names`, then `exact`; None where one is missing.
 
     A dot in one of `names` may reach into an object; one in `exact` is part of the name.

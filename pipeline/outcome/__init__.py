@@ -35,8 +35,9 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
     return Outcome(
         exit_code=code,
         error=storable(one_line(message)),
-        input=_shown(config.loader.input),
+        input=config.loader.shown,
         output=_shown(_named_output(config)),
+        files={"all": progress.files_total, "done": progress.files_done} if progress.files_total > 1 else {},
         rows=progress.rows_done,
         rows_total=progress.rows_total,
         labelled=progress.rows_labelled,
@@ -99,10 +100,11 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 
 def _named_output(config: Config) -> str:
-    if config.writer.output or config.loader.input in ("", PIPE):
+    inputs = config.loader.inputs
+    if config.writer.output or len(inputs) != 1 or inputs == [PIPE]:
         return config.writer.output
     try:
-        return str(default_output(locate(config.loader.input)))
+        return str(default_output(locate(inputs[0])))
     except ClassifyError:  # what is wrong with the input is told already
         return ""
 

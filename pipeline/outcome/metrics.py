@@ -86,6 +86,8 @@ def _families(job: str, outcome: Outcome, ended: float, succeeded: float) -> lis
         _family("classify_last_run_timestamp_seconds", "When the last run ended, well or not (Unix time).", job, ended),
         _family(LAST_SUCCESS, "When a run last ended with exit code 0 (Unix time), 0 if none did.", job, succeeded),
         *(_family(f"classify_{name}", help_, job, getattr(outcome, field)) for name, help_, field in PLAIN),
+        *([_family("classify_files", "Of a command about many files, how many.", job, outcome.files, "state")]
+          if outcome.files else []),
         _family("classify_rows_failed", "Of the rows, those that failed, by error code.", job, failed, "code"),
         _family("classify_rows_labelled", "Of the rows of the output, those with this label; the rarest as one.",
                 job, _bounded(outcome.labels), "label"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,7 +50,9 @@ class Location:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return Path(self.path).name if self.store is None else self.path.partition("/")[2].rpartition("/")[2]
+        if self.store is not None:
+            return self.path.partition("/")[2].rpartition("/")[2]
+        return self.path.rstrip("/").rpartition("/")[2]
 
     @property
     def key(self) -> str:
@@ -59,15 +62,15 @@ class Location:
     def beside(self, name: str) -> Location:
         """The file `name` in the same directory."""
         if self.store is None:
-            path = str(Path(self.path).with_name(name))
-            return replace(self, shown=path, path=path)
+            path = os.path.join(os.path.dirname(self.path.rstrip("/")), name)  # noqa: PTH118, PTH120 - see `within`
+            return Location(path, path, is_piped=self.is_piped)
         stem = len(self.name)
         return replace(self, shown=self.shown[: len(self.shown) - stem] + name, path=self.path[: -stem or None] + name)
 
     def within(self, name: str) -> Location:
         """The file `name` below this directory; it may hold slashes."""
         if self.store is None:
-            path = str(Path(self.path) / name)
+            path = os.path.join(self.path, name)  # noqa: PTH118 - a Path costs more, for each of many files
             return Location(path, path)
         return Location(f"{self.shown.rstrip('/')}/{name}", f"{self.path}/{name}", self.store)
 
@@ -78,7 +81,7 @@ class Location:
             StoreRefused, StoreGone: see `Store`; also where there is no such bucket.
         """
         if self.store is None:
-            return _look(Path(self.path))
+            return _look(self.path)
         from pyarrow.fs import FileType
 
         found = self.store.look(self.shown, self.path)
@@ -173,23 +176,6 @@ def local(path: str) -> Location:
     return Location(path, path, is_folder=path.endswith("/"))
 
 
-def list_files(location: Location, *, recursive: bool = True) -> list[tuple[str, int]]:
-    """The files in a directory, or under a prefix of a store: their paths from there on and their sizes, by path.
-
-    Raises:
-        FileNotFoundError: there is no such directory. StoreRefused, StoreGone: see `Store`.
-    """
-    if location.store is not None:
-        start = len(location.path) + 1
-        found = location.store.list(location.shown, location.path, recursive=recursive)
-        return sorted((each.path[start:], each.size) for each in found if each.is_file)
-    top = Path(location.path)
-    if not top.is_dir():
-        raise FileNotFoundError(location.path)
-    paths = top.rglob("*") if recursive else top.iterdir()
-    return sorted((path.relative_to(top).as_posix(), path.stat().st_size) for path in paths if path.is_file())
-
-
 @contextmanager
 def pieces_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int], int], Iterable[bytes]]]]:
     """The size of a file, and a function that reads pieces of it: from each of some offsets so many bytes.
@@ -233,9 +219,11 @@ def parts_of(file: Path, tick: Callable[[], None]) -> Iterator[bytes]:
     tick()
 
 
-def _look(path: Path) -> tuple[Kind, int]:
-    if path.is_dir():
-        return Kind.DIRECTORY, 0
-    if not path.exists():
+def _look(path: str) -> tuple[Kind, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path costs more, for each of many files
+    except (OSError, ValueError):
         return Kind.NOTHING, 0
-    return (Kind.FILE, path.stat().st_size) if path.is_file() else (Kind.OTHER, 0)
+    if stat.S_ISDIR(found.st_mode):
+        return Kind.DIRECTORY, 0
+    return (Kind.FILE, found.st_size) if stat.S_ISREG(found.st_mode) else (Kind.OTHER, 0)

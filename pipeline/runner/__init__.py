@@ -1,6 +1,6 @@
-"""A whole run: loader -> batcher -> checkpoint, then checkpoint + loader -> writer.
+"""A whole command: loader -> batcher -> checkpoint, then checkpoint + loader -> writer; one file, or many.
 
-place_output | lock | decide | first pass: classify the open rows | second pass: join, publish
+plan_of | open: lock, decide | first pass: classify the open rows | second pass: join, publish
 """
 
 from __future__ import annotations
@@ -9,132 +9,141 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 
-import msgspec
-
-from pipeline.checkpoint import Checkpoint, digest_file, identity_of
-from pipeline.chunks import Feed
+from pipeline.checkpoint import digest_file, identity_of
 from pipeline.config import PIPE, Config
-from pipeline.errors import InputError
-from pipeline.loader import Source, TextSpec, estimate_rows, open_source
-from pipeline.output import Next, OutputPlace, place_output
+from pipeline.inputs import Pair, Plan, plan_of
+from pipeline.loader import Source, TextSpec, estimate_rows
+from pipeline.output import OutputPlace
 from pipeline.places import Location, private_directory, spool, state_root
 from pipeline.progress import Progress
-from pipeline.record import RunRecord, nothing_to_do
+from pipeline.record import RunRecord
 from pipeline.runner.aside import aside
 from pipeline.runner.context import Context
-from pipeline.runner.first_pass import answer, urls_of
+from pipeline.runner.first_pass import FirstPass, urls_of
+from pipeline.runner.many import Many
+from pipeline.runner.opening import Opener, open_checked
 from pipeline.runner.second_pass import publish
 from pipeline.runner.streaming import stream
-from pipeline.writer import Layout, check_types
+from pipeline.writer import check_types
 
-__all__ = ["open_input", "run", "urls_of"]
+__all__ = ["open_input", "planned", "run", "urls_of"]
 
 
 async def run(config: Config, progress: Progress | None = None, environment: dict[str, str] | None = None) -> RunRecord:
     """Classify `config.loader.input` into `config.writer.output`, resuming what was interrupted.
 
     Returns:
-        The record of the run; if the output is complete already, what it holds, with nothing spent.
+        The record of the run; if the output is complete already, what it holds, with nothing spent. Of several files
+        it is the sum of theirs, and its `exit_code` says whether all are complete.
 
     Raises:
         ClassifyError: by its class, a person must change something (UserError), or the same call works later (NotNow).
     """
     progress = progress or Progress()
     environment = dict(os.environ) if environment is None else environment
-    async with open_input(config) as (source, spec):
-        if config.writer.output != PIPE:
-            return await _to_file(config, source, spec, progress, environment)
-        check_types(config, source)
-        identity = identity_of(config, await asyncio.to_thread(digest_file, source.location))
-        with private_directory(state_root(config.run.state_dir)) as folder:
-            place = OutputPlace(Location("stdout", str(folder / "stdout")))
-            with closing(place.checkpoint()) as checkpoint:
-                context = Context(config, source, spec, place, checkpoint, identity, progress, environment)
-                return await _both_passes(context)
+    plan = await planned(config, progress)
+    if not plan.is_single:
+        return await Many(config, plan, progress, environment).run()
+    async with open_input(config, plan) as (pair, source, spec):
+        one = _One(config, progress, environment)
+        if config.writer.output == PIPE:
+            return await one.to_stdout(source, spec)
+        return await one.to_file(pair, source, spec)
 
 
-async def _to_file(
-    config: Config, source: Source, spec: TextSpec, progress: Progress, environment: dict[str, str]
-) -> RunRecord:
-    place = await asyncio.to_thread(place_output, config, source.location)
-    output = str(place.location)
-    config = msgspec.structs.replace(config, writer=msgspec.structs.replace(config.writer, output=output))
-    check_types(config, source)
-    place.make_directory()
-    identity = identity_of(config, await asyncio.to_thread(digest_file, source.location))
-    with place.lock:
-        decision = await asyncio.to_thread(place.decide, config, identity)
-        record = await asyncio.to_thread(lambda: place.record)
-        if decision is Next.DONE and record is not None:
-            return nothing_to_do(record, progress.started, progress.elapsed_s)
-        await asyncio.to_thread(place.prove_writable)
-        with closing(place.checkpoint()) as checkpoint:
-            if config.run.retry_failed:
-                reopened = checkpoint.reopen_failed()
-                progress.notice(f"{output}: {reopened:,} failed rows are classified again" if reopened else "")
-            context = Context(config, source, spec, place, checkpoint, identity, progress, environment)
-            try:
-                return await _both_passes(context)
-            except BaseException:
-                _forget_piped(source, checkpoint)
-                raise
+async def planned(config: Config, progress: Progress) -> Plan:
+    """Which files the command is about; the day is that of its start.
 
-
-def _forget_piped(source: Source, checkpoint: Checkpoint) -> None:
-    """What came through a pipe does not come again; but whose the output is, if it is there, must be known."""
-    if source.location.is_piped and not checkpoint.get("published"):
-        checkpoint.remove()
-
-
-async def _both_passes(context: Context) -> RunRecord:
-    progress = context.progress
-    if context.config.is_piped:
-        progress.notice("no resume: a pipe can't be taken up again where it broke off; an interrupted run starts over")
-    progress.resume(*context.checkpoint.counts())
-    rows, is_exact = await asyncio.to_thread(estimate_rows, context.source, context.spec)
-    progress.expect(min(rows, context.wanted or rows), is_exact=is_exact or context.total is not None)
-    ranges = context.checkpoint.open_ranges(context.wanted)
-    feed = Feed(
-        context.source,
-        context.spec,
-        request=context.config.request,
-        sizes=context.sizes,
-        ranges=ranges,
-        place_before=context.checkpoint.place_before,
-    )
-    progress.begin()
-    try:
-        if context.config.writer.output == PIPE:
-            return await stream(context, feed)
-        await answer(context, feed)
-        return await publish(context)
-    finally:
-        progress.end()
+    Raises:
+        ClassifyError: see `plan_of`.
+    """
+    return await asyncio.to_thread(plan_of, config, progress.started.astimezone().date())
 
 
 @asynccontextmanager
-async def open_input(config: Config) -> AsyncIterator[tuple[Source, TextSpec]]:
-    """The input and what its text is made of, checked as far as that goes without a server.
-
-    What comes through a pipe stands in a file for so long.
+async def open_input(config: Config, plan: Plan) -> AsyncIterator[tuple[Pair, Source, TextSpec]]:
+    """The one input of a plan. What comes through a pipe stands in a file for so long.
 
     Raises:
-        ConfigError, InputError: see `loader.open_source` and `Source.check`. StoreRefused, StoreGone: its store.
+        ClassifyError: see `open_checked`.
     """
-    if config.loader.input != PIPE:
-        yield await asyncio.to_thread(_open, config, None)
+    (pair,) = plan.pairs
+    if pair.trouble is not None:
+        raise pair.trouble
+    if not pair.source.is_piped:
+        yield pair, *await asyncio.to_thread(open_checked, config, pair.source)
         return
     with private_directory(state_root(config.run.state_dir)) as folder:
         location = await aside(lambda tick: spool(folder, tick))
-        yield await asyncio.to_thread(_open, config, location)
+        yield Pair(location, pair.output), *await asyncio.to_thread(open_checked, config, location)
 
 
-def _open(config: Config, location: Location | None) -> tuple[Source, TextSpec]:
-    source = open_source(config.loader, location)
-    if source.is_empty and not config.run.allow_empty:
-        raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
-    spec = TextSpec(config.loader)
-    if not source.is_empty:
-        source.check(spec, Layout(config, 0).names)
-    return source, spec
+class _One:
+    """A command about one file."""
+
+    def __init__(self, config: Config, progress: Progress, environment: dict[str, str]) -> None:
+        self._config, self._progress = config, progress
+        self._first_pass = FirstPass(config, progress, environment, when_done=lambda _: None)
+
+    async def to_file(self, pair: Pair, source: Source, spec: TextSpec) -> RunRecord:
+        opener = Opener(self._config, self._progress, self._first_pass.sizes, is_one_of_many=False)
+        opened = await asyncio.to_thread(opener.open_source, pair, source, spec)
+        if isinstance(opened, RunRecord):
+            return opened
+        try:
+            await self._begin(opened)
+            await self._answer(opened)
+            return await aside(lambda tick: publish(opened, tick), self._progress.show)
+        except BaseException:
+            if source.location.is_piped and not opened.checkpoint.get("published"):
+                opened.settle().remove()  # it does not come again; whose an output that is there is stays known
+            raise
+        finally:
+            self._progress.end()
+            opened.close()
+
+    async def to_stdout(self, source: Source, spec: TextSpec) -> RunRecord:
+        check_types(self._config, source)
+        identity = identity_of(self._config, await asyncio.to_thread(digest_file, source.location))
+        with private_directory(state_root(self._config.run.state_dir)) as folder:
+            place = OutputPlace(Location("stdout", str(folder / "stdout")))
+            with closing(place.checkpoint()) as checkpoint:
+                progress, sizes = self._progress, self._first_pass.sizes
+                context = Context(
+                    *(self._config, source, spec, place, checkpoint, identity),
+                    *(progress, progress, sizes, datetime.now(UTC), 0.0),
+                )
+                try:
+                    await self._begin(context)
+                    return await stream(context, self._answer(context))
+                finally:
+                    progress.end()
+
+    async def _begin(self, context: Context) -> None:
+        progress = self._progress
+        if self._config.is_piped:
+            progress.notice(
+                "no resume: a pipe can't be taken up again where it broke off; an interrupted run starts over"
+            )
+        progress.resume(*context.checkpoint.counts())
+        rows, is_exact = await asyncio.to_thread(estimate_rows, context.source, context.spec)
+        progress.expect(min(rows, context.wanted or rows), is_exact=is_exact or context.total is not None)
+        progress.begin()
+
+    async def _answer(self, context: Context) -> None:
+        """Answers for all open rows, into the checkpoint. Then all rows are counted.
+
+        Raises:
+            ClassifyError: see `FirstPass.run`.
+        """
+
+        async def only() -> AsyncIterator[Context]:
+            yield context
+
+        await self._first_pass.run(only())
+        if context.error is not None:
+            raise context.error
+        self._progress.expect(self._progress.rows_done, is_exact=True)
+        self._progress.rows_written = 0

@@ -1,45 +1,121 @@
-"""What the two passes of one run share."""
+"""What the two passes share of one file."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
-from pipeline.checkpoint import Checkpoint, Identity
+from pipeline.checkpoint import Brief, Checkpoint, Identity
+from pipeline.chunks import Chunk, Feed
 from pipeline.config import Config
+from pipeline.counts import Counts
+from pipeline.errors import ClassifyError
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Source, TextSpec
 from pipeline.output import OutputPlace
+from pipeline.predictions import Predictions
 from pipeline.progress import Progress
 
 SHOW_EVERY_S = 0.25  # and commit: with the time a commit takes, far less than a second of answers can be lost
 
 
-@dataclass
+@dataclass(eq=False)
 class Context:
-    """One run: from what, to where, what is known of it."""
+    """One file of a run: from what, to where, what is known of it."""
 
     config: Config
     source: Source
     spec: TextSpec
     place: OutputPlace
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Brief
     identity: Identity
-    progress: Progress
-    environment: dict[str, str]
+    progress: Progress  # of the whole command
+    counts: Counts  # of this file; the same object if the command is about one file
+    sizes: ChunkSize
+    started: datetime
+    began_s: float  # in the command's time
     total: int | None = field(init=False)  # rows in the input, once that is known
-    sizes: ChunkSize = field(init=False)
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    feed: Feed = field(init=False)  # its open rows
+    under_way: int = 0  # chunks that have no predictions yet
+    is_adopted: bool = False  # the model that answers is that of this file
+    is_read: bool = False  # there are no more chunks
+    busy: threading.RLock = field(default_factory=threading.RLock)  # held by whoever commits or publishes
+    is_closed: bool = False  # so is the checkpoint
+    error: ClassifyError | None = None  # why there are no more
 
     def __post_init__(self) -> None:
-        self.sizes = ChunkSize(self.config.request.rows)
         # What was learned of the model goes on counting; the rest was compared by `OutputPlace.decide`.
         self.identity = (self.checkpoint.get("identity") or {}) | self.identity
         known = self.source.total_rows
         self.total = self.checkpoint.get("total_rows") if known is None else known
+        self.feed = Feed(
+            self.source,
+            self.spec,
+            request=self.config.request,
+            sizes=self.sizes,
+            ranges=self.checkpoint.open_ranges(self.wanted),
+            place_before=self.checkpoint.place_before,
+        )
 
     @property
     def wanted(self) -> int | None:
         """How many rows the output will have, as far as that is known."""
         known = [count for count in (self.total, self.config.run.limit_rows) if count is not None]
         return min(known, default=None)
+
+    def store(self, chunk: Chunk, predictions: Predictions, spent: Counts, num_classes: int) -> None:
+        """Keep the predictions of a chunk; `num_classes` > 0: with their probabilities."""
+        self.checkpoint.add(chunk.first_row, chunk.place, predictions, num_classes)
+        if self.counts is not self.progress:
+            self.counts.add(spent)
+        self.under_way -= 1
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether it is done, and nothing of it needs to outlast the command but an output on a disk."""
+        is_whole = self.total is not None and self.wanted == self.total
+        is_clean = is_whole and not self.counts.rows_failed and self.place.location.store is None
+        return isinstance(self.checkpoint, Brief) and is_clean
+
+    def settle(self) -> Checkpoint:
+        """Have the checkpoint on the disk from now on; while no predictions come."""
+        if isinstance(self.checkpoint, Brief):
+            self.checkpoint = self.checkpoint.settle()
+        return self.checkpoint
+
+    def settle_meanwhile(self) -> None:
+        """The same while others may be about to publish it; nothing if it is being written."""
+        if self.busy.acquire(blocking=False):
+            try:
+                self.settle()
+            finally:
+                self.busy.release()
+
+    def keep(self) -> None:
+        """Commit all that was added, durably; nothing is made for a file that has no answer yet."""
+        if not isinstance(self.checkpoint, Brief) or self.counts.rows_done:
+            self.settle().flush()
+
+    def forget(self) -> None:
+        """The output is there and whole: its checkpoint goes, if it has one on the disk."""
+        with self.busy:
+            self.is_closed = True
+            if isinstance(self.checkpoint, Checkpoint):
+                self.checkpoint.remove()
+
+    def flush_meanwhile(self) -> None:
+        """Commit what was added, in a thread beside the others; nothing where the output is being made already."""
+        if self.busy.acquire(blocking=False):
+            try:
+                if isinstance(self.checkpoint, Checkpoint) and not self.is_closed:
+                    self.checkpoint.flush()
+            finally:
+                self.busy.release()
+
+    def close(self) -> None:
+        """Let go of checkpoint and output; what was not kept is gone."""
+        with self.busy:
+            self.is_closed = True
+            self.checkpoint.close()
+        self.place.lock.release()

@@ -1,144 +1,231 @@
-"""First pass: the rows that are open get their answers, which go into the checkpoint."""
+"""First pass: the rows that are open get their answers, which go into the checkpoints.
+
+files | those with open rows | chunks, one file after the other | batcher | the checkpoint of each
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.batcher import Batcher
-from pipeline.checkpoint import differences
-from pipeline.chunks import Chunk, Feed
+from pipeline.checkpoint import Checkpoint, differences
+from pipeline.chunks import Chunk
 from pipeline.config import EMBEDDED, Config, public_settings
+from pipeline.counts import Counts
 from pipeline.endpoints import Endpoints
-from pipeline.errors import CheckpointMismatch, DeadlineReached
+from pipeline.errors import CheckpointMismatch, DeadlineReached, OutputHeld, UserError
+from pipeline.limiter import ChunkSize
 from pipeline.predictions import Predictions
+from pipeline.progress import Progress
 from pipeline.runner.context import SHOW_EVERY_S, Context
 from pipeline.runner.reusing import Reusing
 from pipeline.writer import Layout
 
 GRACE_S = 5.0  # for what is in flight when the deadline comes
+OF_ONE_FILE = (UserError, OutputHeld)  # what is wrong with one file is not wrong with the next
 
 
-async def answer(run: Context, feed: Feed) -> None:
-    """Answers for all rows of `feed`, if there are any: nothing is sent for a file without rows. Then all are counted.
+class FirstPass:
+    """All files of one command, through the same places in flight.
 
-    Raises:
-        ClassifyError: see `classify`.
+    `when_done(file)` is called for each as soon as all its rows are answered, or it has an `error`. The server is
+    met when the first open row is: a command that has nothing to ask needs none.
     """
-    if await feed.has_rows():
-        await classify(run, feed)
-    run.total = feed.total if run.total is None else run.total
-    run.progress.expect(run.progress.rows_done, is_exact=True)
 
+    def __init__(
+        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[Context], None]
+    ) -> None:
+        self._config, self._progress, self._environment = config, progress, environment
+        self._when_done = when_done
+        self.sizes = ChunkSize(config.request.rows)
+        self._reusing = Reusing(config, progress)
+        self._endpoints: Endpoints | None = None
+        self._going: dict[Context, None] = {}  # files that are not done, in their order
+        self._stopped = asyncio.Event()
 
-async def classify(run: Context, feed: Feed) -> None:
-    """Answers for all rows of `feed`, into the checkpoint.
+    async def run(self, files: AsyncIterator[Context]) -> None:
+        """Answers for all open rows of `files`.
 
-    Raises:
-        ClassifyError: what ends the run; what was answered by then is kept.
-    """
-    config = run.config
-    async with (
-        Reusing(run) as reusing,
-        urls_of(config) as urls,
-        Endpoints(config, urls, run.environment, run.progress, sizes=run.sizes) as endpoints,
-    ):
-        await endpoints.connect()
-        await _adopt(run, endpoints)
-        batcher = Batcher(
-            endpoints,
-            config.request,
-            config.retry,
-            run.progress,
-            _store(run, endpoints),
-            remember=reusing.remember,
-            failed_allowed=config.run.failed_rows_allowed(run.wanted or run.progress.rows_total or 0),
-        )
-        reusing.begin(endpoints, batcher.classify)
-        feed.look_up = reusing.look_up
+        Raises:
+            ClassifyError: what ends the command; what was answered by then is kept.
+        """
+        left = self._config.run.seconds_left(self._progress.started.astimezone().replace(tzinfo=None))
+        works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._tick(), self._stopped.wait())
+        tasks = [asyncio.ensure_future(each) for each in works]
         try:
-            await _while_ticking(run, batcher.run(feed.chunks()), endpoints, reusing)
+            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                await self._let_in(tasks[0])
+                kept = "" if self._config.is_piped else " and kept, the same command goes on from there"
+                came = f"the deadline {self._config.run.deadline} came"
+                raise DeadlineReached(f"{came}; {self._progress.rows_done:,} rows are answered{kept}")
+            for task in done:
+                task.result()
         finally:
-            _remember_progress(run)
-            run.identity["model.names"] = {str(index): name for index, name in endpoints.facts.names.items()}
-            run.checkpoint.put_later(identity=run.identity, total_rows=feed.total)
-            await asyncio.shield(asyncio.to_thread(run.checkpoint.flush))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for file in self._going:
+                self._know(file)
+            await asyncio.shield(asyncio.to_thread(_keep, list(self._going)))
 
+    def stop(self) -> None:
+        """End `run` before its time; what was answered is kept."""
+        self._stopped.set()
 
-async def _adopt(run: Context, endpoints: Endpoints) -> None:
-    """The model that answers must be the one whose answers are there already."""
-    begun = {key: run.identity.get(key) for key in endpoints.identity}
-    if other := differences(begun, endpoints.identity):
-        raise CheckpointMismatch(
-            f"{run.place.location}: was begun with another model ({'; '.join(other)}); "
-            f"start over with --restart, or choose another output"
-        )
-    added = Layout(run.config, endpoints.facts.num_classes).names
-    await asyncio.to_thread(run.source.check, run.spec, added)
-    run.identity = endpoints.identity | run.identity
-    # The names of classes that earlier answers gave are checked in every answer of this run, too.
-    endpoints.facts.names.update({int(index): name for index, name in run.identity["model.names"].items()})
-    run.checkpoint.put(identity=run.identity, published=None)
+    # -- from files to chunks
 
+    async def _answer(self, files: AsyncIterator[Context]) -> None:
+        async with aclosing(self._open(files)) as opened:
+            first = await anext(opened, None)
+            if first is None:
+                return
+            async with (
+                self._reusing as reusing,
+                urls_of(self._config) as urls,
+                Endpoints(self._config, urls, self._environment, self._progress, sizes=self.sizes) as endpoints,
+            ):
+                await endpoints.connect()
+                self._endpoints = endpoints
+                rows = first.wanted or self._progress.rows_total or 0
+                batcher = Batcher(
+                    endpoints,
+                    self._config.request,
+                    self._config.retry,
+                    self._progress,
+                    self._store,
+                    remember=reusing.remember,
+                    failed_allowed=self._config.run.failed_rows_allowed(rows),
+                )
+                reusing.begin(first.identity, endpoints, batcher.classify)
+                committing = asyncio.ensure_future(reusing.keep_committing())
+                try:
+                    await batcher.run(self._chunks(first, opened))
+                finally:
+                    committing.cancel()
 
-def _store(run: Context, endpoints: Endpoints) -> Callable[[Chunk, Predictions], None]:
-    keep_probs = run.config.writer.probs != "none"
+    async def _open(self, files: AsyncIterator[Context]) -> AsyncGenerator[Context, None]:
+        """Those that have open rows; the others are done."""
+        async for file in files:
+            self._going[file] = None
+            try:
+                has_rows = await file.feed.has_rows()
+            except OF_ONE_FILE as error:
+                file.error, has_rows = error, False
+            if has_rows:
+                yield file
+            else:
+                self._read(file)
 
-    def store(chunk: Chunk, predictions: Predictions) -> None:
-        classes = endpoints.facts.num_classes if keep_probs else 0
-        run.checkpoint.add(chunk.first_row, chunk.place, predictions, classes)
+    async def _chunks(self, first: Context, rest: AsyncIterator[Context]) -> AsyncIterator[Chunk]:
+        file: Context | None = first
+        while file is not None:
+            try:
+                await self._adopt(file)
+                async for chunk in file.feed.chunks():
+                    chunk.owner = file
+                    file.under_way += 1
+                    yield chunk
+            except OF_ONE_FILE as error:
+                file.error = error
+            self._read(file)
+            file = await anext(rest, None)
 
-    return store
-
-
-async def _while_ticking(run: Context, work: Coroutine[Any, Any, None], endpoints: Endpoints, reusing: Reusing) -> None:
-    """Do `work` while progress is shown and answers are committed; end it when the deadline comes."""
-    left = run.config.run.seconds_left(run.started.astimezone().replace(tzinfo=None))
-    tasks = [asyncio.ensure_future(each) for each in (work, _tick(run), reusing.keep_committing())]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            endpoints.gate.close()
-            await _let_in(tasks[0], endpoints)
-            kept = "" if run.config.is_piped else " and kept, the same command goes on from there"
-            raise DeadlineReached(
-                f"the deadline {run.config.run.deadline} came; {run.progress.rows_done:,} rows are answered{kept}"
+    async def _adopt(self, file: Context) -> None:
+        """The model that answers must be the one whose answers are there already."""
+        endpoints = self._connected
+        begun = {key: file.identity.get(key) for key in endpoints.identity}
+        if other := differences(begun, endpoints.identity):
+            raise CheckpointMismatch(
+                f"{file.place.location}: was begun with another model ({'; '.join(other)}); "
+                f"start over with --restart, or choose another output"
             )
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        added = Layout(file.config, endpoints.facts.num_classes).names
+        if added != Layout(file.config, 0).names:
+            await asyncio.to_thread(file.source.check, file.spec, added)
+        file.identity = endpoints.identity | file.identity
+        # The names of classes that earlier answers gave are checked in every answer of this run, too.
+        endpoints.facts.names.update({int(index): name for index, name in file.identity["model.names"].items()})
+        file.checkpoint.put(identity=file.identity, published=None)
+        file.is_adopted = True
+        file.feed.look_up = self._reusing.look_up
 
+    # -- from predictions to files
 
-async def _let_in(work: asyncio.Future[None], endpoints: Endpoints) -> None:
-    """Wait a little for what is in flight: it is paid for."""
-    for _ in range(int(GRACE_S / SHOW_EVERY_S)):
-        if work.done() or not endpoints.gate.in_flight:
+    def _store(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
+        file: Context = chunk.owner
+        classes = self._connected.facts.num_classes if self._config.writer.probs != "none" else 0
+        file.store(chunk, predictions, spent, classes)
+        self._finish_if_answered(file)
+
+    def _read(self, file: Context) -> None:
+        file.is_read = True
+        self._finish_if_answered(file)
+
+    def _finish_if_answered(self, file: Context) -> None:
+        if file.is_read and not file.under_way and file in self._going:
+            del self._going[file]
+            file.total = file.feed.total if file.total is None else file.total
+            self._know(file)
+            self._when_done(file)
+
+    def _know(self, file: Context) -> None:
+        """Let the next commit keep what is known of model and input, too: if it is the model of this file."""
+        if not file.is_adopted:
             return
-        await asyncio.sleep(SHOW_EVERY_S)
+        names = self._connected.facts.names
+        file.identity["model.names"] = {str(index): name for index, name in names.items()}
+        file.checkpoint.put_later(identity=file.identity, total_rows=file.total or file.feed.total)
+
+    @property
+    def _connected(self) -> Endpoints:
+        assert self._endpoints is not None  # noqa: S101 - chunks come after it
+        return self._endpoints
+
+    # -- meanwhile
+
+    async def _let_in(self, work: asyncio.Future[None]) -> None:
+        """The deadline: send nothing more, but wait a little for what is in flight, which is paid for."""
+        if self._endpoints is None:
+            return
+        self._endpoints.gate.close()
+        for _ in range(int(GRACE_S / SHOW_EVERY_S)):
+            if work.done() or not self._endpoints.gate.in_flight:
+                return
+            await asyncio.sleep(SHOW_EVERY_S)
+
+    async def _tick(self) -> None:
+        """Show progress, and commit what came since."""
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            self._progress.show()
+            files = [file for file in self._going if isinstance(file.checkpoint, Checkpoint)]
+            for file in files:
+                file.checkpoint.put_later(progress=self._news(file))
+            await asyncio.to_thread(_flush, files)
+
+    def _news(self, file: Context) -> dict[str, Any]:
+        """What `classify status` tells of a file."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = self._progress.started.isoformat(timespec="seconds")
+        servers = public_settings(self._config)["server"]["url"]
+        news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
+        is_one_of_many = file.counts is not self._progress
+        return news | ({"rows_total": file.wanted, "rows_per_s": None, "eta_s": None} if is_one_of_many else {})
 
 
-async def _tick(run: Context) -> None:
-    while True:
-        await asyncio.sleep(SHOW_EVERY_S)
-        run.progress.show()
-        _remember_progress(run)
-        await asyncio.to_thread(run.checkpoint.flush)
+def _flush(files: list[Context]) -> None:
+    for file in files:
+        file.flush_meanwhile()
 
 
-def _remember_progress(run: Context) -> None:
-    """What `classify status` tells, kept with the next commit."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    started = run.started.isoformat(timespec="seconds")
-    servers = public_settings(run.config)["server"]["url"]
-    run.checkpoint.put_later(
-        progress=run.progress.snapshot() | {"started": started, "updated": now, "servers": servers}
-    )
+def _keep(files: list[Context]) -> None:
+    for file in files:
+        file.keep()
 
 
 @asynccontextmanager

@@ -10,14 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
+from pipeline.checkpoint import Identity
 from pipeline.chunks import Chunk, Known
+from pipeline.config import Config
 from pipeline.endpoints import Endpoints
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.loader import TextBlock
 from pipeline.predictions import Predictions
+from pipeline.progress import Progress
 from pipeline.protocol import ModelFacts
 from pipeline.reuse import Found, Reuse, path_of
-from pipeline.runner.context import SHOW_EVERY_S, Context
+from pipeline.runner.context import SHOW_EVERY_S
 
 Ask = Callable[[list[bytes]], Awaitable[Predictions]]
 
@@ -29,13 +32,13 @@ class Reusing:
         ReuseError: the file is damaged, not ours, or can't be written.
     """
 
-    def __init__(self, run: Context) -> None:
-        self._run = run
+    def __init__(self, config: Config, progress: Progress) -> None:
+        self._config, self._progress = config, progress
         self._store: Reuse | None = None
         self._is_used = False
 
     async def __aenter__(self) -> Self:
-        settings = self._run.config.run
+        settings = self._config.run
         if settings.reuse is not None:
             try:
                 self._store = Reuse(path_of(settings.reuse), max_bytes=int(settings.reuse_max_gb * 1e9))
@@ -52,8 +55,8 @@ class Reusing:
             except ClassifyError as failed:
                 self._give_up(failed)
 
-    def begin(self, endpoints: Endpoints, ask: Ask) -> None:
-        """The model is known now; `ask` gives the predictions of a few texts.
+    def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
+        """The model is known now; `ask` gives the predictions of a few texts. `identity` is that of any file.
 
         Raises:
             ReuseError: the file can't be written.
@@ -62,7 +65,7 @@ class Reusing:
         self._ask = ask
         if self._store is None:
             return
-        identity, keep_probs = self._run.identity | endpoints.identity, self._run.config.writer.probs != "none"
+        identity, keep_probs = identity | endpoints.identity, self._config.writer.probs != "none"
         try:
             self._store.bind(identity, self._facts.num_classes, keep_probs=keep_probs)
             self._is_used = True
@@ -111,7 +114,7 @@ class Reusing:
 
     def _give_up(self, error: ClassifyError) -> None:
         self._is_used = False
-        self._run.progress.notice(f"{error}; going on without stored answers")
+        self._progress.notice(f"{error}; going on without stored answers")
 
 
 def _find(store: Reuse, block: TextBlock, rows: range) -> Found:

@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import InputError
 from pipeline.record import RunRecord, encode_record, versions, when
-from pipeline.runner.aside import aside
 from pipeline.runner.context import Context
 from pipeline.text import storable
-from pipeline.writer import Draft, Layout, Tally, join, write_whole
+from pipeline.writer import Draft, Layout, Tally, disk_errors, join, sync_file, write_whole
+
+Drafts = tuple[Draft, Draft]  # of an output and of its record
 
 
-async def publish(run: Context) -> RunRecord:
+def publish(run: Context, tick: Callable[[], None]) -> RunRecord:
     """Join, and let the output appear: at every moment a kill leaves the old state or the new one.
+
+    Done in a thread; what `tick`, called often until the output appears, raises ends it.
 
     The checkpoint knows the digest of the output before the output appears, so the next run knows it as ours;
     it goes last, when the record says what it said.
     """
-    rows, place, progress = run.wanted or 0, run.place, run.progress
-    began, is_local = progress.elapsed_s, place.location.store is None
-
-    def joined(tick: Callable[[], None]) -> Tally:
-        def count(written: int) -> None:
-            progress.rows_written = written
-            tick()
-
-        return join(run.config, run.source, run.checkpoint, layout_of(run), draft, rows=rows, tick=count)
-
+    place, checkpoint = run.place, run.settle()
+    checkpoint.flush()
     with Draft(place.location, place.draft_path) as draft:
-        tally = await aside(joined, progress.show)
-        await see_no_change(run, "so nothing was written; --restart classifies it as it is now")
-        record = record_of(run, rows, tally, digest_file(draft.path), seconds_writing=progress.elapsed_s - began)
-        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
-        if is_local:  # no signal comes between a rename and the record of it
-            draft.publish()
-        else:
-            await aside(draft.publish, progress.show)
-    if is_local:
-        write_whole(Path(place.record_location.path), encode_record(record))
+        record = _write(run, draft, tick)
+        draft.sync()
+        checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
+        draft.publish(tick)
+    location, content = place.record_location, encode_record(record)
+    if location.store is None:
+        write_whole(Path(location.path), content)
     else:
-        await asyncio.to_thread(place.record_location.put, iter([encode_record(record)]))
+        location.put(iter([content]))
     if record.is_whole and not record.failed:
-        run.checkpoint.remove()
+        run.forget()
     return record
+
+
+def publish_briefly(run: Context, drafts: ExitStack, tick: Callable[[], None]) -> tuple[RunRecord, Drafts]:
+    """The same for a file that was done before it had a checkpoint on the disk, where nothing stands at its place.
+
+    `drafts` holds what is to be brought to its place by `appear`, many at once.
+    """
+    place = run.place
+    output = drafts.enter_context(Draft(place.location))
+    record = _write(run, output, tick)
+    note = drafts.enter_context(Draft(place.record_location))
+    with disk_errors(note.path):
+        note.file.write(encode_record(record))
+    return record, (output, note)
+
+
+def appear(drafts: list[Drafts]) -> None:
+    """Let outputs appear, each after its record: so the next run knows it as ours. The disk is waited for once."""
+    for output, note in drafts:
+        output.sync()
+        note.sync()
+    for output, note in drafts:
+        note.rename()
+        output.rename()
+    for folder in {output.path.parent for output, _ in drafts}:
+        sync_file(folder)
+
+
+def _write(run: Context, draft: Draft, tick: Callable[[], None]) -> RunRecord:
+    rows, progress = run.wanted or 0, run.progress
+    began = progress.elapsed_s
+
+    def count(written: int) -> None:
+        if progress.rows_written is not None:  # nothing is asked any more
+            progress.rows_written = written
+        tick()
+
+    tally = join(run.config, run.source, run.checkpoint, layout_of(run), draft, rows=rows, tick=count)
+    see_no_change(run, "so nothing was written; --restart classifies it as it is now")
+    return record_of(run, rows, tally, digest_file(draft.path), seconds_writing=progress.elapsed_s - began)
 
 
 def layout_of(run: Context) -> Layout:
@@ -55,19 +87,20 @@ def layout_of(run: Context) -> Layout:
     return Layout(run.config, run.identity.get("model.num_classes") or 0)
 
 
-async def see_no_change(run: Context, consequence: str) -> None:
+def see_no_change(run: Context, consequence: str) -> None:
     """See that the input still is what it was at the start.
 
     Raises:
         InputError: it is not; `consequence` says what of it.
     """
-    if await asyncio.to_thread(digest_file, run.source.location) != run.identity["input"]:
+    if digest_file(run.source.location) != run.identity["input"]:
         raise InputError(f"{run.source.path}: changed while it was read, {consequence}")
 
 
 def record_of(run: Context, rows: int, tally: Tally, digest: str, *, seconds_writing: float) -> RunRecord:
     """The record of a run that wrote so many rows; `digest` is that of the output."""
-    progress, config = run.progress, run.config
+    counts, config = run.counts, run.config
+    seconds = run.progress.elapsed_s - run.began_s
     labels = tally.labels
     failed = {code: count for code, count in sorted(tally.codes.items()) if code != "empty"}
     allowed = config.run.failed_rows_allowed(rows)
@@ -88,15 +121,15 @@ def record_of(run: Context, rows: int, tally: Tally, digest: str, *, seconds_wri
         empty=tally.codes["empty"],
         truncated=tally.truncated,
         skipped_lines=run.source.skipped,
-        resumed_rows=progress.rows_resumed,
-        shared_rows=progress.rows_shared,
-        reused_rows=progress.rows_reused,
-        requests=progress.requests,
-        texts_sent=progress.texts_sent,
-        retries=progress.retries,
-        **when(progress.started, progress.elapsed_s),
+        resumed_rows=counts.rows_resumed,
+        shared_rows=counts.rows_shared,
+        reused_rows=counts.rows_reused,
+        requests=counts.requests,
+        texts_sent=counts.texts_sent,
+        retries=counts.retries,
+        **when(run.started, seconds),
         seconds_writing=round(seconds_writing, 3),
-        rows_per_s=round(progress.rate, 1),
+        rows_per_s=round((counts.rows_done - counts.rows_resumed) / max(seconds, 1e-9), 1),
         model={key.removeprefix("model."): value for key, value in run.identity.items() if "model." in key[:6]},
         identity=run.identity,
         settings=public_settings(config),

@@ -5,30 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
+from typing import Any
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.chunks import Feed
 from pipeline.loader import open_source
 from pipeline.record import RunRecord
 from pipeline.runner.aside import aside
 from pipeline.runner.context import Context
-from pipeline.runner.first_pass import answer
 from pipeline.runner.second_pass import layout_of, record_of, see_no_change
 from pipeline.writer import Front, Pipe, Tally, follow
 
 LOOK_S = 0.05
 
 
-async def stream(run: Context, feed: Feed) -> RunRecord:
-    """Answers for all rows of `feed`, and the rows with them on standard output.
+async def stream(run: Context, first_pass: Coroutine[Any, Any, None]) -> RunRecord:
+    """Answers for all rows, which `first_pass` gets, and the rows with them on standard output.
 
     Raises:
         ClassifyError: what ends the run; the rows whose turn had come by then are written.
     """
     done = threading.Event()
-    asked = asyncio.ensure_future(answer(run, feed))
+    asked = asyncio.ensure_future(first_pass)
     asked.add_done_callback(lambda _: done.set())
     written = asyncio.ensure_future(aside(lambda tick: _follow(run, done, tick)))
     try:
@@ -42,7 +41,7 @@ async def stream(run: Context, feed: Feed) -> RunRecord:
     if not asked.cancelled():
         asked.result()
     tally, rows = written.result()
-    await see_no_change(run, "so rows and labels may not belong together")
+    await asyncio.to_thread(see_no_change, run, "so rows and labels may not belong together")
     return record_of(run, rows, tally, "", seconds_writing=0.0)  # it is written while it is answered
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pipeline.config import Config, mask_url
+from pipeline.config import Config, mask_place, mask_url, split_uri
 from pipeline.config.reading import PATH_KEYS
 from pipeline.errors import ConfigError
 from pipeline.schedule.manifest import Mount, config_map, cron_job
@@ -56,7 +56,7 @@ def printed(night: Night, *, image: str | None, timezone: str | None) -> Printed
             retries=FEWEST_RETRIES + math.ceil(night.length_s / LONGEST_BACKOFF_S),
         ),
     ]
-    return Printed(lines, _notices(night.config, image))
+    return Printed(lines, _notices(night, image))
 
 
 def _zone(named: str | None) -> str:
@@ -77,8 +77,8 @@ def _folders(config: Config) -> list[str]:
         for place in places(getattr(getattr(config, section), key)):
             if place and "://" not in place and name != "server.ca_bundle":
                 folders.add(_folder_of(place))
-    if not config.writer.output:
-        folders.add(_folder_of(places(config.loader.input)[0]))
+    if not config.writer.output:  # it stands beside the input, which may be a folder itself
+        folders.add(_folder_of(config.loader.inputs[0].rstrip("/")))
     return sorted(folder for folder in folders if not any(Path(other) in Path(folder).parents for other in folders))
 
 
@@ -131,11 +131,21 @@ def _refuse_secrets(path: Path, config: Config) -> None:
                 f'send it as a header whose value is "env:NAME"'
             )
 
+    for place in (*config.loader.inputs, config.writer.output):
+        uri = split_uri(place)
+        if uri and uri.user and (uri.scheme, uri.user) != ("gs", "anonymous"):
+            raise ConfigError(
+                f"{path}: {mask_place(place)} has credentials in it, and would stand in a ConfigMap; leave them to the "
+                f"environment of the pod"
+            )
 
-def _notices(config: Config, image: str | None) -> list[str]:
+
+def _notices(night: Night, image: str | None) -> list[str]:
+    config, late = night.config, night.retry_s < night.length_s
     here = [url for url in config.server.urls if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")]
     return [
         *([] if image else [f"the image {IMAGE} is a placeholder; name yours with --image"]),
+        *(["a pod that is started again after midnight takes the next day for {date}"] if late else []),
         *(f"server.url {url} is the pod itself there; name the service of your server" for url in here),
     ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.config import Config, load
+from pipeline.config import Config, is_dated, load
 from pipeline.errors import ConfigError
 
 RETRY_AFTER_S = 60
@@ -35,7 +35,8 @@ class Night:
     path: Path  # absolute
     config: Config
     at: time
-    length_s: int  # from `at` to `until`, at least a minute
+    length_s: int  # from `at` to the end, at least a minute
+    retry_s: int  # from `at` to `until`: of a config with {date} no longer than the day that it began on
 
     @property
     def name(self) -> str:
@@ -45,8 +46,8 @@ class Night:
 
     @property
     def until(self) -> time:
-        """The end of the night."""
-        return (datetime.combine(date.min, self.at) + timedelta(seconds=self.length_s)).time()
+        """When nothing is tried again any more."""
+        return (datetime.combine(date.min, self.at) + timedelta(seconds=self.retry_s)).time()
 
     @property
     def has_deadline(self) -> bool:
@@ -97,13 +98,18 @@ def plan(path: str, at: time) -> Night:
     if not path.endswith(".toml"):  # `run` would take it for the input
         raise ConfigError(f"{path}: a config file ends in .toml")
     config = load(path, {})
-    if not config.loader.input:
+    if not config.loader.inputs:
         raise ConfigError(f"{path}: loader.input names no input; a night has no command line that could")
-    if "-" in (*places(config.loader.input), config.writer.output):
+    if "-" in (*config.loader.inputs, config.writer.output):
         raise ConfigError(f'{path}: "-" is a standard stream, which nobody holds at night; name files in the config')
     seconds = config.run.seconds_left(datetime.combine(date(2000, 1, 1), at))
     length = int(min(LONGEST_S, LONGEST_S if seconds is None else seconds))
-    return Night(path=Path(_printable(str(Path(path).absolute()))), config=config, at=at, length_s=max(60, length))
+    length = max(60, length)
+    has_day = any(is_dated(place) for place in (*config.loader.inputs, config.writer.output))
+    to_midnight = 86_400 - 3600 * at.hour - 60 * at.minute
+    retry = min(length, to_midnight) if has_day else length
+    absolute = Path(_printable(str(Path(path).absolute())))
+    return Night(path=absolute, config=config, at=at, length_s=length, retry_s=retry)
 
 
 def places(value: str | list[str] | None) -> list[str]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.checkpoint import Checkpoint, Slab
+from pipeline.checkpoint import Brief, Checkpoint, Slab
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.loader import Source, format_of
 from pipeline.loader.delimited import CsvSource
 from pipeline.loader.jsonl import JsonlSource
 from pipeline.writer.columns import Layout, PredictionReader, Tally
-from pipeline.writer.draft import Draft, disk_errors, write_whole
+from pipeline.writer.draft import Draft, disk_errors, sync_file, write_whole
 from pipeline.writer.front import Front, Pipe
 
 if TYPE_CHECKING:
@@ -29,20 +29,32 @@ if TYPE_CHECKING:
 
     Sink = CsvAppender | CsvSink | JsonlAppender | JsonlSink | ParquetSink
 
-__all__ = ["Draft", "Front", "Layout", "Pipe", "Tally", "check_types", "follow", "join", "write_whole"]
+__all__ = [
+    "Draft",
+    "Front",
+    "Layout",
+    "Pipe",
+    "Tally",
+    "check_types",
+    "disk_errors",
+    "follow",
+    "join",
+    "sync_file",
+    "write_whole",
+]
 
 
 def join(
     config: Config,
     source: Source,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Brief,
     layout: Layout,
     draft: Draft,
     *,
     rows: int,
     tick: Callable[[int], None],
 ) -> Tally:
-    """Write the first `rows` rows of `source` with their predictions into `draft`, sync it, and say what was written.
+    """Write the first `rows` rows of `source` with their predictions into `draft`, and say what was written.
 
     `tick(rows written)` is called between blocks; what it raises ends the join.
 
@@ -59,7 +71,7 @@ def join(
         )
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
-        draft.sync()
+        draft.close()
     return tally
 
 

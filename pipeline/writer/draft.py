@@ -43,10 +43,15 @@ class Draft:
         sink = pa.PythonFile(self.file, "w")
         return pa.CompressedOutputStream(sink, codec) if codec else sink
 
-    def sync(self) -> None:
-        """What was written is on the disk when this returns; what is to be sent to a store need not be."""
+    def close(self) -> None:
+        """There is nothing more to be written."""
         with disk_errors(self.path):
             self.file.close()  # a compressing stream has closed it before
+
+    def sync(self) -> None:
+        """What was written is on the disk when this returns; what is to be sent to a store need not be."""
+        self.close()
+        with disk_errors(self.path):
             if self.output.store is None:
                 sync_file(self.path)
 
@@ -56,13 +61,17 @@ class Draft:
         Raises:
             StoreRefused, StoreGone: the store.
         """
-        output = Path(self.output.path)
         with disk_errors(self.output):
             if self.output.store is not None:
                 self.output.put(parts_of(self.path, tick))
                 return
-            self.path.replace(output)
-            sync_file(output.parent)
+            self.rename()
+            sync_file(self.path.parent)
+
+    def rename(self) -> None:
+        """Let it take the output's place on a disk; that lasts when the directory is synced, too."""
+        with disk_errors(self.output):
+            self.path.replace(self.output.path)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

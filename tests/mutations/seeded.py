@@ -180,15 +180,15 @@ ROWS = (
     Mutation(
         "the halves of a chunk change places",
         "batcher.py",
-        "return left + await self.classify(texts[middle:], alone=alone)",
-        "return await self.classify(texts[middle:], alone=alone) + left",
+        "return left + await self._classify(texts[middle:], spent, alone=alone)",
+        "return await self._classify(texts[middle:], spent, alone=alone) + left",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
         "the halves of a chunk leave a text out",
         "batcher.py",
-        "await self.classify(texts[middle:], alone=alone)",
-        "await self.classify(texts[middle + 1 :], alone=alone)",
+        "await self._classify(texts[middle:], spent, alone=alone)",
+        "await self._classify(texts[middle + 1 :], spent, alone=alone)",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
@@ -441,7 +441,7 @@ IDENTITY = (
     ),
     Mutation(
         "a file of somebody else is replaced",
-        "output.py",
+        "output/place.py",
         "if there is not None and there not in (made, published) and not config.run.overwrite:",
         "if there is not None and made and there not in (made, published) and not config.run.overwrite:",
         ("test_cli_files.py::test_an_output_that_is_not_ours_stays",),
@@ -453,18 +453,12 @@ OUTPUT = (
         "an output appears before it is known as ours",
         "runner/second_pass.py",
         """\
-        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
-        if is_local:  # no signal comes between a rename and the record of it
-            draft.publish()
-        else:
-            await aside(draft.publish, progress.show)
+        checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
+        draft.publish(tick)
 """,
         """\
-        if is_local:  # no signal comes between a rename and the record of it
-            draft.publish()
-        else:
-            await aside(draft.publish, progress.show)
-        run.checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
+        draft.publish(tick)
+        checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
 """,
         (
             f"{HOLES}test_killed_right_after_the_rename_the_same_command_finishes",
@@ -488,8 +482,8 @@ OUTPUT = (
     Mutation(
         "the rename may be lost in a power cut",
         "writer/draft.py",
-        "            sync_file(output.parent)\n",
-        "            output.stat()\n",
+        "            sync_file(self.path.parent)\n",
+        "            self.path.parent.stat()\n",
         (f"{HOLES}test_an_output_is_synced_before_and_after_its_rename",),
     ),
     Mutation(
@@ -917,16 +911,16 @@ PLACES = (
     ),
     Mutation(
         "all is paid for before the store says that it takes nothing",
-        "runner/__init__.py",
-        "        await asyncio.to_thread(place.prove_writable)\n",
-        "",
+        "runner/opening.py",
+        "            place.prove_writable()\n",
+        "            pass\n",
         ("test_places_runs.py::test_missing_permission_is_said_before_anything_is_paid_for",),
     ),
     Mutation(
         "the credentials of a store are in the record",
         "config/sections.py",
-        "mask_place(storable(tree[section][key]))",
-        "storable(tree[section][key])",
+        "return place and mask_place(storable(place))",
+        "return place and storable(place)",
         ("test_places_runs.py::test_credentials_in_a_uri_appear_nowhere",),
     ),
     Mutation(
@@ -945,7 +939,7 @@ PLACES = (
     ),
     Mutation(
         "what came through a pipe is resumed with what comes through the next",
-        "output.py",
+        "output/place.py",
         "if begun is None or was_piped(begun):",
         "if begun is None:",
         ("test_pipes.py::test_an_interrupted_run_from_a_pipe_starts_over",),

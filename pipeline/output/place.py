@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import Any
 
 from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file, was_piped
 from pipeline.checkpoint.database import remove
-from pipeline.config import PIPE, Config, public_settings
+from pipeline.config import Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
-from pipeline.loader import format_of
-from pipeline.places import Kind, Location, locate, state_of, state_root
+from pipeline.places import Location, state_of, state_root
 from pipeline.record import RunRecord, read_record
-
-LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
 
 class Next(Enum):
@@ -25,6 +21,18 @@ class Next(Enum):
     DONE = "it is complete: nothing"
     FRESH = "start from the first row"
     RESUME = "go on from the checkpoint"
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be made: {error.strerror}; choose another output") from None
 
 
 class OutputPlace:
@@ -64,11 +72,7 @@ class OutputPlace:
         """
         if self.location.store is not None:
             return
-        folder = Path(self.location.path).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: can't be made: {error.strerror}; choose another output") from None
+        make_directory(Path(self.location.path).parent)
 
     def prove_writable(self) -> None:
         """See that the store takes what this run will bring, before anything is paid for: by a record of nothing yet.
@@ -116,6 +120,8 @@ class OutputPlace:
 
     def _published(self) -> str | None:
         """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
+        if not self.checkpoint_path.exists():
+            return None
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
                 published: str | None = checkpoint.get("published")
@@ -171,49 +177,3 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
 
 def _refusal(output: str, what: str, other: list[str]) -> str:
     return f"{output}: {what} differently ({'; '.join(other)}); start over with --restart, or choose another output"
-
-
-def default_output(source: Location) -> Location:
-    """Where the output goes if nobody says so."""
-    stem, dot, endings = source.name.partition(".")
-    return source.beside(f"{stem}_labelled{dot}{endings}")
-
-
-def place_output(config: Config, source: Location) -> OutputPlace:
-    """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
-
-    Raises:
-        ConfigError: the ending names no format, or input and output are the same file.
-        OutputError: its directory is missing. StoreRefused, StoreGone: so is its bucket, or the store is not there.
-    """
-    named = config.writer.output
-    if not named and source.is_piped:
-        raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
-    if not named:
-        location = default_output(source)
-    else:
-        location = locate(named)
-        kind, _ = location.look()
-        if location.is_folder and kind not in (Kind.DIRECTORY, Kind.NOTHING):
-            raise OutputError(f"{location}: is a file, not a directory; choose another output")
-        if location.is_folder or kind is Kind.DIRECTORY:
-            location = location.within(source.name)
-    format_of(location, config.writer.format, "writer.format")
-    if location.store is None:
-        _check_directory(Path(location.path), may_be_made=named.endswith("/"))
-    if location.key == source.key or _is_same_file(location, source):
-        raise ConfigError(f"{location}: is the input; the output must be another file")
-    return OutputPlace(location, config.run.state_dir)
-
-
-def _check_directory(path: Path, *, may_be_made: bool) -> None:
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise OutputError(f"{path}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes")
-    if not path.parent.is_dir() and not may_be_made:
-        raise OutputError(f"{path}: its directory {path.parent} does not exist; make it, or choose another output")
-
-
-def _is_same_file(one: Location, other: Location) -> bool:
-    paths = Path(one.path), Path(other.path)
-    both_local = one.store is None and other.store is None
-    return both_local and all(path.exists() for path in paths) and paths[0].samefile(paths[1])
