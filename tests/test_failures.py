@@ -287,14 +287,13 @@ def test_one_of_two_endpoints_may_die(tmp_path: Path, fake: FakeServer) -> None:
         other.up()
 
 
-def test_two_endpoints_share_the_work(tmp_path: Path, fake: FakeServer) -> None:
+def test_two_endpoints_share_the_work(tmp_path: Path) -> None:
     """The least loaded one is asked, so two equal servers get about the same."""
     texts = [f"text {n}" for n in range(5000)]
-    with FakeServer(latency_s=0.01) as other:
-        fake.latency_s = 0.01
-        classified(tmp_path, texts, fake, other, request=Request(rows=16))
+    with FakeServer(latency_s=0.03, slots=4) as one, FakeServer(latency_s=0.03, slots=4) as other:
+        classified(tmp_path, texts, one, other, request=Request(rows=16))
         assert_all_right(tmp_path, texts)
-        assert min(len(fake.answered), len(other.answered)) > 1500
+        assert min(len(one.answered), len(other.answered)) > 1800
 
 
 def test_two_endpoints_must_serve_one_model(tmp_path: Path, fake: FakeServer) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
+from random import Random
+from statistics import fmean, median
 from typing import Literal
 
 import pytest
@@ -29,10 +32,39 @@ def drive(limiter: Limiter, service_s: float, slots: Callable[[float], int], unt
             begins = max(now, free[0])
             free[0] = begins + service_s
             heapq.heappush(in_flight, (begins + service_s, now))
+        limiter.in_flight = len(in_flight)
         now, sent_at = heapq.heappop(in_flight)
         limiter.succeeded(TEXTS, sent_at, now)
         log.append((now, limiter.limit))
     return log
+
+
+Speed = Callable[[int], float]
+
+
+def share(limiter: Limiter, speed: Speed, requests: int, noise: float = 0.0, seed: int = 0) -> float:
+    """A server that works on all that is in flight alike, and does `speed(in flight)` requests a second in all.
+
+    Returns after how many seconds so many requests are answered; `noise` is how much they differ in size.
+    """
+    random, unsent = Random(seed), requests
+    now = progress = 0.0  # progress: what each one has got that was there from the start
+    in_flight: list[tuple[float, float]] = []  # at which progress it will be answered, when it was sent
+    while unsent or in_flight:
+        while unsent and len(in_flight) < limiter.limit:
+            heapq.heappush(in_flight, (progress + max(0.1, random.gauss(1, noise)), now))
+            unsent -= 1
+        limiter.in_flight = len(in_flight)
+        done, sent_at = heapq.heappop(in_flight)
+        now += (done - progress) * limiter.in_flight / speed(limiter.in_flight)
+        progress = done
+        limiter.succeeded(TEXTS, sent_at, now)
+    return now
+
+
+def crowded(in_flight: int) -> float:
+    """As a vLLM on two cores was measured with 256 texts a request: four are best, more get into each other's way."""
+    return 3.4 if in_flight == 1 else 4.5 - 0.3 * abs(math.log2(in_flight / 4))
 
 
 def rate(log: list[tuple[float, int]], start: float, stop: float) -> float:
@@ -55,6 +87,56 @@ def test_the_climb_takes_a_few_round_trips(service_s: float, slots: int) -> None
     assert len(log) >= (30 - 5) * slots
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+def test_where_more_in_flight_is_worse_the_best_level_is_found_in_200_requests(noise: float) -> None:
+    """A short run, its start included, takes no longer than the best fixed number's time / 0.95."""
+
+    def seconds(limit: int | Literal["auto"]) -> float:
+        return fmean(share(Limiter(limit), crowded, 200, noise, seed) for seed in range(20))
+
+    assert 0.95 * seconds("auto") <= min(seconds(level) for level in (1, 2, 4, 8, 16, 32))
+
+
+def test_a_short_run_on_eight_slots_loses_little() -> None:
+    """200 requests are answered in what the best fixed number takes / 0.95."""
+    auto, fixed = (drive(Limiter(limit), 0.05, lambda _: 8, until=10) for limit in ("auto", 16))
+    assert 0.95 * auto[199][0] <= fixed[199][0]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+@pytest.mark.parametrize("fixed_costs", [0.2, 1, 4, 10])
+def test_a_server_that_batches_is_given_enough_to_batch(fixed_costs: float, noise: float) -> None:
+    """Answers get slower with every doubling, and more: 90 % of the most is reached, all of the climb included."""
+    seconds = share(Limiter("auto"), lambda in_flight: in_flight / (fixed_costs + in_flight), 8000, noise)
+    assert 8000 / seconds >= 0.9
+
+
+@pytest.mark.parametrize(("slots", "most"), [(1, 4), (4, 16), (8, 24), (64, 192)])
+def test_no_more_are_in_flight_than_help(slots: int, most: int) -> None:
+    """Where many levels are as good as each other, it stays at a low one: to wait on the server helps nobody."""
+    log = drive(Limiter("auto"), 0.1, lambda _: slots, until=120)
+    assert slots <= median(limit for moment, limit in log if moment > 60) <= most
+
+
+def test_answers_tell_of_the_level_they_were_sent_at() -> None:
+    """What was sent before the limit was set says nothing of it, however quickly it is answered."""
+    limiter = Limiter("auto")
+    limiter.in_flight = 8
+    limiter.succeeded(TEXTS, 0, 1)
+    for step in range(100):
+        limiter.succeeded(TEXTS, 0.9, 1 + step / 1000)
+    assert limiter.limit == 8
+
+
+def test_what_is_not_used_is_not_raised() -> None:
+    """As long as there are only three requests to send at a time, the limit says nothing, and stays."""
+    limiter = Limiter("auto")
+    for step in range(2000):
+        limiter.in_flight = min(3, limiter.limit)
+        limiter.succeeded(TEXTS, step / 10 - 0.1, step / 10)
+    assert limiter.limit == 8
+
+
 def test_auto_climbs_again_when_the_server_grows() -> None:
     """Twice the slots later on: the limit follows."""
     log = drive(Limiter("auto"), 0.1, lambda now: 8 if now < 20 else 64, until=120)
@@ -70,6 +152,7 @@ def test_a_server_that_shrinks_is_still_kept_busy() -> None:
 def test_sixty_four_refusals_at_once_are_one_reason_to_slow_down() -> None:
     """What was sent before the last decrease says nothing new."""
     limiter = Limiter("auto")
+    limiter.in_flight = 64
     for step in range(63):
         limiter.succeeded(TEXTS, 0, step / 1000)
     before = limiter.limit
@@ -79,18 +162,18 @@ def test_sixty_four_refusals_at_once_are_one_reason_to_slow_down() -> None:
 
 
 def test_a_refused_level_is_not_tried_again_soon() -> None:
-    """On a server that refuses a 9th request, fewer than 2 in 100 are refused."""
+    """On a server that refuses a 9th request, fewer than 1 in 100 are refused."""
     limiter, refused, sent, now = Limiter("auto"), 0, 0, 0.0
     while sent < 20_000:
         now += 0.01
-        level = limiter.limit
+        level = limiter.in_flight = limiter.limit
         sent += level
         for _ in range(min(level, 8)):
-            limiter.succeeded(TEXTS, now - 1, now)
+            limiter.succeeded(TEXTS, now - 0.009, now)
         for _ in range(level - 8):
             refused += 1
             limiter.refused(sent_at=now - 0.005, now=now)
-    assert refused < 0.02 * sent
+    assert refused < 0.01 * sent
     assert limiter.limit >= 6
 
 

@@ -26,7 +26,8 @@ from limit import Connection  # noqa: E402
 from measuring import BUILD, CLASSIFY, machine, run  # noqa: E402
 from serving import missing, started  # noqa: E402
 
-SETTINGS = ((64, 16), (256, 2), (256, 4), (256, 16), (1024, 4))  # texts a request, requests in flight
+# Texts a request, requests in flight.
+SETTINGS = ((64, 16), (256, 1), (256, 2), (256, 4), (256, 8), (256, 16), (1024, 4))
 OURS = "ours, defaults"
 
 
@@ -68,7 +69,7 @@ def main() -> None:
         with urllib.request.urlopen(f"{url}/v1/models") as answer:  # noqa: S310 - it is http
             model = json.loads(answer.read())["data"][0]["id"]
         for number in range(options.rounds):
-            for setting in (*SETTINGS[:3], None, *SETTINGS[3:]):
+            for setting in (*SETTINGS[:4], None, *SETTINGS[4:]):
                 texts = [f"a short text {number} {setting} {row}" for row in range(options.rows)]
                 name = OURS if setting is None else f"loop, {setting[0]} texts x {setting[1]}"
                 spent = ours(url, texts) if setting is None else asyncio.run(load(url, model, texts, *setting))

@@ -974,4 +974,63 @@ PLACES = (
     ),
 )
 
-MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *CHECKPOINT, *IDENTITY, *OUTPUT, *PLACES, *TOLD, *SCHEDULE, *REUSE)
+LOAD = (
+    Mutation(
+        "each refusal of one volley slows down once more",
+        "limiter.py",
+        "        if self.is_fixed or sent_at <= self._refused_at:\n            return",
+        "        if self.is_fixed:\n            return",
+        ("test_limiter.py::test_sixty_four_refusals_at_once_are_one_reason_to_slow_down",),
+    ),
+    Mutation(
+        "what was refused is tried again at once",
+        "limiter.py",
+        "            self._refused = self.limit\n",
+        "            pass\n",
+        ("test_limiter.py::test_a_refused_level_is_not_tried_again_soon",),
+    ),
+    Mutation(
+        "a level that is too high is never left downwards",
+        "limiter.py",
+        "if good == lowest > 1 and",
+        "if good == lowest > CEILING and",
+        ("test_limiter.py::test_where_more_in_flight_is_worse_the_best_level_is_found_in_200_requests",),
+    ),
+    Mutation(
+        "a server whose answers take longer is given no more",
+        "limiter.py",
+        "            if (higher := min(highest + step, self._refused - 1, CEILING)) > highest:\n",
+        "            if (higher := min(highest + step, self._refused - 1, CEILING)) > highest > CEILING:\n",
+        ("test_limiter.py::test_a_server_that_batches_is_given_enough_to_batch",),
+    ),
+    Mutation(
+        "of levels that are as good as each other the highest is kept",
+        "limiter.py",
+        "        good = min(level for",
+        "        good = max(level for",
+        ("test_limiter.py::test_no_more_are_in_flight_than_help",),
+    ),
+    Mutation(
+        "answers tell of a level they were not sent at",
+        "limiter.py",
+        "        if self._answers or sent_at >= self._set_at:",
+        "        if self._answers or sent_at <= now:",
+        ("test_limiter.py::test_answers_tell_of_the_level_they_were_sent_at",),
+    ),
+    Mutation(
+        "neighbours are not tried again",
+        "limiter.py",
+        "        self._rest -= 1\n",
+        "",
+        ("test_limiter.py::test_auto_climbs_again_when_the_server_grows",),
+    ),
+    Mutation(
+        "a limit that nobody uses is raised",
+        "limiter.py",
+        " or self._most_in_flight < self.limit:",
+        ":",
+        ("test_limiter.py::test_what_is_not_used_is_not_raised",),
+    ),
+)
+
+MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *PLACES, *TOLD, *SCHEDULE, *REUSE)
