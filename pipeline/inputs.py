@@ -153,13 +153,19 @@ def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Lo
         ]
     else:
         return [(location.name, location)]
-    return [(path, source) for path, source in found if not _is_output(path, source, folder)]
+    return _without_outputs(found, folder)
 
 
-def _is_output(path: str, source: Location, folder: Location) -> bool:
-    """Whether a file that was found at `path` below an input stands in the output directory, which is also below it."""
-    top, inside = source.key.removesuffix(f"/{path}"), f"{folder.key}/"
-    return source.key.startswith(inside) and folder.key.startswith(f"{top}/")
+def _without_outputs(found: list[tuple[str, Location]], folder: Location) -> list[tuple[str, Location]]:
+    """Leave out what stands in the output directory, should that be below the input, too."""
+    if not found:
+        return []
+    path, source = found[0]
+    top = source.key.removesuffix(path)  # the input, with a slash at its end
+    if not folder.key.startswith(top):
+        return found
+    inside = f"{folder.key.removeprefix(top)}/"
+    return [(path, source) for path, source in found if not path.startswith(inside)]
 
 
 def _checked(pairs: list[Pair], folders: list[Location]) -> Plan:
@@ -167,8 +173,8 @@ def _checked(pairs: list[Pair], folders: list[Location]) -> Plan:
     by_output: dict[str, Pair] = {}
     kept = []
     for pair in pairs:
-        first = by_output.setdefault(pair.output.key, pair) if pair.output else pair
-        if first.source.key != pair.source.key:
+        first = by_output.setdefault(str(pair.output), pair) if pair.output else pair
+        if first is not pair and first.source.key != pair.source.key:
             raise ConfigError(
                 f"{first.source} and {pair.source} would both be written to {pair.output}; classify them apart"
             )

@@ -9,13 +9,13 @@ from typing import Literal
 
 CEILING = 1024  # requests in flight on one endpoint, whatever it seems to bear
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
-AS_GOOD = 0.95  # of the best rate: then the smaller level is the better one
+AS_GOOD = 0.975  # of the best rate: then the smaller level is the better one
 STILL_BETTER = 1.02  # times the rate of the level we would stay at: then a still higher one is tried
 DECREASE = 0.75
 FIRST_STEP = 8  # from one request in flight, once it was answered and as long as none was refused
 LEAP = 4  # from a level at which answers take no longer than before
 AS_QUICK = 1.25  # times the latency before: then nobody waits for a place on the server
-CROWDED = 3  # times as many in flight as the least latency would need: then half of them may do
+CROWDED = 4  # times as many in flight as the least latency would need: then half of them may do
 FEWEST_ANSWERS = 16  # that a rate is measured by: fewer say too little, and a small level has them soon
 PROBE_AFTER, PROBE_ROUND_TRIPS = 250, 32  # successes before what was refused is tried again: refusals stay below 1 %
 REST = 6  # windows at a level before its neighbours are tried again; twice as many each time it is found again ...
@@ -28,10 +28,10 @@ class Limiter:
     With "auto" it looks for the smallest level at which the server gives its most. One request first, then leaps, as
     long as latency grows far less than the level. Then levels are compared by the rate of texts answered, each in a
     window that begins with the first answer to what was sent at that level: half as many where the server is crowded,
-    else twice as many for as long as that helps. The smallest level that is nearly as good as the best one is kept, and
-    its neighbours are tried again from time to time. The rate decides and not latency: a server that batches gets
-    slower and better at once. A refusal for load takes a quarter away, once for all that were sent before it; what was
-    refused is not tried again soon, and from then on the climb is in small steps.
+    else twice as many for as long as that helps. The smallest level that is as good as the best one, but for noise, is
+    kept, and its neighbours are tried again from time to time. The rate decides and not latency: a server that batches
+    gets slower and better at once. A refusal for load takes a quarter away, once for all that were sent before it; what
+    was refused is not tried again soon, and from then on the climb is in small steps.
     """
 
     def __init__(self, limit: int | Literal["auto"]) -> None:

@@ -298,7 +298,9 @@ def test_an_interrupted_run_from_a_pipe_starts_over(number: signal.Signals, tmp_
 def test_what_a_file_has_begun_is_not_thrown_away_for_a_pipe(tmp_path: Path, fake: FakeServer) -> None:
     """An unfinished run from a file is not taken up by one from a pipe, nor silently forgotten: exit 2."""
     (tmp_path / "in.jsonl").write_text(JSONL)
-    piped("in.jsonl", "-o", "out.jsonl", *small(fake), "--set", "run.deadline=0s", expect=4)
+    fake.rules.append((lambda text: text not in CANARY, hang()))
+    piped("in.jsonl", "-o", "out.jsonl", *small(fake), "--set", "run.deadline=1s", expect=4)
+    fake.rules.clear()
     done = piped("-i", "-", "-o", "out.jsonl", *small(fake), expect=2)
     assert b"was begun differently (input: was " in done.stderr
     piped("-i", "-", "-o", "out.jsonl", *small(fake), "--restart")

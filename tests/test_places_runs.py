@@ -152,13 +152,13 @@ def test_check_looks_at_a_store_and_leaves_it_as_it_was(
 
 
 def test_what_is_not_there_is_named(bucket: Bucket, source: str, fake: FakeServer, classify: Command) -> None:
-    """No such bucket or object, a directory, the input as output: exit 2, one line, and nothing is sent or made."""
+    """No such bucket, object or directory, the input as output: exit 2, one line, and nothing is sent or made."""
     environment = bucket.environment
     run = ("run", "--url", fake.url)
     complaint(classify(*run, "s3://nobody-has-it/a.csv", expect=2, env=environment), "no bucket nobody-has-it")
     complaint(classify(*run, source, "-o", "s3://nobody-has-it/", expect=2, env=environment), "no bucket nobody-has-it")
     complaint(classify(*run, bucket.uri("gone.csv"), expect=2, env=environment), "gone.csv: no such file")
-    complaint(classify(*run, bucket.uri("in"), expect=2, env=environment), "is a directory")
+    complaint(classify(*run, bucket.uri("nothing/"), expect=2, env=environment), "nothing: no such file")
     for output in (source, f"s3://{KEY}:x@{bucket.name}/in/a.csv", bucket.uri("in/"), bucket.uri("in")):
         done = classify(*run, source, "-o", output, "--overwrite", expect=2, env=environment)
         complaint(done, f"{source}: is the input")

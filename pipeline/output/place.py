@@ -96,8 +96,8 @@ class OutputPlace:
         checkpoint = self.checkpoint() if self.checkpoint_path.exists() and not config.run.restart else None
         try:
             published = checkpoint.get("published") if checkpoint else self._published()
-            record = self.record
             there = digest_file(self.location) if self.location.exists() else None
+            record = None if there is None else self.record
             made = record.output_digest if record else None
             if there is not None and there not in (made, published) and not config.run.overwrite:
                 raise OutputError(
@@ -114,7 +114,9 @@ class OutputPlace:
             if checkpoint:
                 checkpoint.close()
         finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
-        if decision is Next.FRESH or finished:  # killed before the clean-up, the second time
+        if (
+            decision is Next.FRESH or finished
+        ) and self.checkpoint_path.exists():  # killed before the clean-up, the second time
             remove(self.checkpoint_path)
         return decision
 

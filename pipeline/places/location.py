@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -43,6 +43,7 @@ class Location:
     store: Store | None = None  # None: the disk
     is_folder: bool = False  # it was named with a slash at its end
     is_piped: bool = False  # what stands here came through a pipe, and will not come again
+    content: bytes | None = field(default=None, repr=False, compare=False)  # of a small file that was read already
 
     def __str__(self) -> str:
         return self.shown
@@ -80,6 +81,8 @@ class Location:
         Raises:
             StoreRefused, StoreGone: see `Store`; also where there is no such bucket.
         """
+        if self.content is not None:
+            return Kind.FILE, len(self.content)
         if self.store is None:
             return _look(self.path)
         from pyarrow.fs import FileType
@@ -97,13 +100,28 @@ class Location:
         """The file, to be read anywhere in it. Errors of its methods: see `trouble`."""
         import pyarrow as pa
 
+        if self.content is not None:
+            return pa.BufferReader(self.content)
         if self.store is None:
             return pa.OSFile(os.fsencode(self.path))  # a name may be bytes that are no UTF-8
         return self.store.open(self.shown, self.path)
 
     def stream(self) -> pa.NativeFile | StoreStream:
         """The file, to be read from one place on to its end."""
-        return self.open() if self.store is None else StoreStream(self.open(), self.trouble)
+        return self.open() if self.store is None or self.content is not None else StoreStream(self.open(), self.trouble)
+
+    def loaded(self, most: int) -> Location:
+        """The same with its content, if that has `most` bytes at most: whoever reads it then opens no file.
+
+        Raises:
+            StoreRefused, StoreGone: see `Store`.
+        """
+        kind, size = self.look()
+        return replace(self, content=self.read()) if kind is Kind.FILE and size <= most else self
+
+    def as_it_is_now(self) -> Location:
+        """The same without a content that was read before."""
+        return replace(self, content=None)
 
     def trouble(self, error: Exception) -> ClassifyError | None:
         """What an error while reading says of the store; None if the file itself is to blame."""
@@ -183,6 +201,9 @@ def pieces_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int]
     Raises:
         OSError: of a local file. StoreRefused, StoreGone: see `Store`.
     """
+    if (content := location.content) is not None:
+        yield len(content), lambda offsets, size: (content[offset : offset + size] for offset in offsets)
+        return
     if location.store is None:
         with Path(location.path).open("rb") as local_file:
             yield os.fstat(local_file.fileno()).st_size, lambda offsets, size: _read(local_file, offsets, size)

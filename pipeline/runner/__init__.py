@@ -143,6 +143,7 @@ class _One:
             yield context
 
         await self._first_pass.run(only())
+        await asyncio.to_thread(context.keep)
         if context.error is not None:
             raise context.error
         self._progress.expect(self._progress.rows_done, is_exact=True)

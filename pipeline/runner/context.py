@@ -18,6 +18,7 @@ from pipeline.predictions import Predictions
 from pipeline.progress import Progress
 
 SHOW_EVERY_S = 0.25  # and commit: with the time a commit takes, far less than a second of answers can be lost
+LATE_S = 0.4  # with one tick more, still so
 
 
 @dataclass(eq=False)
@@ -38,6 +39,7 @@ class Context:
     total: int | None = field(init=False)  # rows in the input, once that is known
     feed: Feed = field(init=False)  # its open rows
     under_way: int = 0  # chunks that have no predictions yet
+    answered_s: float | None = None  # when the first answer came, in the command's time
     is_adopted: bool = False  # the model that answers is that of this file
     is_read: bool = False  # there are no more chunks
     busy: threading.RLock = field(default_factory=threading.RLock)  # held by whoever commits or publishes
@@ -69,6 +71,7 @@ class Context:
         self.checkpoint.add(chunk.first_row, chunk.place, predictions, num_classes)
         if self.counts is not self.progress:
             self.counts.add(spent)
+        self.answered_s = self.answered_s or self.progress.elapsed_s
         self.under_way -= 1
 
     @property
@@ -83,6 +86,10 @@ class Context:
         if isinstance(self.checkpoint, Brief):
             self.checkpoint = self.checkpoint.settle()
         return self.checkpoint
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether its answers have been in memory for so long that a kill should not cost them any more."""
+        return isinstance(self.checkpoint, Brief) and self.answered_s is not None and now_s - self.answered_s >= LATE_S
 
     def settle_meanwhile(self) -> None:
         """The same while others may be about to publish it; nothing if it is being written."""

@@ -13,7 +13,6 @@ from contextlib import ExitStack, aclosing, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.checkpoint import Brief
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.inputs import Pair, Plan
@@ -30,7 +29,7 @@ from pipeline.runner.total import Total
 BATCH = 16
 THREADS, THREADS_OF_STORE = 2, 8
 SETTLED_AT_ONCE = 16  # checkpoints that are made in one tick: it holds up everything else
-MOST_OPEN = 64  # files between their opening and their end: each holds descriptors and memory
+MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
 T = TypeVar("T")
 Opened = Context | RunRecord | ClassifyError
 Job = asyncio.Future[list[Opened]]
@@ -49,6 +48,7 @@ class Many:
         self._room = asyncio.Semaphore(MOST_OPEN)
         self._open: dict[Context, Pair] = {}
         self._answered: deque[Context] = deque()
+        self._writers = 0
         self._publishing: set[asyncio.Task[None]] = set()
         self._is_cancelled = False
         self._fatal: Exception | None = None
@@ -60,7 +60,7 @@ class Many:
             ClassifyError: what keeps all files from being classified; those that are complete stay so.
         """
         self._progress.files_total = len(self._plan.pairs)
-        with ExitStack() as locks, ThreadPoolExecutor(2 * self._threads) as self._pool:
+        with ExitStack() as locks, ThreadPoolExecutor(self._threads) as self._pool:
             for folder in self._plan.folders:
                 if folder.store is None:
                     make_directory(Path(folder.path))
@@ -106,9 +106,8 @@ class Many:
         """Files that take longer than small ones do get a checkpoint on the disk, until they are published."""
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
-            before = self._progress.elapsed_s - SHOW_EVERY_S
-            late = [file for file in self._open if file.counts.rows_done and file.began_s <= before]
-            for file in [file for file in late if isinstance(file.checkpoint, Brief)][:SETTLED_AT_ONCE]:
+            now_s = self._progress.elapsed_s
+            for file in [file for file in self._open if file.is_late(now_s)][:SETTLED_AT_ONCE]:
                 file.settle_meanwhile()
 
     def _let_go(self) -> None:
@@ -178,31 +177,38 @@ class Many:
 
     def _publish_later(self, file: Context) -> None:
         self._answered.append(file)
-        if len(self._publishing) < self._threads:
+        if self._writers < self._threads:  # not the tasks: one that ends looks at nothing any more
+            self._writers += 1
             task = asyncio.ensure_future(self._publish())
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
 
     async def _publish(self) -> None:
         """Publish what is answered, until nothing is."""
-        while self._answered:
-            files = [self._answered.popleft()]
-            while files[0].is_brief and self._answered and self._answered[0].is_brief and len(files) < self._batch:
-                files.append(self._answered.popleft())
-            try:
-                for file, came in zip(files, await self._begin(published, files, self._tick), strict=True):
-                    if isinstance(came, RunRecord):
-                        self._total.add(came)
-                    else:
-                        self._failed(self._open[file], came)
-            except Exception as error:  # noqa: BLE001 - raised again at the end of the command
-                self._fatal = self._fatal or error
-                self._first_pass.stop()
-            finally:
-                for file in files:
-                    file.close()
-                    del self._open[file]
-                    self._ended()
+        try:
+            while self._answered:
+                files = [self._answered.popleft()]
+                while files[0].is_brief and self._answered and self._answered[0].is_brief and len(files) < self._batch:
+                    files.append(self._answered.popleft())
+                await self._publish_some(files)
+        finally:
+            self._writers -= 1
+
+    async def _publish_some(self, files: list[Context]) -> None:
+        try:
+            for file, came in zip(files, await self._begin(published, files, self._tick), strict=True):
+                if isinstance(came, RunRecord):
+                    self._total.add(came)
+                else:
+                    self._failed(self._open[file], came)
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the command
+            self._fatal = self._fatal or error
+            self._first_pass.stop()
+        finally:
+            for file in files:
+                file.close()
+                del self._open[file]
+                self._ended()
 
     def _tick(self) -> None:
         if self._is_cancelled:

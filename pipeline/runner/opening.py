@@ -21,6 +21,8 @@ from pipeline.record import RunRecord, nothing_to_do
 from pipeline.runner.context import Context
 from pipeline.writer import Layout, check_types
 
+SMALL = 1 << 18  # bytes of a file that is read once, as a whole
+
 
 def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
     """An input and what its text is made of, checked as far as that goes without a server.
@@ -67,7 +69,7 @@ class Opener:
         """
         if pair.trouble is not None:
             raise pair.trouble
-        return self.open_source(pair, *open_checked(self._config, pair.source))
+        return self.open_source(pair, *open_checked(self._config, pair.source.loaded(SMALL)))
 
     def open_source(self, pair: Pair, source: Source, spec: TextSpec) -> Context | RunRecord:
         """`open` for an input that is open already."""

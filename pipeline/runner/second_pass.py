@@ -93,7 +93,7 @@ def see_no_change(run: Context, consequence: str) -> None:
     Raises:
         InputError: it is not; `consequence` says what of it.
     """
-    if digest_file(run.source.location) != run.identity["input"]:
+    if digest_file(run.source.location.as_it_is_now()) != run.identity["input"]:
         raise InputError(f"{run.source.path}: changed while it was read, {consequence}")
 
 

@@ -66,6 +66,8 @@ class Total:
     def record(self) -> RunRecord:
         """The record of the command, which is the sum of those of its files."""
         progress, files = self._progress, len(self._plan.pairs)
+        if self._codes.total() != files:
+            raise RuntimeError(f"of {files} files {self._codes.total()} ended")  # never say that all is well
         failed, code = self._failed_files, self._code
         sums: dict[str, Any] = {name: self._sums[name] for name in SUMMED}
         return RunRecord(

@@ -35,6 +35,7 @@ class Draft:
     def __enter__(self) -> Self:
         with disk_errors(self.path):
             self.file: BinaryIO = self.path.open("wb", buffering=1 << 20)
+        self._is_there = True
         return self
 
     def write_text(self) -> pa.NativeFile:
@@ -72,6 +73,7 @@ class Draft:
         """Let it take the output's place on a disk; that lasts when the directory is synced, too."""
         with disk_errors(self.output):
             self.path.replace(self.output.path)
+        self._is_there = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,7 +83,8 @@ class Draft:
         except OSError:
             if kind is None:
                 raise
-        self.path.unlink(missing_ok=True)
+        if self._is_there:
+            self.path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

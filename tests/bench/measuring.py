@@ -106,13 +106,14 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """The server on the last core, this process and its children on the first one."""
+def serving(*options: str, pinned: bool = True) -> Iterator[Server]:
+    """The server; `pinned` to the last core, this process and its children to the first one."""
     cores = sorted(os.sched_getaffinity(0))
-    with subprocess.Popen([build_server()], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([build_server(), *options], stdout=subprocess.PIPE, text=True) as process:
         try:
-            os.sched_setaffinity(process.pid, {cores[-1]})
-            os.sched_setaffinity(0, {cores[0]})
+            if pinned:
+                os.sched_setaffinity(process.pid, {cores[-1]})
+                os.sched_setaffinity(0, {cores[0]})
             assert process.stdout is not None
             yield Server(process.stdout.readline().strip())
         finally:

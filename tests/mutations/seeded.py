@@ -1033,4 +1033,104 @@ LOAD = (
     ),
 )
 
-MUTATIONS = (*ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *PLACES, *TOLD, *SCHEDULE, *REUSE)
+MANY = (
+    Mutation(
+        "an answer goes to the file that is being read",
+        "runner/first_pass.py",
+        "file: Context = chunk.owner",
+        "file: Context = next(reversed(self._going))",
+        ("test_many.py::test_every_output_is_that_of_a_run_of_its_file_alone",),
+    ),
+    Mutation(
+        "a small output appears before its record",
+        "runner/second_pass.py",
+        "        note.rename()\n        output.rename()\n",
+        "        output.rename()\n        note.rename()\n",
+        ("test_many.py::test_a_small_new_file_gets_no_checkpoint_and_its_record_comes_first",),
+    ),
+    Mutation(
+        "small outputs are not synced",
+        "runner/second_pass.py",
+        "        output.sync()\n",
+        "",
+        (f"{HOLES}test_small_outputs_are_synced_before_and_after_their_rename",),
+    ),
+    Mutation(
+        "a file that waits to be written has no checkpoint",
+        "runner/many.py",
+        "                file.settle_meanwhile()\n",
+        "                pass\n",
+        ("test_many_interrupted.py::test_what_is_answered_but_not_written_yet_is_kept",),
+    ),
+    Mutation(
+        "a signal loses what is not written yet",
+        "runner/many.py",
+        "                file.keep()\n",
+        "                pass\n",
+        ("test_many_interrupted.py::test_what_is_answered_but_not_written_yet_is_kept",),
+    ),
+    Mutation(
+        "the names of another model's classes go into a checkpoint",
+        "runner/first_pass.py",
+        "        if not file.is_adopted:\n",
+        "        if not self._endpoints or 'model.names' not in file.identity:\n",
+        ("test_many.py::test_another_model_continues_no_file_of_the_old_one",),
+    ),
+    Mutation(
+        "a bad file stops the others",
+        "runner/many.py",
+        "            elif isinstance(opened, OF_ONE_FILE):\n",
+        "            elif isinstance(opened, str):\n",
+        ("test_many.py::test_a_bad_file_is_named_and_does_not_stop_the_others",),
+    ),
+    Mutation(
+        "failed rows count for more than a bad file",
+        "runner/total.py",
+        "(1, 130, 143, 75, 4, 2, 3, 0)",
+        "(1, 130, 143, 75, 4, 3, 2, 0)",
+        ("test_many.py::test_of_several_codes_the_first_that_matters_is_told",),
+    ),
+    Mutation(
+        "two nights share the files out between them",
+        "runner/many.py",
+        "                locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))\n",
+        "                lock_of_directory(folder, self._config.run.state_dir)\n",
+        ("test_many.py::test_two_runs_never_write_into_one_directory",),
+    ),
+    Mutation(
+        "outputs of former nights are read",
+        "inputs.py",
+        "if not path.startswith(inside)]",
+        "if path != inside]",
+        ("test_inputs.py::test_an_output_inside_the_input_is_not_read",),
+    ),
+    Mutation(
+        "the last of two inputs takes the output",
+        "inputs.py",
+        "if first is not pair and first.source.key != pair.source.key:",
+        "if first is not pair and first.source.key == pair.source.key:",
+        ("test_inputs.py::test_two_files_for_one_output_are_both_named",),
+    ),
+    Mutation(
+        "the last day of a range is left out",
+        "config/dates.py",
+        "range((end - start).days + 1)",
+        "range((end - start).days or 1)",
+        ("test_dates.py",),
+    ),
+)
+
+MUTATIONS = (
+    *ANSWERS,
+    *ROWS,
+    *FAILURES,
+    *LOAD,
+    *CHECKPOINT,
+    *IDENTITY,
+    *OUTPUT,
+    *PLACES,
+    *TOLD,
+    *SCHEDULE,
+    *REUSE,
+    *MANY,
+)

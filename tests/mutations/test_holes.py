@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +33,7 @@ from pipeline.loader import Place, TextSpec, open_source
 from pipeline.loader.texts import BLOCK_ROWS
 from pipeline.predictions import Predictions
 from pipeline.protocol import ModelFacts, decode
+from pipeline.runner.second_pass import appear
 from pipeline.writer import Draft
 
 # -- answers
@@ -195,6 +196,26 @@ def test_an_output_is_synced_before_and_after_its_rename(tmp_path: Path) -> None
             sys.setprofile(None)
     assert called == ["fsync", "replace", "fsync"]
     assert (tmp_path / "out").read_bytes() == b"whole"
+
+
+def test_small_outputs_are_synced_before_and_after_their_rename(tmp_path: Path) -> None:
+    """Content first, output's and record's, of all of them; then the names, a record's before its output's."""
+    called: list[str] = []
+
+    def note(_: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function in (os.fsync, os.replace):
+            called.append(function.__name__)
+
+    with ExitStack() as stack:
+        names = [("a", ".a.run.json"), ("b", ".b.run.json")]
+        drafts = [[stack.enter_context(Draft(tmp_path / name)) for name in pair] for pair in names]
+        sys.setprofile(note)
+        try:
+            appear([(output, record) for output, record in drafts])
+        finally:
+            sys.setprofile(None)
+    assert called == ["fsync"] * 4 + ["replace"] * 4 + ["fsync"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for pair in names for name in pair)
 
 
 # The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.

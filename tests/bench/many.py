@@ -1,0 +1,96 @@
+"""A thousand small files next to one large one of the same rows: what each file costs by itself.
+
+    python tests/bench/many.py [--rounds N] [--files N] [--rows N]
+
+The server takes 5 ms for a request and works on 16 at once. Both runs are the whole command, start-up included, and
+take turns; nothing is pinned. The table goes to stdout and into MANY.md. Exit code 1: an output is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pyarrow.parquet as pq
+from measuring import BUILD, CLASSIFY, HERE, OUT, Cost, corpus, fresh_output, machine, run, serving
+
+FORMATS = ("parquet", "csv", "jsonl")
+WITHIN = 1.5  # times what one file takes
+
+
+def split(kind: str, files: int, rows: int) -> Path:
+    """The corpus of so many files of `rows` rows each, as files in a directory."""
+    folder = BUILD / f"many-{files}x{rows}-{kind}"
+    if folder.exists():
+        return folder
+    whole = Path(corpus(files * rows, kind))
+    half = folder.with_name(f"{folder.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    write = _parquet_writer(whole, rows) if kind == "parquet" else _line_writer(whole, rows, has_header=kind == "csv")
+    for number in range(files):
+        write(number, half / f"part-{number:05}.{kind}")
+    return half.rename(folder)
+
+
+def _parquet_writer(whole: Path, rows: int) -> Callable[[int, Path], None]:
+    table = pq.read_table(whole)
+    return lambda number, path: pq.write_table(table.slice(number * rows, rows), path)
+
+
+def _line_writer(whole: Path, rows: int, *, has_header: bool) -> Callable[[int, Path], None]:
+    lines = whole.read_bytes().splitlines(keepends=True)
+    head = [lines.pop(0)] if has_header else []
+    return lambda number, path: _write(path, [*head, *lines[number * rows : (number + 1) * rows]])
+
+
+def _write(path: Path, lines: list[bytes]) -> None:
+    path.write_bytes(b"".join(lines))
+
+
+def measure(url: str, kind: str, folder: Path, files: int, rows: int) -> tuple[Cost, Cost]:
+    """One large file, then the small ones."""
+    more = ["--url", url, "--quiet"]
+    one = run([CLASSIFY, "run", corpus(files * rows, kind), "-o", fresh_output(kind), *more])
+    fresh_output(kind)
+    many = run([CLASSIFY, "run", str(folder), "-o", f"{OUT}/many/", *more])
+    if len(list((OUT / "many").glob(f"part-*.{kind}"))) != files:
+        raise SystemExit("an output is missing")
+    print(f"{kind:8} one {one.wall:.2f} s, many {many.wall:.2f} s, {many.wall / one.wall:.2f} x", file=sys.stderr)
+    return one, many
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description="Compare many small files with one large one.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=100)
+    options = parser.parse_args()
+    BUILD.mkdir(exist_ok=True)
+    facts, lines = machine(), []
+    folders = {kind: split(kind, options.files, options.rows) for kind in FORMATS}
+    with serving("--latency-ms", "5", "--slots", "16", pinned=False) as server:
+        for kind, folder in folders.items():
+            costs = [measure(server.url, kind, folder, options.files, options.rows) for _ in range(options.rounds)]
+            ratios = [many.wall / one.wall for one, many in costs]
+            each = [(many.cpu - one.cpu) / options.files * 1000 for one, many in costs]
+            cells = [median(cost.wall for cost, _ in costs), median(cost.wall for _, cost in costs), median(ratios)]
+            lines.append(
+                f"| {kind} | {cells[0]:.2f} | {cells[1]:.2f} | {cells[2]:.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
+                f"| {median(each):.1f} |"
+            )
+    title = f"{options.files:,} files of {options.rows} rows, next to one of {options.files * options.rows:,}"
+    head = ["# Many files", "", f"By `tests/bench/many.py`: {title}; medians of {options.rounds} rounds (least-most)."]
+    head += [f"Wanted: at most {WITHIN} x.", "", *facts, ""]
+    table = ["| | one, s | many, s | x one | CPU ms a file more |", "| --- | ---: | ---: | ---: | ---: |", *lines, ""]
+    (HERE / "MANY.md").write_text("\n".join([*head, *table]))
+    print("\n".join([*head, *table]))
+
+
+if __name__ == "__main__":
+    main()
