@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
     ["errors", "text", "escaped"],
-    ["streams", "loops"],
+    ["streams", "loops", "memory"],
     ["predictions"],
     ["config"],
     ["places"],
