@@ -51,8 +51,8 @@ ANSWERS = (
     Mutation(
         "the quick reading takes any label that the model has",
         "protocol/answer.py",
-        "if not facts.names.items() >= set(zip(map(tuple.index, probs, scores), labels, strict=True)):",
-        "if not set(facts.names.values()) >= set(labels):",
+        "< len(facts.names) or scores != list(map(getitem, probs, map(class_of.__getitem__, labels))):",
+        "< len(facts.names) or not set(facts.names.values()) >= set(labels):",
         ("test_protocol_known.py::test_what_is_known_already_changes_no_answer",),
     ),
     Mutation(
