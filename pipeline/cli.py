@@ -193,8 +193,12 @@ def _progress(options: argparse.Namespace) -> Progress:
 def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _check(options)
-    from pipeline.report import summary
-    from pipeline.runner.reported import run_and_report
+    from pipeline import memory
+
+    memory.reuse_memory()
+    with memory.lasting():
+        from pipeline.report import summary
+        from pipeline.runner.reported import run_and_report
 
     config, progress = _load_config(options, RUN_FLAGS), _progress(options)
     advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"

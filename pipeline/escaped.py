@@ -6,6 +6,7 @@ string a row would cost more than its answer. Each text has one such form, so eq
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -33,7 +34,7 @@ def escape_joined(joined: bytes, count: int) -> list[bytes] | None:
     """`count` UTF-8 texts with a byte 0xFF between each two; None if one holds a control character that is rare."""
     escaped = joined.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     escaped = escaped.replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
-    if np.count_nonzero(np.frombuffer(escaped, np.uint8) < ord(" ")):
+    if escaped and np.frombuffer(escaped, np.uint8).min() < ord(" "):
         return None
     texts = escaped.split(b"\xff")
     return texts if len(texts) == count else None
@@ -55,15 +56,16 @@ def escape_all(texts: Sequence[str]) -> list[bytes]:
     return [escape(text) for text in texts]
 
 
-# Blank texts are empty, or begin with a space, an escape, or the first byte of a space beyond ASCII.
-_MAY_BE_BLANK = frozenset((b"", b" ", b"\\", b"\xc2", b"\xe1", b"\xe2", b"\xe3"))
+# Every white space as it is escaped; blank texts are empty, or begin with the first byte of one.
+_SPACES = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + "\u2028\u2029\u202f\u205f\u3000"
+)
+_MAY_BE_BLANK = frozenset({b"", *(escape(space)[:1] for space in _SPACES)})
+_is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(re.escape(escape(space)) for space in _SPACES)).match
 
 
 def blank_ones(texts: Sequence[bytes]) -> list[int]:
     """The indexes of those that are nothing but white space."""
     return [index for index, text in enumerate(texts) if text[:1] in _MAY_BE_BLANK and _is_blank(text)]
-
-
-def _is_blank(text: bytes) -> bool:
-    rest = text.lstrip(b" ")
-    return rest[:1] in _MAY_BE_BLANK and (not rest or unescape(rest).isspace())

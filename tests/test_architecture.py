@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
     ["errors", "text", "escaped"],
-    ["streams", "loops"],
+    ["streams", "loops", "memory"],
     ["predictions"],
     ["config"],
     ["places"],
@@ -18,7 +18,8 @@ LAYERS = [
     ["progress", "report"],
     ["checkpoint"],
     ["reuse"],
-    ["client", "writer", "chunks", "output"],
+    ["client", "writer", "cutter", "output"],
+    ["chunks"],
     ["endpoints", "outcome", "inputs"],
     ["batcher"],
     ["runner"],

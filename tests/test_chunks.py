@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.chunks import ROWS_PER_TEXT, Chunk, Cutter
 from pipeline.config import Request
+from pipeline.cutter import ROWS_PER_TEXT, Chunk, Cutter
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, TextBlock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,13 @@ def test_a_rare_character_changes_no_other_text(text: str) -> None:
 def test_white_space_is_known_in_any_form(text: str) -> None:
     """Blank is what Python calls white space, escaped or not."""
     assert blank_ones([escape(text)]) == ([0] if not text or text.isspace() else [])
+
+
+def test_every_white_space_is_known() -> None:
+    """All that Python calls white space, and nothing else."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    spaces = blank_ones([escape(character) for character in characters])
+    assert [characters[index] for index in spaces] == [each for each in characters if each.isspace()]
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chunks import KNOWN_ROWS, KNOWN_SIZE, Chunk, Cutter, Known
 from pipeline.config import Request
+from pipeline.cutter import KNOWN_ROWS, KNOWN_SIZE, Chunk, Cutter, Known
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, block_of
 from pipeline.predictions import Predictions

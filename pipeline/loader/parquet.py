@@ -132,17 +132,19 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
     if data.null_count:
         data = pc.fill_null(data, _bytes_scalar(b""))
     texts: list[bytes] = []
+    errors: dict[int, str] = {}
     is_ascii = True
     for start in range(0, len(data), PIECE_ROWS):
         joined = _joined(data.slice(start, PIECE_ROWS))
         escaped = escape_joined(joined, min(PIECE_ROWS, len(data) - start))
         if escaped is None:
             return None
+        errors |= {start + index: EMPTY for index in blank_ones(escaped)}
         texts += escaped
         is_ascii = is_ascii and joined.isascii()
     if not (is_ascii or _is_utf8(array)):
         return None
-    return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
+    return TextBlock(place, texts, errors)
 
 
 def _joined(data: pa.LargeBinaryArray) -> bytes:

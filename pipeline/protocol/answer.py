@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import getitem
 from typing import Any, Literal
 
 import msgspec
@@ -142,7 +143,7 @@ def _decode_closely(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
 def _decode_known(body: bytes, texts: int, facts: ModelFacts) -> Predictions | None:
     """The quick way: an answer in order that agrees with all that is known already. None: the long way has the word.
 
-    A label must be the known name of the class of the largest value, so nothing is learned here, and nothing is open.
+    A label must be the known name of a class with the largest value, so nothing is learned here, and nothing is open.
     """
     if not facts.names or not 0 < facts.num_classes <= MOST_CLASSES_AT_ONCE:
         return None
@@ -153,8 +154,8 @@ def _decode_known(body: bytes, texts: int, facts: ModelFacts) -> Predictions | N
     if [item.index for item in answer.data] != list(range(texts)):
         return None
     labels, probs = [item.label for item in answer.data], [item.probs for item in answer.data]
-    scores = list(map(max, probs))
-    if not facts.names.items() >= set(zip(map(tuple.index, probs, scores), labels, strict=True)):
+    scores, class_of = list(map(max, probs)), {name: index for index, name in facts.names.items()}
+    if len(class_of) < len(facts.names) or scores != list(map(getitem, probs, map(class_of.__getitem__, labels))):
         return None
     facts.model = answer.model
     return Predictions(labels, scores, probs)

@@ -14,6 +14,7 @@ from pipeline.writer.draft import Draft
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 64 << 20  # a row group is gathered in memory: rows of a megabyte are cut earlier
+PAGE_BYTES = 256 << 10  # stays in the processor's cache while it is compressed: an eighth less than pages of 1 MiB
 
 
 class ParquetSink:
@@ -60,15 +61,23 @@ class ParquetSink:
         """The writer, made for what the first row group holds."""
         if self._writer is None:
             file, columns = pa.PythonFile(self._draft.file, "w"), _with_dictionary(self._schema, first)
-            self._writer = pq.ParquetWriter(file, self._schema, compression=self._compression, use_dictionary=columns)
+            self._writer = pq.ParquetWriter(
+                file, self._schema, compression=self._compression, use_dictionary=columns, data_page_size=PAGE_BYTES
+            )
         return self._writer
 
 
 def _with_dictionary(schema: pa.Schema, first: list[pa.RecordBatch]) -> list[str] | bool:
-    """The columns to be written with a dictionary: not those of texts that hardly repeat, where it is tried in vain."""
+    """The columns to be written with a dictionary: not those whose values hardly repeat, where it is tried in vain."""
     if not first or any(pa.types.is_nested(field.type) for field in schema):
         return True
     table = pa.Table.from_batches(first)
-    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    unlike = {name for name in texts if pc.count_distinct(table[name]).as_py() > table.num_rows / 2}
+    plain = [field.name for field in schema if _is_plain(field.type)]
+    unlike = {name for name in plain if pc.count_distinct(table[name]).as_py() > table.num_rows / 2}
     return [name for name in schema.names if name not in unlike]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    return bool(is_text or types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind))

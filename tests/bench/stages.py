@@ -21,9 +21,9 @@ import uvloop
 
 from pipeline import Config, protocol
 from pipeline.checkpoint import Checkpoint, digest_file
-from pipeline.chunks import Chunk, Cutter
 from pipeline.client import Client
 from pipeline.config import Loader, Request, Server, Writer
+from pipeline.cutter import Chunk, Cutter
 from pipeline.limiter import ChunkSize
 from pipeline.loader import TextSpec, open_source
 from pipeline.protocol import ModelFacts

@@ -51,8 +51,8 @@ ANSWERS = (
     Mutation(
         "the quick reading takes any label that the model has",
         "protocol/answer.py",
-        "if not facts.names.items() >= set(zip(map(tuple.index, probs, scores), labels, strict=True)):",
-        "if not set(facts.names.values()) >= set(labels):",
+        "< len(facts.names) or scores != list(map(getitem, probs, map(class_of.__getitem__, labels))):",
+        "< len(facts.names) or not set(facts.names.values()) >= set(labels):",
         ("test_protocol_known.py::test_what_is_known_already_changes_no_answer",),
     ),
     Mutation(
@@ -64,9 +64,9 @@ ANSWERS = (
     ),
     Mutation(
         "a chunk that is cut at once sends a text twice",
-        "chunks.py",
-        "if len(different) < len(texts) or not",
-        "if not",
+        "cutter.py",
+        "if len(seen) < len(chunk.texts) + len(texts):",
+        "if not seen:",
         ("test_failures.py::test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once",),
     ),
     Mutation(
@@ -78,9 +78,9 @@ ANSWERS = (
     ),
     Mutation(
         "what is taken at once may repeat what the chunk has",
-        "chunks.py",
-        " or not self._known.keys().isdisjoint(different):",
-        ":",
+        "cutter.py",
+        "seen = self._seen | set(texts)\n            if len(seen) < len(chunk.texts) + len(texts):",
+        "seen = self._seen | set(texts)\n            if len(set(texts)) < len(texts):",
         ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
     ),
     Mutation(
@@ -165,14 +165,14 @@ ROWS = (
     ),
     Mutation(
         "a chunk's last text is shared by those that were seen before",
-        "chunks.py",
+        "cutter.py",
         "self._positions.append(position)",
         "self._positions.append(len(chunk.texts) - 1)",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
         "the chunk that is not full is lost",
-        "chunks.py",
+        "cutter.py",
         '"""The last chunk, if there is one."""\n        if self._chunk is not None:',
         '"""The last chunk, if there is one."""\n        if self._chunk is not None and self._stop is not None:',
         ("test_failures.py::test_the_same_text_is_sent_once",),
@@ -347,7 +347,7 @@ CHECKPOINT = (
     ),
     Mutation(
         "a run goes on from one row too late",
-        "chunks.py",
+        "cutter.py",
         "self._chunk or Chunk(self._row, block.place)",
         "self._chunk or Chunk(self._row, block.place._replace(row=block.place.row + 1))",
         ("test_resume.py::test_failed_rows_are_classified_again_and_no_others",),
@@ -837,21 +837,21 @@ REUSE = (
     ),
     Mutation(
         "an answer is kept under the key of another text",
-        "chunks.py",
+        "cutter.py",
         "            if key is not None:\n                chunk.keys.append(key)\n",
         "        if key is not None:\n            chunk.keys.append(key)\n",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
     ),
     Mutation(
         "a known answer goes to another row",
-        "chunks.py",
+        "cutter.py",
         "position if position >= -1 else after - position",
         "position if position >= -1 else len(self.texts)",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
     ),
     Mutation(
         "known rows are taken at once with those that are sent",
-        "chunks.py",
+        "cutter.py",
         "labels[at : at + len(texts)].count(None) < len(texts):",
         "labels[at : at + len(texts)].count(None) < 0:",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
@@ -865,9 +865,9 @@ REUSE = (
     ),
     Mutation(
         "known rows count as if they might be sent",
-        "chunks.py",
-        "len(self._positions) - known >= self._sizes.rows * ROWS_PER_TEXT",
-        "len(self._positions) >= self._sizes.rows * ROWS_PER_TEXT",
+        "cutter.py",
+        "rows - known >= self._sizes.rows * ROWS_PER_TEXT",
+        "rows >= self._sizes.rows * ROWS_PER_TEXT",
         ("test_reuse_chunks.py::test_known_rows_do_not_count_as_texts_of_a_request",),
     ),
     Mutation(
