@@ -19,6 +19,8 @@ from conftest import Command
 from fake import FakeServer, hang, label_of, refuse
 from s3 import Bucket
 
+from pipeline.endpoints import CANARY
+
 TEXTS = [f"row {n} says something of its own" for n in range(400)]
 LINES = [json.dumps({"id": n, "text": text}) for n, text in enumerate(TEXTS)]
 JSONL = "".join(f"{line}\n" for line in LINES)
