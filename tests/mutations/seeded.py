@@ -1063,13 +1063,6 @@ MANY = (
         ("test_many_interrupted.py::test_what_is_answered_but_not_written_yet_is_kept",),
     ),
     Mutation(
-        "a signal loses what is not written yet",
-        "runner/many.py",
-        "                file.keep()\n",
-        "                pass\n",
-        ("test_many_interrupted.py::test_what_is_answered_but_not_written_yet_is_kept",),
-    ),
-    Mutation(
         "the names of another model's classes go into a checkpoint",
         "runner/first_pass.py",
         "        if not file.is_adopted:\n",
