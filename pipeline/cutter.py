@@ -136,11 +136,15 @@ class Cutter:
         return len(texts)
 
     def _that_fit(self, texts: list[bytes]) -> list[bytes]:
-        """As many of the next texts as there is room for characters."""
+        """As many of the next texts as there is room for characters; if bytes leave room for half of them, so many."""
         if self._chars + sum(map(len, texts)) <= self._max_chars:
             return texts
-        sizes = accumulate(map(_chars, texts), initial=self._chars)
-        return texts[: max(0, sum(1 for _ in takewhile(self._max_chars.__ge__, sizes)) - 1)]
+        sizes = accumulate(map(len, texts), initial=self._chars)
+        fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
+        if 2 * fitting < len(texts):
+            sizes = accumulate(map(_chars, texts), initial=self._chars)
+            fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
+        return texts[: max(0, fitting)]
 
     def _go_row_by_row(self, chunk: Chunk) -> None:
         """From now on each row says which text it has."""

@@ -9,6 +9,8 @@ from typing import Literal
 
 CEILING = 1024  # requests in flight on one endpoint, whatever it seems to bear
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
+QUICK_ROWS = 512  # where so many texts a second are answered that what a request costs us is what counts
+QUICK_RATE, QUICK_ANSWERS = 50_000, 64  # texts a second, measured by so many answers
 AS_GOOD = 0.975  # of the best rate: then the smaller level is the better one
 STILL_BETTER = 1.02  # times the rate of the level we would stay at: then a still higher one is tried
 DECREASE = 0.75
@@ -155,22 +157,47 @@ class Limiter:
 
 
 class ChunkSize:
-    """How many texts the next chunks may have: all that were asked for, fewer where a server refuses so many."""
+    """How many texts the next chunks may have: all that were asked for, fewer where a server refuses so many.
+
+    With "auto" twice as many where answers come quicker than from any model, until a request of so many fails.
+    """
 
     def __init__(self, rows: int | Literal["auto"]) -> None:
         self._most = AUTO_ROWS if rows == "auto" else rows
         self._is_fixed = rows != "auto"
         self.rows = self._most
         self._successes = 0
+        self._may_grow = rows == "auto"
+        self._answers = self._texts = 0
+        self._began = 0.0  # when these began to come
 
-    def succeeded(self, texts: int) -> None:
+    def succeeded(self, texts: int, now: float = 0.0) -> None:
         """So many texts were taken: after many such answers a little more is tried."""
         self._successes += texts >= self.rows
         if self.rows < self._most and self._successes >= PROBE_AFTER:
             self._successes = 0
             self.rows = min(self._most, self.rows * 3 // 2 + 1)
+        if self._may_grow:
+            self._measure(texts, now)
+
+    def _measure(self, texts: int, now: float) -> None:
+        if self._answers == QUICK_ANSWERS:
+            rate = self._texts / (now - self._began) if now > self._began else 0.0
+            if rate > QUICK_RATE or rate < QUICK_RATE / 2:  # what is between them changes nothing
+                self.rows = self._most = QUICK_ROWS if rate > QUICK_RATE else AUTO_ROWS
+            self._answers = 0
+        if not self._answers:
+            self._texts, self._began = -texts, now
+        self._answers += 1
+        self._texts += texts
 
     def refused(self, texts: int) -> None:
         """So many were too many for a server that had nothing else to do."""
+        self.failed(texts)
         if not self._is_fixed and texts > 1:
-            self.rows, self._successes = max(1, min(self.rows, texts // 2)), 0
+            self.rows, self._successes, self._may_grow = max(1, min(self.rows, texts // 2)), 0, False
+
+    def failed(self, texts: int) -> None:
+        """A request of so many failed, whyever: if it was larger than usual, none will be any more."""
+        if self._may_grow and texts > AUTO_ROWS:
+            self.rows, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False

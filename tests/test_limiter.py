@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.limiter import AUTO_ROWS, CEILING, PROBE_AFTER, ChunkSize, Limiter
+from pipeline.limiter import AUTO_ROWS, CEILING, PROBE_AFTER, QUICK_ANSWERS, QUICK_RATE, QUICK_ROWS, ChunkSize, Limiter
 
 TEXTS = 64
 
@@ -213,3 +213,44 @@ def test_chunks_shrink_where_they_are_refused_and_grow_again(rows: int | Literal
     for _ in range(100):
         sizes.refused(sizes.rows)
     assert sizes.rows >= 1
+
+
+def answer(sizes: ChunkSize, rate: float, now: float = 0.0) -> float:
+    """Enough answers to measure at so many texts a second; returns the time after them."""
+    for _ in range(2 * QUICK_ANSWERS + 1):
+        now += sizes.rows / rate
+        sizes.succeeded(sizes.rows, now)
+    return now
+
+
+def test_chunks_grow_where_answers_come_quicker_than_from_any_model() -> None:
+    """There our own cost of a request is what counts. They are small again when answers take their time."""
+    sizes = ChunkSize("auto")
+    now = answer(sizes, QUICK_RATE / 2)
+    assert sizes.rows == AUTO_ROWS
+    now = answer(sizes, QUICK_RATE * 2, now)
+    assert sizes.rows == QUICK_ROWS
+    now = answer(sizes, QUICK_RATE * 0.7, now)
+    assert sizes.rows == QUICK_ROWS
+    answer(sizes, QUICK_RATE / 4, now)
+    assert sizes.rows == AUTO_ROWS
+
+
+def test_a_given_number_of_texts_does_not_grow() -> None:
+    """Who says 256 means 256."""
+    sizes = ChunkSize(AUTO_ROWS)
+    answer(sizes, QUICK_RATE * 10)
+    assert sizes.rows == AUTO_ROWS
+
+
+@pytest.mark.parametrize("end", [ChunkSize.failed, ChunkSize.refused])
+def test_chunks_grow_no_more_after_a_large_one_failed(end: Callable[[ChunkSize, int], None]) -> None:
+    """Whyever it failed; what fails at the usual size says nothing of larger ones."""
+    sizes = ChunkSize("auto")
+    sizes.failed(AUTO_ROWS)
+    now = answer(sizes, QUICK_RATE * 2)
+    assert sizes.rows == QUICK_ROWS
+    end(sizes, QUICK_ROWS)
+    assert sizes.rows == AUTO_ROWS
+    answer(sizes, QUICK_RATE * 2, now)
+    assert sizes.rows == AUTO_ROWS

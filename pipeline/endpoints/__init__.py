@@ -148,17 +148,20 @@ class Endpoints:
                     continue
                 except Rejected as refused:
                     self._failing_since = None  # it is there, and it read the request
+                    self.sizes.failed(len(texts))
                     return endpoint, refused
                 except RequestFailed as failed:
                     self._give_up_if_due(failed)
+                    self.sizes.failed(len(texts))
                     if isinstance(failed, ConnectionLost):
                         self._begin_examination(endpoint, failed)  # nobody is asked before it is known who is there
                     if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, self._clock()):
                         self.sizes.refused(len(texts))
                     return endpoint, failed
                 self._failing_since = None  # somebody answered: patience starts anew
-                endpoint.limiter.succeeded(len(texts), sent_at, self._clock())
-                self.sizes.succeeded(len(texts))
+                now = self._clock()
+                endpoint.limiter.succeeded(len(texts), sent_at, now)
+                self.sizes.succeeded(len(texts), now)
                 return endpoint, predictions
 
     async def wait(self, delay: float, error: RequestFailed) -> None:

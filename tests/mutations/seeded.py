@@ -1018,6 +1018,20 @@ LOAD = (
         ("test_limiter.py::test_answers_tell_of_the_level_they_were_sent_at",),
     ),
     Mutation(
+        "requests of a size that failed are sent again",
+        "limiter.py",
+        "self.rows, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False",
+        "self.rows = self._most = AUTO_ROWS",
+        ("test_limiter.py::test_chunks_grow_no_more_after_a_large_one_failed",),
+    ),
+    Mutation(
+        "a number of texts that was given grows",
+        "limiter.py",
+        'self._may_grow = rows == "auto"',
+        "self._may_grow = True",
+        ("test_limiter.py::test_a_given_number_of_texts_does_not_grow",),
+    ),
+    Mutation(
         "neighbours are not tried again",
         "limiter.py",
         "        self._rest -= 1\n",
