@@ -21,6 +21,7 @@ Kind = Literal["string", "bool", "int", "uint", "float", "json"]
 MOST_COLUMNS = 10_000
 EXACT_IN_DOUBLE = 1 << 53
 DEEPEST = 500  # objects and lists in one another
+SHALLOW = 2 * DEEPEST  # bytes in which no more fit
 _STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
 LONGEST_INT = 24  # characters; 64 bits take 20
 
@@ -48,7 +49,7 @@ _WORDS = {
 
 def is_too_deep(line: bytes) -> bool:
     """Whether it nests deeper than `DEEPEST`: parsers have bounds, too, but those depend on who calls them."""
-    if len(line) <= 2 * DEEPEST or line.count(b"[") + line.count(b"{") <= DEEPEST:
+    if len(line) <= SHALLOW or line.count(b"[") + line.count(b"{") <= DEEPEST:
         return False
     depth = 0
     for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from pipeline.escaped import blank_ones, escape
-from pipeline.loader.json_columns import is_too_deep, parse_members, reach, text_of
+from pipeline.loader.json_columns import SHALLOW, is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
 from pipeline.loader.texts import EMPTY, TextBlock
 
 _QUOTE = ord('"')
+_find_long_escape = re.compile(rb"\\[u/]").search
 
 
 @functools.lru_cache(maxsize=16)  # a struct costs as much as reading a small file
@@ -35,9 +37,9 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[b
             tokens = [bytes(decode(line).text) for line in lines]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if any(map(is_too_deep, lines)):
+        if max(map(len, lines), default=0) > SHALLOW and any(map(is_too_deep, lines)):
             return None
-        if any(token[0] != _QUOTE for token in tokens) or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
+        if {token[0] for token in tokens} != {_QUOTE} or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
             return None
         texts = [token[1:-1] for token in tokens]
         try:
@@ -51,9 +53,11 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[b
 
 def _spell_alike(texts: list[bytes]) -> None:
     """Escapes that need not be there, or could be shorter, are spelled as `escape` does: equal texts, equal bytes."""
-    for index in [index for index, text in enumerate(texts) if b"\\" in text]:
-        if b"\\u" in texts[index] or b"\\/" in texts[index]:
-            texts[index] = escape(text_of(b'"%b"' % texts[index]) or "")
+    if not _find_long_escape(b"".join(texts)):
+        return
+    for index, text in enumerate(texts):
+        if _find_long_escape(text):
+            texts[index] = escape(text_of(b'"%b"' % text) or "")
 
 
 @functools.lru_cache(maxsize=16)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -18,7 +20,8 @@ from pipeline.writer.front import Pipe
 from pipeline.writer.values import to_json
 
 _encode = msgspec.json.Encoder().encode
-_LOOK_CLOSER = frozenset((b"", b"{", b" ", b"\t", b"\r", b"\n"))  # before a line's closing brace
+# How the usual line ends: with its closing brace and LF, and before them with what a comma may follow.
+_ends_as_usual = re.compile(rb"[^{ \t\r\n]}\n").fullmatch
 
 
 class JsonlAppender:
@@ -29,26 +32,20 @@ class JsonlAppender:
         self._layout, self._labels = layout, labels
         self._encoding = source.file.encoding
         self._stream.write(source.file.bom)
-        names = [_encode(name).replace(b"%", b"%%") for name in layout.names]
-        self._members = b"%b}" % b",".join([b"%b:%%b" % name for name in names])
+        self._names = [b"%b:" % _encode(name) for name in layout.names]
 
     def write(self, records: Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
         values = self._layout.values(slab, self._labels)
         if self._encoding == "utf-8":
-            rows = zip(records, zip(*map(_tokens, values), strict=True), strict=True)
-            lines = [
-                b"%b,%b\n" % (line[:-2], self._members % row)
-                if line[-2:] == b"}\n" and line[-3:-2] not in _LOOK_CLOSER
-                else _append(line, b"{" + self._members % row)
-                for line, row in rows
-            ]
-        else:
-            # In ASCII, JSON's escapes stand for whatever the encoding does not have.
-            names = self._layout.names
-            members = [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
-            lines = [self._append_encoded(line, row) for line, row in zip(records, members, strict=True)]
-        self._stream.write(b"".join(lines))
+            columns = list(map(_tokens, values))
+            is_usual = all(map(_ends_as_usual, {line[-3:] for line in records}))
+            self._stream.write((_append_at_once if is_usual else _append_each)(records, self._names, columns))
+            return
+        # In ASCII, JSON's escapes stand for whatever the encoding does not have.
+        names = self._layout.names
+        members = [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
+        self._stream.write(b"".join(map(self._append_encoded, records, members)))
 
     def close(self) -> None:
         """Finish the file."""
@@ -83,15 +80,37 @@ class JsonlSink:
 
 
 def _tokens(values: list[Any]) -> list[bytes]:
-    """Values as JSON, each for itself; a text that comes again is encoded once."""
-    if all(value is None for value in values):
+    """Values of one type, or None, as JSON, each for itself; a text that comes again is encoded once."""
+    first = next((value for value in values if value is not None), None)
+    if first is None:
         return [b"null"] * len(values)
-    if isinstance(values[0], float) and None not in values:
+    if isinstance(first, float) and None not in values:
         return _encode(values)[1:-1].split(b",")
-    if any(isinstance(value, list | float) for value in values):
+    if isinstance(first, list | float):
         return list(map(_encode, values))
     known = {value: _encode(value) for value in set(values)}
     return [known[value] for value in values]
+
+
+def _append_at_once(records: Sequence[bytes], names: Sequence[bytes], columns: Sequence[list[bytes]]) -> bytes:
+    """All lines with their members, put together in one go; each of them ends as usual."""
+    parts: list[Iterable[bytes]] = [[line[:-2] for line in records]]
+    between = b""
+    for name, tokens in zip(names, columns, strict=True):
+        between += b"," + name
+        if tokens.count(b"null") == len(tokens):
+            between += b"null"
+        else:
+            parts += [repeat(between, len(tokens)), tokens]
+            between = b""
+    parts.append(repeat(between + b"}\n", len(records)))
+    return b"".join(chain.from_iterable(zip(*parts, strict=True)))
+
+
+def _append_each(records: Sequence[bytes], names: Sequence[bytes], columns: Sequence[list[bytes]]) -> bytes:
+    """The same for lines of any kind."""
+    rows = zip(records, zip(*columns, strict=True), strict=True)
+    return b"".join([_append(line, b"{%b}" % b",".join(map(bytes.__add__, names, row))) for line, row in rows])
 
 
 def _append(line: bytes, members: bytes) -> bytes:
