@@ -9,6 +9,7 @@ take turns; nothing is pinned. The table goes to stdout and into MANY.md. Exit c
 from __future__ import annotations
 
 import argparse
+import csv
 import shutil
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def split(kind: str, files: int, rows: int) -> Path:
     half = folder.with_name(f"{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
-    write = _parquet_writer(whole, rows) if kind == "parquet" else _line_writer(whole, rows, has_header=kind == "csv")
+    write = {"parquet": _parquet_writer, "csv": _csv_writer, "jsonl": _line_writer}[kind](whole, rows)
     for number in range(files):
         write(number, half / f"part-{number:05}.{kind}")
     return half.rename(folder)
@@ -42,14 +43,24 @@ def _parquet_writer(whole: Path, rows: int) -> Callable[[int, Path], None]:
     return lambda number, path: pq.write_table(table.slice(number * rows, rows), path)
 
 
-def _line_writer(whole: Path, rows: int, *, has_header: bool) -> Callable[[int, Path], None]:
-    lines = whole.read_bytes().splitlines(keepends=True)
-    head = [lines.pop(0)] if has_header else []
-    return lambda number, path: _write(path, [*head, *lines[number * rows : (number + 1) * rows]])
+def _csv_writer(whole: Path, rows: int) -> Callable[[int, Path], None]:
+    with whole.open(newline="") as file:
+        head, *records = csv.reader(file)
+
+    def write(number: int, path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *records[number * rows : (number + 1) * rows]])
+
+    return write
+
+
+def _line_writer(whole: Path, rows: int) -> Callable[[int, Path], None]:
+    lines = whole.read_bytes().split(b"\n")
+    return lambda number, path: _write(path, lines[number * rows : (number + 1) * rows])
 
 
 def _write(path: Path, lines: list[bytes]) -> None:
-    path.write_bytes(b"".join(lines))
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def measure(url: str, kind: str, folder: Path, files: int, rows: int) -> tuple[Cost, Cost]:
