@@ -12,13 +12,15 @@ import argparse
 import csv
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import pyarrow.parquet as pq
-from measuring import BUILD, CLASSIFY, HERE, OUT, Cost, corpus, fresh_output, machine, run, serving
+from measuring import BUILD, CLASSIFY, HERE, Cost, corpus, fresh_output, machine, run, serving
 
+OUTPUTS = BUILD / "many-out"
 FORMATS = ("parquet", "csv", "jsonl")
 WITHIN = 1.5  # times what one file takes
 
@@ -67,9 +69,10 @@ def measure(url: str, kind: str, folder: Path, files: int, rows: int) -> tuple[C
     """One large file, then the small ones."""
     more = ["--url", url, "--quiet"]
     one = run([CLASSIFY, "run", corpus(files * rows, kind), "-o", fresh_output(kind), *more])
-    fresh_output(kind)
-    many = run([CLASSIFY, "run", str(folder), "-o", f"{OUT}/many/", *more])
-    if len(list((OUT / "many").glob(f"part-*.{kind}"))) != files:
+    # Nothing is deleted in between: for some seconds ext4 looks at every inode that was, whenever a file is made.
+    made = OUTPUTS / f"{time.time_ns()}"
+    many = run([CLASSIFY, "run", str(folder), "-o", f"{made}/", *more])
+    if len(list(made.glob(f"part-*.{kind}"))) != files:
         raise SystemExit("an output is missing")
     print(f"{kind:8} one {one.wall:.2f} s, many {many.wall:.2f} s, {many.wall / one.wall:.2f} x", file=sys.stderr)
     return one, many
@@ -95,6 +98,7 @@ def main() -> None:
                 f"| {kind} | {cells[0]:.2f} | {cells[1]:.2f} | {cells[2]:.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
                 f"| {median(each):.1f} |"
             )
+    shutil.rmtree(OUTPUTS)
     title = f"{options.files:,} files of {options.rows} rows, next to one of {options.files * options.rows:,}"
     head = ["# Many files", "", f"By `tests/bench/many.py`: {title}; medians of {options.rounds} rounds (least-most)."]
     head += [f"Wanted: at most {WITHIN} x.", "", *facts, ""]
