@@ -1,8 +1,8 @@
 """Texts in, predictions out: chunks, requests in flight, tries again, isolates the rows that are to blame.
 
-    chunks | places, attempts, halves | one record a chunk
+    chunks | parcels | places, attempts, halves | one record a chunk
 
-A chunk ends in one of four ways: predictions; Overloaded or Unavailable, and again later; Rejected, and halved down
+A parcel ends in one of four ways: predictions; Overloaded or Unavailable, and again later; Rejected, and halved down
 to the guilty row, which becomes a prediction with an error; or the run stops.
 """
 
@@ -11,22 +11,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 from pipeline.chunks import Chunk
 from pipeline.config import Request, Retry
 from pipeline.counts import Counts
 from pipeline.endpoints import Endpoints
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
+from pipeline.parcels import Parcel, parcels
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
 from pipeline.retry import delay_before_next
 
-TEXT_IN_FLIGHT = 64 << 20  # bytes of text held by all chunks that are not finished
+TEXT_IN_FLIGHT = 64 << 20  # bytes of text held by all parcels that are not finished
 SUSPECT_AFTER = 2  # failures of a request on servers that are well, before it is halved
 COSTLY = 3  # failures that one counts for which took a server's whole patience, or the server
 TOO_LARGE_AFTER = 4  # times a server was too busy for a request, before it is halved: full queues count texts
 REFUSED_AT_FIRST = 32  # rows that fail before any is answered: the server refuses everything
-CHUNKS_PER_PLACE = 2  # chunks under way for each place in flight, so that those who wait do not leave places empty
+PARCELS_PER_PLACE = 2  # under way for each place in flight, so that those who wait do not leave places empty
 
 
 class Batcher:
@@ -53,7 +55,7 @@ class Batcher:
         self._failed_allowed = failed_allowed
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
-        self._size = 0  # bytes of text in the chunks under way
+        self._size = 0  # bytes of text in the parcels under way
         self._failed_first = 0
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
@@ -63,11 +65,12 @@ class Batcher:
             ClassifyError: the first failure that ends the run; what was stored by then stays.
         """
         try:
-            async for chunk in chunks:
-                while self._under_way and not self._has_room(chunk):
-                    await self._wait_for_one()
-                self._size += chunk.size
-                self._under_way.add(asyncio.ensure_future(self._walk(chunk)))
+            async with aclosing(parcels(chunks, self._endpoints.sizes, self._request.max_chars)) as gathered:
+                async for parcel in gathered:
+                    while self._under_way and not self._has_room(parcel):
+                        await self._wait_for_one()
+                    self._size += parcel.size
+                    self._under_way.add(asyncio.ensure_future(self._walk(parcel)))
             while self._under_way:
                 await self._wait_for_one()
         finally:
@@ -75,9 +78,9 @@ class Batcher:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    def _has_room(self, chunk: Chunk) -> bool:
+    def _has_room(self, parcel: Parcel) -> bool:
         places = sum(endpoint.limiter.limit for endpoint in self._endpoints.all)
-        return len(self._under_way) < CHUNKS_PER_PLACE * places and self._size + chunk.size <= TEXT_IN_FLIGHT
+        return len(self._under_way) < PARCELS_PER_PLACE * places and self._size + parcel.size <= TEXT_IN_FLIGHT
 
     async def _wait_for_one(self) -> None:
         done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -85,15 +88,26 @@ class Batcher:
         if errors:
             raise errors[0]  # the first failure ends the run
 
-    async def _walk(self, chunk: Chunk) -> None:
+    async def _walk(self, parcel: Parcel) -> None:
         spent = Counts()
-        predictions = await self._classify(chunk.texts, spent)
+        first, *others = parcel.chunks
+        found = await self._classify([text for chunk in parcel.chunks for text in chunk.texts], spent)
+        # Of a request for several chunks each has its texts; the rest is on the account of the first.
+        for chunk in others:
+            spent.texts_sent -= len(chunk.texts)
+        start = 0
+        for chunk in parcel.chunks:
+            predictions = found.of(start, start + len(chunk.texts)) if others else found
+            start += len(chunk.texts)
+            self._keep(chunk, predictions, spent if chunk is first else Counts(texts_sent=len(chunk.texts)))
+        self._size -= parcel.size
+
+    def _keep(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
         self._remember(chunk, predictions)
         predictions = chunk.of_rows(predictions)
         spent.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
         self._store(chunk, predictions, spent)
         self._progress.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
-        self._size -= chunk.size
 
     async def classify(self, texts: list[bytes]) -> Predictions:
         """Predictions for some texts that are in no chunk."""

@@ -10,13 +10,14 @@ from pipeline.predictions import Predictions
 class Counts:
     """What became of rows, and what it cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts_sent: int = 0) -> None:
         self.rows_done = 0
         self.rows_resumed = 0  # of rows_done: those a former run had answered
         self.rows_labelled = 0
         self.failed: Counter[str] = Counter()  # error code -> rows
         self.empty = 0
-        self.requests = self.texts_sent = self.retries = 0
+        self.requests = self.retries = 0
+        self.texts_sent = texts_sent
         self.rows_shared = 0  # rows that another row's text was sent for
         self.rows_reused = 0  # rows with an answer of another run
 

@@ -18,6 +18,7 @@ OBJECTS = 10_000  # new lists, tuples and the like between two searches for cycl
 def reuse_memory() -> None:
     """Let what is freed be taken again by whoever needs it next, Python or Arrow; what the user has set stays."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which take memory and spin for a while at the start
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     with suppress(AttributeError, OSError):  # another C library

@@ -52,6 +52,16 @@ class Predictions:
             self.truncated | {position + shift for position in other.truncated},
         )
 
+    def of(self, start: int, stop: int) -> Predictions:
+        """Those of some consecutive texts."""
+        return Predictions(
+            self.labels[start:stop],
+            self.scores[start:stop],
+            self.probs[start:stop],
+            {position - start: error for position, error in self.errors.items() if start <= position < stop},
+            {position - start for position in self.truncated if start <= position < stop},
+        )
+
     def spread(self, positions: Sequence[int], errors: Mapping[int, str]) -> Predictions:
         """The predictions of rows: row i is that of text `positions[i]`, or has no answer because of `errors[i]`."""
         known = [(row, position) for row, position in enumerate(positions) if position in self.errors]

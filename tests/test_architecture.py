@@ -19,7 +19,7 @@ LAYERS = [
     ["checkpoint"],
     ["reuse"],
     ["client", "writer", "cutter", "output"],
-    ["chunks"],
+    ["chunks", "parcels"],
     ["endpoints", "outcome", "inputs"],
     ["batcher"],
     ["runner"],

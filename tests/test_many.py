@@ -385,11 +385,12 @@ def test_of_several_codes_the_first_that_matters_is_told(tmp_path: Path, fake: F
 
 
 def slow(folder: Path, server: FakeServer, files: int) -> tuple[str, ...]:
-    """Many files, and a command that asks for one a time: some two or three a second."""
+    """Many files, and a command that asks for one at a time, alone: some two or three a second."""
     for n in range(files):
         write(folder / f"{n:02}.csv", [f"file {n} row {row}" for row in range(4)])
     server.latency_s = 0.2
-    return ("run", "in", "-o", "out/", "--url", server.url, "--set", "request.concurrency=1")
+    one_by_one = ("--set", "request.concurrency=1", "--set", "request.rows=4")
+    return ("run", "in", "-o", "out/", "--url", server.url, *one_by_one)
 
 
 def test_the_deadline_keeps_what_is_complete(tmp_path: Path, fake: FakeServer, classify: Command) -> None:

@@ -34,7 +34,8 @@ def digest_file(file: Location | Path) -> str:
         with pieces_of(location) as (size, pieces):
             last = max(0, size - SAMPLE_BYTES)
             hashed = hashlib.blake2b(digest_size=16)
-            for piece in pieces(sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}), SAMPLE_BYTES):
+            offsets = sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}) if last else [0]
+            for piece in pieces(offsets, SAMPLE_BYTES):
                 hashed.update(piece)
     except OSError as error:
         raise InputError(f"{location}: {error.strerror}") from None

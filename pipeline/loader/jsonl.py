@@ -71,10 +71,13 @@ class JsonlSource:
         self.is_empty = False  # no bytes are no lines: a file without rows, not a broken one
         self.start = Place(0, len(self.file.bom), 0)
         self._added: tuple[str, ...] = ()
+        self._all: list[Lines] | None = None  # the lines of a small file
+        self._first: tuple[TextSpec, TextBlock] | None = None  # what `check` has read already, for the next reading
 
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`: looks at the first 1,000 lines."""
         self._added = tuple(added)  # looked for in every later line, too
+        self._first = None
         if self._is_usual(spec):
             return
         seen: dict[str, None] = {}
@@ -96,8 +99,10 @@ class JsonlSource:
             return False
         left = FIRST_LINES
         for lines in self._lines(self.start):
-            if at_once(self.start, lines.lines[:left]) is None:
+            if (block := at_once(self.start, lines.lines[:left])) is None:
                 return False
+            if left == FIRST_LINES and len(block.texts) == len(lines.lines):
+                self._first = spec, block
             left -= len(lines.lines)
             if left <= 0:
                 break
@@ -112,8 +117,12 @@ class JsonlSource:
         place = place or self.start
         row, self.skipped = place.row, 0
         at_once, by_line = self._reader_at_once(spec), token_reader(tuple(spec.columns), self._added)
+        known, self._first = self._first, None
         for lines in self._lines(place):
-            block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
+            if known is not None and known[0] is spec and lines.offset == self.start.offset:
+                block: TextBlock | None = known[1]
+            else:
+                block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
             if block is None:
                 block = self._block_by_line(Place(row, lines.offset, lines.number), self._rows(lines, by_line), spec)
             if block.texts:
@@ -177,6 +186,13 @@ class JsonlSource:
             yield from (members for _, members in self._rows(lines, parse_members))
 
     def _lines(self, place: Place) -> Iterator[Lines]:
+        """The lines from `place` on; those of a small file are cut once."""
+        if self.location.content is None or place != self.start:
+            return self._cut(place)
+        self._all = self._all or list(self._cut(place))
+        return iter(self._all)
+
+    def _cut(self, place: Place) -> Iterator[Lines]:
         offset, number = place.offset, place.line
         for lines in self.file.lines(place):
             yield Lines(lines, offset, number)

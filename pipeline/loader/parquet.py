@@ -27,6 +27,7 @@ from pipeline.places import Location
 
 BATCH_BYTES = 16 << 20
 PIECE_ROWS = 1024  # texts escaped at once: more are slower, as they don't stay in the processor's cache
+SMALL_BYTES = 1 << 20  # of a row group that is read once as a whole, where the file is in memory
 BATCH_ROWS = 16_384  # a batch of 64k rows costs some 50 MiB more and gains nothing
 
 
@@ -50,7 +51,9 @@ class ParquetSource:
         except (pa.ArrowException, OSError) as error:
             what = InputError(f"{self.path}: can't be read as Parquet: {_first_line(error)}")
             raise location.trouble(error) or what from None
-        self.columns: list[str] = list(self._file.schema_arrow.names)
+        self._all: pa.RecordBatch | None = None  # rows and columns, of a small file
+        self._schema: pa.Schema = self._file.schema_arrow
+        self.columns: list[str] = list(self._schema.names)
         self.total_rows: int | None = self._file.metadata.num_rows
         refuse_doubled(self.path, self.columns)
 
@@ -73,7 +76,7 @@ class ParquetSource:
 
     def schema(self) -> pa.Schema:
         """The file's schema, with its metadata and that of its fields."""
-        return self._file.schema_arrow
+        return self._schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, all columns."""
@@ -90,7 +93,7 @@ class ParquetSource:
                 continue
             size = max(1, min(most_rows, most_bytes * metadata.num_rows // max(1, _bytes_of(metadata, names))))
             try:
-                for batch in self._reader().iter_batches(size, row_groups=[group], columns=names, use_threads=False):
+                for batch in self._read(group, size, names):
                     if row < batch.num_rows:
                         yield batch.slice(row)
                     row = max(0, row - batch.num_rows)
@@ -98,16 +101,30 @@ class ParquetSource:
                 what = InputError(f"{self.path}: row group {group} can't be read: {_first_line(error)}")
                 raise self.location.trouble(error) or what from None
 
+    def _read(self, group: int, size: int, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """The batches of a row group; all of a small file is read with the texts, and at once."""
+        if not self._is_small:
+            yield from self._reader().iter_batches(size, row_groups=[group], columns=names, use_threads=False)
+            return
+        self._all = self._all or next(self._file.iter_batches(BLOCK_ROWS, use_threads=False))
+        yield self._all
+
     def _reader(self) -> pq.ParquetFile:
         """What reads one row group: from a store all its columns at once, by a reader that is then let go of."""
         if self.location.store is None:
             return self._file
         return pq.ParquetFile(self._opened, metadata=self._file.metadata, pre_buffer=True)
 
+    @property
+    def _is_small(self) -> bool:
+        if self.location.content is None or self._file.metadata.num_row_groups != 1:
+            return False
+        group = self._file.metadata.row_group(0)
+        return bool(group.num_rows <= BLOCK_ROWS and group.total_byte_size <= SMALL_BYTES)
+
     def _type_of(self, name: str) -> pa.DataType:
-        schema = self._file.schema_arrow
-        path = [name] if name in schema.names else name.split(".")
-        level: pa.Schema | pa.DataType = schema
+        path = [name] if name in self.columns else name.split(".")
+        level: pa.Schema | pa.DataType = self._schema
         for part in path:
             nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
             if not nested or level.get_field_index(part) < 0:

@@ -61,7 +61,9 @@ def place_at(config: Config, location: Location, source: Location, *, may_make_d
     """
     format_of(location, config.writer.format, "writer.format")
     if location.store is None:
-        _check_directory(Path(location.path), may_be_made=may_make_directory)
+        _check_name(location)
+        if not may_make_directory and not (folder := Path(location.path).parent).is_dir():
+            raise OutputError(f"{location}: its directory {folder} does not exist; make it, or choose another output")
     if _is_same_file(location, source):
         raise ConfigError(f"{location}: is the input; the output must be another file")
     return OutputPlace(location, config.run.state_dir)
@@ -86,11 +88,11 @@ def lock_of_directory(folder: Location, state_dir: str | None) -> Lock:
     return Lock(state.with_name(f"{state.name}.lock"), state)
 
 
-def _check_directory(path: Path, *, may_be_made: bool) -> None:
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise OutputError(f"{path}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes")
-    if not path.parent.is_dir() and not may_be_made:
-        raise OutputError(f"{path}: its directory {path.parent} does not exist; make it, or choose another output")
+def _check_name(location: Location) -> None:
+    if len(os.fsencode(location.name)) > LONGEST_NAME:
+        raise OutputError(
+            f"{location}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes"
+        )
 
 
 def _is_same_file(one: Location, other: Location) -> bool:

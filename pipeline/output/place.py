@@ -49,9 +49,8 @@ class OutputPlace:
         self.location = location
         self.record_location = location.beside(f".{location.name}.run.json")
         if location.store is None and not state_dir:
-            path = Path(location.path)
-            self.checkpoint_path = path.with_name(f".{path.name}.checkpoint")
-            self.lock = Lock(path.with_name(f".{path.name}.lock"))
+            self.checkpoint_path = Path(location.beside(f".{location.name}.checkpoint").path)
+            self.lock = Lock(Path(location.beside(f".{location.name}.lock").path))
         else:
             state = state_of(state_root(state_dir), location)
             self.checkpoint_path = state / "checkpoint"
@@ -65,7 +64,7 @@ class OutputPlace:
         return read_record(self.record_location)
 
     def make_directory(self) -> None:
-        """Make the directory that was asked for with a slash at its end.
+        """Make the directory of the output on a disk.
 
         Raises:
             OutputError: it can't be made.
@@ -93,9 +92,10 @@ class OutputPlace:
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
         """
-        checkpoint = self.checkpoint() if self.checkpoint_path.exists() and not config.run.restart else None
+        was_begun = self.checkpoint_path.exists()
+        checkpoint = self.checkpoint() if was_begun and not config.run.restart else None
         try:
-            published = checkpoint.get("published") if checkpoint else self._published()
+            published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
             there = digest_file(self.location) if self.location.exists() else None
             record = None if there is None else self.record
             made = record.output_digest if record else None
@@ -114,16 +114,12 @@ class OutputPlace:
             if checkpoint:
                 checkpoint.close()
         finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
-        if (
-            decision is Next.FRESH or finished
-        ) and self.checkpoint_path.exists():  # killed before the clean-up, the second time
+        if was_begun and (decision is Next.FRESH or finished):  # killed before the clean-up, the second time
             remove(self.checkpoint_path)
         return decision
 
     def _published(self) -> str | None:
         """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
-        if not self.checkpoint_path.exists():
-            return None
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
                 published: str | None = checkpoint.get("published")

@@ -60,6 +60,11 @@ class Location:
         """What tells it from any other file, however it is spelt and whoever asks; not the way to its store."""
         return os.path.realpath(self.path) if self.store is None else self.shown
 
+    @property
+    def folder(self) -> str:
+        """The directory it is in, as shown."""
+        return self.shown.rpartition("/")[0]
+
     def beside(self, name: str) -> Location:
         """The file `name` in the same directory."""
         if self.store is None:
@@ -131,7 +136,8 @@ class Location:
         """All of a small file; None if it is not there."""
         if self.store is None:
             try:
-                return Path(self.path).read_bytes()
+                with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs more, for each of many
+                    return file.read()
             except OSError:
                 return None
         try:

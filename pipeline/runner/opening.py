@@ -59,7 +59,8 @@ class Opener:
     def __init__(self, config: Config, progress: Progress, sizes: ChunkSize, *, is_one_of_many: bool) -> None:
         self._config, self._progress, self._sizes = config, progress, sizes
         self._is_one_of_many = is_one_of_many
-        self._proved: set[str] = set()  # directories of stores that take what we bring
+        self._made: set[str] = set()  # directories of outputs
+        self._proved: set[str] = set()  # those of stores that take what we bring
 
     def open(self, pair: Pair) -> Context | RunRecord:
         """The file, its output locked until it is closed; or its record if there is nothing to do.
@@ -76,7 +77,7 @@ class Opener:
         began_s, started = self._progress.elapsed_s, datetime.now(UTC)
         config, place = place_of(self._config, pair, source)
         check_types(config, source)
-        place.make_directory()
+        self._make_directory(place)
         identity = identity_of(config, digest_file(source.location))
         with ExitStack() as held:
             held.enter_context(place.lock)
@@ -104,8 +105,12 @@ class Opener:
             self._progress.notice(f"{place.location}: {reopened:,} failed rows are classified again")
         return checkpoint
 
+    def _make_directory(self, place: OutputPlace) -> None:
+        if place.location.folder not in self._made:
+            place.make_directory()
+        self._made.add(place.location.folder)
+
     def _prove_writable(self, place: OutputPlace) -> None:
-        folder = str(place.location.beside("x"))
-        if folder not in self._proved:
+        if place.location.folder not in self._proved:
             place.prove_writable()
-        self._proved.add(folder)
+        self._proved.add(place.location.folder)

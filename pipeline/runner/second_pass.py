@@ -12,9 +12,10 @@ from pipeline.errors import InputError
 from pipeline.record import RunRecord, encode_record, versions, when
 from pipeline.runner.context import Context
 from pipeline.text import storable
-from pipeline.writer import Draft, Layout, Tally, disk_errors, join, sync_file, write_whole
+from pipeline.writer import Draft, Layout, SmallDraft, Tally, join, sync_file, write_whole
 
 Drafts = tuple[Draft, Draft]  # of an output and of its record
+FEW_ROWS = 4096  # in an output that is made in memory
 
 
 def publish(run: Context, tick: Callable[[], None]) -> RunRecord:
@@ -48,19 +49,21 @@ def publish_briefly(run: Context, drafts: ExitStack, tick: Callable[[], None]) -
     `drafts` holds what is to be brought to its place by `appear`, many at once.
     """
     place = run.place
-    output = drafts.enter_context(Draft(place.location))
+    is_small = run.source.location.content is not None and (run.wanted or 0) <= FEW_ROWS
+    output = drafts.enter_context((SmallDraft if is_small else Draft)(place.location))
     record = _write(run, output, tick)
-    note = drafts.enter_context(Draft(place.record_location))
-    with disk_errors(note.path):
-        note.file.write(encode_record(record))
+    note = drafts.enter_context(SmallDraft(place.record_location))
+    note.write_bytes().write(encode_record(record))
     return record, (output, note)
 
 
 def appear(drafts: list[Drafts]) -> None:
     """Let outputs appear, each after its record: so the next run knows it as ours. The disk is waited for once."""
-    for output, note in drafts:
-        output.sync()
-        note.sync()
+    every = [draft for pair in drafts for draft in pair]
+    for draft in every:
+        draft.begin_sync()
+    for draft in every:
+        draft.sync()
     for output, note in drafts:
         note.rename()
         output.rename()
@@ -79,7 +82,7 @@ def _write(run: Context, draft: Draft, tick: Callable[[], None]) -> RunRecord:
 
     tally = join(run.config, run.source, run.checkpoint, layout_of(run), draft, rows=rows, tick=count)
     see_no_change(run, "so nothing was written; --restart classifies it as it is now")
-    return record_of(run, rows, tally, digest_file(draft.path), seconds_writing=progress.elapsed_s - began)
+    return record_of(run, rows, tally, digest_file(draft.written), seconds_writing=progress.elapsed_s - began)
 
 
 def layout_of(run: Context) -> Layout:
@@ -93,7 +96,10 @@ def see_no_change(run: Context, consequence: str) -> None:
     Raises:
         InputError: it is not; `consequence` says what of it.
     """
-    if digest_file(run.source.location.as_it_is_now()) != run.identity["input"]:
+    location = run.source.location
+    now = location.as_it_is_now()
+    same = digest_file(now) == run.identity["input"] if location.content is None else now.read() == location.content
+    if not same:
         raise InputError(f"{run.source.path}: changed while it was read, {consequence}")
 
 

@@ -19,7 +19,7 @@ from pipeline.loader import Source, format_of
 from pipeline.loader.delimited import CsvSource
 from pipeline.loader.jsonl import JsonlSource
 from pipeline.writer.columns import Layout, PredictionReader, Tally
-from pipeline.writer.draft import Draft, disk_errors, sync_file, write_whole
+from pipeline.writer.draft import Draft, SmallDraft, disk_errors, sync_file, write_whole
 from pipeline.writer.front import Front, Pipe
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "Front",
     "Layout",
     "Pipe",
+    "SmallDraft",
     "Tally",
     "check_types",
     "disk_errors",
@@ -158,9 +159,10 @@ def check_types(config: Config, source: Source) -> None:
     Raises:
         OutputError: naming the column and its type.
     """
-    from pipeline.loader.parquet import ParquetSource
+    is_text = isinstance(source, CsvSource | JsonlSource)
+    if is_text or format_of(config.writer.output, config.writer.format, "") == "parquet":
+        return
     from pipeline.writer.values import to_cells
 
-    if isinstance(source, ParquetSource) and format_of(config.writer.output, config.writer.format, "") != "parquet":
-        for field in source.schema():
-            to_cells(pa.nulls(0, field.type), field.name)
+    for field in source.schema():
+        to_cells(pa.nulls(0, field.type), field.name)

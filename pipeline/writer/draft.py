@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -30,7 +31,8 @@ class Draft:
 
     def __init__(self, output: Location | Path, path: Path | None = None) -> None:
         self.output = output if isinstance(output, Location) else local(str(output))
-        self.path = path or Path(self.output.path).with_name(f".{self.output.name}.tmp")
+        self.path = path or Path(self.output.beside(f".{self.output.name}.tmp").path)
+        self._is_there = False
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
@@ -41,13 +43,26 @@ class Draft:
     def write_text(self) -> pa.NativeFile:
         """A stream into the file, compressed as the output's ending says; the caller closes it."""
         codec = CODECS.get(Path(self.output.name).suffix.lower())
-        sink = pa.PythonFile(self.file, "w")
+        sink = self.write_bytes()
         return pa.CompressedOutputStream(sink, codec) if codec else sink
+
+    def write_bytes(self) -> pa.NativeFile:
+        """A stream into the file as it is."""
+        return pa.PythonFile(self.file, "w")
+
+    @property
+    def written(self) -> Location:
+        """What was written, as a file that can be read."""
+        return local(str(self.path))
 
     def close(self) -> None:
         """There is nothing more to be written."""
         with disk_errors(self.path):
             self.file.close()  # a compressing stream has closed it before
+
+    def begin_sync(self) -> None:
+        """Nothing more is written, and the disk may begin; several are on the disk sooner if all begin first."""
+        self.close()
 
     def sync(self) -> None:
         """What was written is on the disk when this returns; what is to be sent to a store need not be."""
@@ -72,7 +87,7 @@ class Draft:
     def rename(self) -> None:
         """Let it take the output's place on a disk; that lasts when the directory is synced, too."""
         with disk_errors(self.output):
-            self.path.replace(self.output.path)
+            os.replace(self.path, self.output.path)  # noqa: PTH105 - a Path costs more, for each of many files
         self._is_there = False
 
     def __exit__(
@@ -85,6 +100,62 @@ class Draft:
                 raise
         if self._is_there:
             self.path.unlink(missing_ok=True)
+
+
+class SmallDraft(Draft):
+    """A draft that stands in memory until it is complete: one of many, each of which would be opened and read again."""
+
+    def __enter__(self) -> Self:
+        self._stream = pa.BufferOutputStream()
+        self._content: pa.Buffer | None = None
+        self._descriptor: int | None = None
+        return self
+
+    def write_bytes(self) -> pa.NativeFile:
+        """See `Draft`."""
+        return self._stream
+
+    @property
+    def written(self) -> Location:
+        """See `Draft`; complete with this."""
+        assert self._content is not None  # noqa: S101 - it is complete
+        return replace(self.output, content=self._content.to_pybytes())
+
+    def close(self) -> None:
+        """See `Draft`."""
+        if self._content is None:  # the stream gives it once
+            self._content = self._stream.getvalue()
+
+    def begin_sync(self) -> None:
+        """See `Draft`."""
+        self.close()
+        content = memoryview(self._content or b"")
+        with disk_errors(self.path):
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._is_there = True
+            while content:
+                content = content[os.write(self._descriptor, content) :]
+            if hasattr(os, "posix_fadvise"):  # to have no more of it in memory, the system begins to write it
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        """See `Draft`; after `begin_sync`."""
+        with disk_errors(self.path):
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
+        self._let_go()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._let_go()
+        if self._is_there:
+            self.path.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from pipeline.writer.draft import Draft
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 64 << 20  # a row group is gathered in memory: rows of a megabyte are cut earlier
+FEW_ROWS = 1024  # a dictionary gains nothing there, and to see whether values repeat costs as much as to write them
 PAGE_BYTES = 256 << 10  # stays in the processor's cache while it is compressed: an eighth less than pages of 1 MiB
 
 
@@ -35,7 +36,7 @@ class ParquetSink:
     def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
         """Append rows."""
         arrays = [*batch.columns, *self._layout.arrays(slab, self._labels)]
-        while batch.num_rows:
+        while True:
             whole = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
             part = whole.slice(0, GROUP_ROWS - self._rows)
             self._batches.append(part)
@@ -43,6 +44,8 @@ class ParquetSink:
             self._bytes += part.nbytes
             if self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES:
                 self._flush()
+            if part.num_rows == batch.num_rows:
+                return
             batch = batch.slice(part.num_rows)
             arrays = [array.slice(part.num_rows) for array in arrays]
 
@@ -60,16 +63,21 @@ class ParquetSink:
     def _open(self, first: list[pa.RecordBatch]) -> pq.ParquetWriter:
         """The writer, made for what the first row group holds."""
         if self._writer is None:
-            file, columns = pa.PythonFile(self._draft.file, "w"), _with_dictionary(self._schema, first)
             self._writer = pq.ParquetWriter(
-                file, self._schema, compression=self._compression, use_dictionary=columns, data_page_size=PAGE_BYTES
+                self._draft.write_bytes(),
+                self._schema,
+                compression=self._compression,
+                use_dictionary=_with_dictionary(self._schema, first),
+                data_page_size=PAGE_BYTES,
             )
         return self._writer
 
 
 def _with_dictionary(schema: pa.Schema, first: list[pa.RecordBatch]) -> list[str] | bool:
     """The columns to be written with a dictionary: not those whose values hardly repeat, where it is tried in vain."""
-    if not first or any(pa.types.is_nested(field.type) for field in schema):
+    if sum(batch.num_rows for batch in first) <= FEW_ROWS:
+        return False
+    if any(pa.types.is_nested(field.type) for field in schema):
         return True
     table = pa.Table.from_batches(first)
     plain = [field.name for field in schema if _is_plain(field.type)]
