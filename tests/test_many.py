@@ -292,6 +292,24 @@ def test_a_bad_file_is_named_and_does_not_stop_the_others(tmp_path: Path, fake: 
     classify("run", "in", "-o", "out/", *NOWHERE)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "csv.gz"])
+def test_a_file_that_changes_meanwhile_is_named(kind: str, tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """Its rows are no longer those that were answered: nothing is written of it, and the other one is complete."""
+    write(tmp_path / "in" / f"a.{kind}", ["a one", "a two"])
+    path = write(tmp_path / "in" / f"b.{kind}", ["b one", "b two"])
+
+    def change(texts: list[str]) -> None:
+        if "b one" in texts:
+            write(path, ["c one", "c two"])
+
+    fake.each = change
+    done = classify("run", "in", "-o", "out/", "--url", fake.url, expect=2)
+    assert f"in/b.{kind}: changed while it was read, so nothing was written; --restart" in done.stderr
+    assert set(seen(tmp_path / "out")) == {f"a.{kind}"}
+    classify("run", "in", "-o", "out/", "--url", fake.url, "--restart")
+    assert seen(tmp_path / "out") == alone(tmp_path / "in", fake, tmp_path / "alone")
+
+
 @pytest.mark.usefixtures("broken")
 def test_check_lists_the_bad_files_and_writes_nothing(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """All of them, the sum of rows, the output's place, the server; nothing is made."""

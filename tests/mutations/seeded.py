@@ -1065,8 +1065,8 @@ MANY = (
     Mutation(
         "small outputs are not synced",
         "runner/second_pass.py",
-        "        output.sync()\n",
-        "",
+        "        draft.sync()\n    for output, note",
+        "        pass\n    for output, note",
         (f"{HOLES}test_small_outputs_are_synced_before_and_after_their_rename",),
     ),
     Mutation(
@@ -1082,6 +1082,34 @@ MANY = (
         "        if not file.is_adopted:\n",
         "        if not self._endpoints or 'model.names' not in file.identity:\n",
         ("test_many.py::test_another_model_continues_no_file_of_the_old_one",),
+    ),
+    Mutation(
+        "of a request for several files each gets the answers of the first",
+        "batcher.py",
+        "            start += len(chunk.texts)\n",
+        "",
+        ("test_many.py::test_every_output_is_that_of_a_run_of_its_file_alone",),
+    ),
+    Mutation(
+        "a chunk waits for the next file to fill its request",
+        "parcels.py",
+        "                await asyncio.wait([coming], timeout=PATIENCE_S)\n",
+        "                await asyncio.wait([coming])\n",
+        ("test_parcels.py::test_no_chunk_waits_for_one_that_does_not_come",),
+    ),
+    Mutation(
+        "a request for several files has any number of texts",
+        "parcels.py",
+        "(chunk is None or not _fits(chunk, parcel, sizes.rows, max_chars))",
+        "chunk is None",
+        ("test_parcels.py::test_every_chunk_is_in_one_parcel_in_its_order",),
+    ),
+    Mutation(
+        "a small file that has changed is written all the same",
+        "runner/second_pass.py",
+        "else now.read() == location.content",
+        "else True",
+        ("test_many.py::test_a_file_that_changes_meanwhile_is_named",),
     ),
     Mutation(
         "a bad file stops the others",

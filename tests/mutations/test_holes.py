@@ -34,7 +34,7 @@ from pipeline.loader.texts import BLOCK_ROWS
 from pipeline.predictions import Predictions
 from pipeline.protocol import ModelFacts, decode
 from pipeline.runner.second_pass import appear
-from pipeline.writer import Draft
+from pipeline.writer import Draft, SmallDraft
 
 # -- answers
 
@@ -198,7 +198,8 @@ def test_an_output_is_synced_before_and_after_its_rename(tmp_path: Path) -> None
     assert (tmp_path / "out").read_bytes() == b"whole"
 
 
-def test_small_outputs_are_synced_before_and_after_their_rename(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Draft, SmallDraft])
+def test_small_outputs_are_synced_before_and_after_their_rename(kind: type[Draft], tmp_path: Path) -> None:
     """Content first, output's and record's, of all of them; then the names, a record's before its output's."""
     called: list[str] = []
 
@@ -208,14 +209,26 @@ def test_small_outputs_are_synced_before_and_after_their_rename(tmp_path: Path) 
 
     with ExitStack() as stack:
         names = [("a", ".a.run.json"), ("b", ".b.run.json")]
-        drafts = [[stack.enter_context(Draft(tmp_path / name)) for name in pair] for pair in names]
+        drafts = [[stack.enter_context(kind(tmp_path / name)) for name in pair] for pair in names]
+        for draft in (draft for pair in drafts for draft in pair):
+            draft.write_bytes().write(draft.output.name.encode())
         sys.setprofile(note)
         try:
             appear([(output, record) for output, record in drafts])
         finally:
             sys.setprofile(None)
     assert called == ["fsync"] * 4 + ["replace"] * 4 + ["fsync"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for pair in names for name in pair)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for pair in names for n in pair}
+
+
+def test_small_drafts_that_are_not_renamed_leave_nothing(tmp_path: Path) -> None:
+    """Wherever it broke off: before anything was on the disk, before it was synced, before the rename."""
+    for steps in ([], ["begin_sync"], ["begin_sync", "sync"]):
+        with SmallDraft(tmp_path / "out") as draft:
+            draft.write_bytes().write(b"content")
+            for step in steps:
+                getattr(draft, step)()
+        assert list(tmp_path.iterdir()) == []
 
 
 # The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.
