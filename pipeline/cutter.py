@@ -117,17 +117,16 @@ class Cutter:
     def _take_at_once(self, chunk: Chunk, block: TextBlock, rows: range, known: Known | None, at: int) -> int:
         """Fill the chunk with the next rows, if all is plain: texts that it has not."""
         rows = rows[: max(0, self._sizes.rows - len(chunk.texts))]  # the server's bound may have shrunk meanwhile
-        texts = self._that_fit(block.texts[rows.start : rows.stop])
+        texts, size = self._that_fit(block.texts[rows.start : rows.stop])
         if block.errors and not block.errors.keys().isdisjoint(rows[: len(texts)]):
             return 0
         if known is not None and known.labels[at : at + len(texts)].count(None) < len(texts):
             return 0
         if self._dedupe:
-            seen = self._seen | set(texts)
+            seen = self._seen | set(texts) if self._seen else set(texts)
             if len(seen) < len(chunk.texts) + len(texts):
                 return 0
             self._seen = seen
-        size = sum(map(len, texts))
         chunk.texts += texts
         if known is not None:
             chunk.keys += known.keys[at : at + len(texts)]
@@ -135,16 +134,21 @@ class Cutter:
         self._chars += size
         return len(texts)
 
-    def _that_fit(self, texts: list[bytes]) -> list[bytes]:
-        """As many of the next texts as there is room for characters; if bytes leave room for half of them, so many."""
-        if self._chars + sum(map(len, texts)) <= self._max_chars:
-            return texts
+    def _that_fit(self, texts: list[bytes]) -> tuple[list[bytes], int]:
+        """As many of the next texts as there is room for characters; if bytes leave room for half of them, so many.
+
+        And how many bytes they have.
+        """
+        size = sum(map(len, texts))
+        if self._chars + size <= self._max_chars:
+            return texts, size
         sizes = accumulate(map(len, texts), initial=self._chars)
         fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
         if 2 * fitting < len(texts):
             sizes = accumulate(map(_chars, texts), initial=self._chars)
             fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
-        return texts[: max(0, fitting)]
+        texts = texts[: max(0, fitting)]
+        return texts, sum(map(len, texts))
 
     def _go_row_by_row(self, chunk: Chunk) -> None:
         """From now on each row says which text it has."""

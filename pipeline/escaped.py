@@ -56,16 +56,26 @@ def escape_all(texts: Sequence[str]) -> list[bytes]:
     return [escape(text) for text in texts]
 
 
-# Every white space as it is escaped; blank texts are empty, or begin with the first byte of one.
+# Every white space as it is escaped; a blank text is empty, or begins with the first byte of one.
 _SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
     + "".join(map(chr, range(0x2000, 0x200B)))
     + "\u2028\u2029\u202f\u205f\u3000"
 )
-_MAY_BE_BLANK = frozenset({b"", *(escape(space)[:1] for space in _SPACES)})
 _is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(re.escape(escape(space)) for space in _SPACES)).match
+_MAY_BEGIN_BLANK = np.zeros(256, bool)
+_MAY_BEGIN_BLANK[[0xFF, *(form[0] for space in _SPACES for form in (space.encode(), escape(space)))]] = True
 
 
-def blank_ones(texts: Sequence[bytes]) -> list[int]:
-    """The indexes of those that are nothing but white space."""
-    return [index for index, text in enumerate(texts) if text[:1] in _MAY_BE_BLANK and _is_blank(text)]
+def blank_ones(texts: Sequence[bytes], joined: bytes | None = None) -> list[int]:
+    """The indexes of those that are nothing but white space.
+
+    `joined` are the same texts, escaped or not, with a byte 0xFF between each two: it is quicker to look there.
+    """
+    if not texts:
+        return []
+    # With a last 0xFF after each text comes one, so that of an empty text is where it would begin.
+    data = np.frombuffer((b"\xff".join(texts) if joined is None else joined) + b"\xff", np.uint8)
+    starts = np.flatnonzero(data == 0xFF) + 1  # noqa: PLR2004 - no UTF-8 has that byte
+    starts[1:], starts[0] = starts[:-1].copy(), 0
+    return [index for index in np.flatnonzero(_MAY_BEGIN_BLANK[data[starts]]).tolist() if _is_blank(texts[index])]

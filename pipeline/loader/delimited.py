@@ -137,7 +137,7 @@ class CsvSource:
         # A quote is there only within a quoted cell, and doubled.
         joined = b"\xff".join([cell[1:-1] if cell[:1] == b'"' else cell for cell in cells]).replace(b'""', b'"')
         texts = escape_joined(joined, len(cells)) or [escape(text.decode()) for text in joined.split(b"\xff")]
-        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, joined), EMPTY))
 
     def _rows(self, place: Place, blocks: Iterator[bytes]) -> Iterator[Records]:
         """The records that are rows: as many cells as the header, blank lines only where one column is all there is."""

@@ -42,19 +42,19 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[b
         if {token[0] for token in tokens} != {_QUOTE} or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
             return None
         texts = [token[1:-1] for token in tokens]
-        try:
-            _spell_alike(texts)
-        except ValueError:  # half a surrogate pair
-            return None
-        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
+        joined = b"\xff".join(texts)
+        if _find_long_escape(joined):
+            try:
+                _spell_alike(texts)
+            except ValueError:  # half a surrogate pair
+                return None
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, joined), EMPTY))
 
     return read
 
 
 def _spell_alike(texts: list[bytes]) -> None:
     """Escapes that need not be there, or could be shorter, are spelled as `escape` does: equal texts, equal bytes."""
-    if not _find_long_escape(b"".join(texts)):
-        return
     for index, text in enumerate(texts):
         if _find_long_escape(text):
             texts[index] = escape(text_of(b'"%b"' % text) or "")

@@ -156,7 +156,7 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
         escaped = escape_joined(joined, min(PIECE_ROWS, len(data) - start))
         if escaped is None:
             return None
-        errors |= {start + index: EMPTY for index in blank_ones(escaped)}
+        errors |= {start + index: EMPTY for index in blank_ones(escaped, joined)}
         texts += escaped
         is_ascii = is_ascii and joined.isascii()
     if not (is_ascii or _is_utf8(array)):

@@ -79,8 +79,8 @@ ANSWERS = (
     Mutation(
         "what is taken at once may repeat what the chunk has",
         "cutter.py",
-        "seen = self._seen | set(texts)\n            if len(seen) < len(chunk.texts) + len(texts):",
-        "seen = self._seen | set(texts)\n            if len(set(texts)) < len(texts):",
+        "seen = self._seen | set(texts) if self._seen else set(texts)\n            if len(seen) < len(chunk.texts) + len(texts):",
+        "seen = self._seen | set(texts) if self._seen else set(texts)\n            if len(set(texts)) < len(texts):",
         ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
     ),
     Mutation(
