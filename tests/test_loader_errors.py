@@ -151,7 +151,8 @@ def test_a_quote_that_nobody_closes_is_an_error(rest: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("record", ["x" * 2_000, '"' + "x\n" * 2_000 + '"'])
 def test_a_record_beyond_the_bound_is_an_error(record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record longer than the bound stops the run with its place; it and what follows are never dropped silently."""
-    monkeypatch.setattr(pipeline.loader.delimited, "LONGEST_RECORD", 1_000)
+    for module in (pipeline.loader.delimited, pipeline.loader.line_feed):
+        monkeypatch.setattr(module, "LONGEST_RECORD", 1_000)
     (tmp_path / "in.csv").write_text(f"text\na\n{record}\nb\n")
     assert refusal(tmp_path / "in.csv").startswith(f"{tmp_path / 'in.csv'}:3: ")
 
@@ -338,6 +339,21 @@ def test_a_column_that_is_there_is_noticed_whatever_it_holds(key: str, tmp_path:
     late = f'{{"text": "b", "{key}": "\\u0000"}}\n'
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n' * 1_500 + late)
     assert ":1501: has a column 'predicted_label' already" in refusal(tmp_path / "in.jsonl", ("predicted_label",))
+
+
+def test_a_column_that_is_found_out_late_is_looked_for_in_what_was_read_before(tmp_path: Path) -> None:
+    """The names of classes are columns, and known only from the first answer on; by then a small file was read."""
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{"text": "b", "predicted_prob_x": 1}\n')
+    loader = Loader(input=str(tmp_path / "in.jsonl"))
+    source, spec = open_source(loader), TextSpec(loader)
+    source.check(spec, ["predicted_label"])
+    reading = source.texts(spec)
+    assert len(next(reading).texts) == 2
+    with pytest.raises(InputError, match="predicted_prob_x"):
+        source.check(spec, ["predicted_label", "predicted_prob_x"])
+    assert next(reading, None) is None
+    with pytest.raises(InputError, match=":2: has a column 'predicted_prob_x'"):
+        list(source.records())  # type: ignore[attr-defined]
 
 
 def test_large_records_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from joining import sendable, texts_of
 import pipeline.loader.lines
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.loader import Place, open_source
+from pipeline.loader import Place, TextSpec, open_source
 from pipeline.loader.lines import TextFile
 from pipeline.loader.regular import RegularRecords
 from pipeline.places import locate
@@ -71,6 +71,31 @@ def test_the_bytes_of_all_records_are_those_of_the_file(folder: Path, rows: list
         return
     if not source.skipped:
         assert b"x,y\n" + b"".join(records) == content.encode()
+
+
+REGULAR = st.sampled_from(["", "a", '"b"', '"c""d"', '"e,f"', '"g\nh"', '"i\r\nj"', '"k\rl"', "é", '""', '"m""\n"'])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.lists(CELL | REGULAR, min_size=2, max_size=2), ENDS), max_size=6), st.integers(0, 3))
+@example([(["a", '"g\nh"'], "\n"), (['"i\r\nj"', '"k\rl"'], "\r\n")], 0)
+@example([(["a", "b"], "\n"), (['"g\nh"', "c"], "\n")], 1)
+def test_a_reading_after_another_finds_the_same_records(
+    folder: Path, rows: list[tuple[list[str], str]], blank: int
+) -> None:
+    """What the first one has seen of the file makes the second one quicker, and nothing else."""
+    content = "x,y\n" + "".join(",".join(cells) + end for cells, end in rows) + "\n" * blank
+    (folder / "in.csv").write_bytes(content.encode())
+    loader = Loader(input=str(folder / "in.csv"), text_column="x", on_bad_line="skip")
+    source, spec = open_source(loader), TextSpec(loader)
+    try:
+        before = [record for block in source.records() for record in block]  # type: ignore[attr-defined]
+        texts = sum(len(block.texts) for block in source.texts(spec))
+    except InputError:
+        return
+    after = [record for block in source.records() for record in block]  # type: ignore[attr-defined]
+    assert after == before
+    assert len(after) == texts
 
 
 def test_regular_records_are_read_at_once(tmp_path: Path) -> None:

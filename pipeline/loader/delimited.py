@@ -12,8 +12,9 @@ import pyarrow as pa
 from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.escaped import blank_ones, escape, escape_joined
+from pipeline.loader.line_feed import LONGEST_RECORD, LineFeed
 from pipeline.loader.lines import Place, TextFile, is_utf8
-from pipeline.loader.regular import RegularRecords
+from pipeline.loader.regular import RegularRecords, records_of
 from pipeline.loader.texts import (
     BLOCK_CHARS,
     BLOCK_ROWS,
@@ -27,9 +28,6 @@ from pipeline.loader.texts import (
     refuse_existing,
 )
 from pipeline.places import Location
-
-# A record longer than this is a quote that nobody closed; without a bound it would take in the whole file.
-LONGEST_RECORD = 256 << 20
 
 
 class Records(NamedTuple):
@@ -54,6 +52,7 @@ class CsvSource:
         self.delimiter = loader.delimiter or {"csv": ",", "tsv": "\t"}[kind]
         self.total_rows: int | None = None
         self.skipped = 0  # bad lines left out by the latest complete reading
+        self._is_regular = False  # as was seen by a reading of all texts
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
@@ -80,7 +79,8 @@ class CsvSource:
         """See `Source.texts`."""
         if self.is_empty:
             return
-        place = place or self.start
+        place = first_place = place or self.start
+        self._is_regular = False
         blocks = self.file.blocks(place)
         indexes = [self.columns.index(name) for name in spec.columns]
         if spec.is_plain and (regular := self._regular(blocks, place, indexes[0])):
@@ -88,6 +88,9 @@ class CsvSource:
                 self._refuse_endless(records, first.line)
                 yield self._block_at_once(first, records, cells)
             place, blocks = regular.place, regular.rest()
+            if regular.was_all:
+                self._is_regular = first_place == self.start
+                return
         row = place.row
         for found in self._rows(place, blocks):
             texts = [
@@ -99,6 +102,10 @@ class CsvSource:
 
     def records(self) -> Iterator[list[bytes]]:
         """The bytes of all records, some thousand at a time."""
+        if self._is_regular:
+            self.skipped = 0
+            yield from records_of(self.file.lines(self.start))
+            return
         place, blocks = self.start, self.file.blocks(self.start)
         if regular := self._regular(blocks, place):
             for first, records, _ in regular:
@@ -168,9 +175,9 @@ class CsvSource:
     def _refuse_endless(self, records: list[bytes], line: int) -> None:
         if max(map(len, records)) > LONGEST_RECORD:
             before = next(index for index, record in enumerate(records) if len(record) > LONGEST_RECORD)
-            raise self._endless(line + len(b"".join(records[:before]).splitlines()))
+            raise self.endless(line + len(b"".join(records[:before]).splitlines()))
 
-    def _endless(self, line: int) -> InputError:
+    def endless(self, line: int) -> InputError:
         """A record that began after so many lines and does not end."""
         return InputError(
             f"{self.path}:{line + 1}: a quote is opened in this record and never closed, or the record is longer than "
@@ -179,14 +186,14 @@ class CsvSource:
 
     def _records(self, place: Place, blocks: Iterator[bytes], at_once: int = 0) -> Iterator[Records]:
         """Every record with the bytes of the lines it took."""
-        feed = _Feed(self, place, blocks)
+        feed = LineFeed(self, place, blocks)
         reader = csv.reader(itertools.chain.from_iterable(feed.texts()), delimiter=self.delimiter)
         offset = place.offset
         while True:
             cells, ends = [], []  # `ends`: how many lines were read when the record was whole
             for row in itertools.islice(reader, at_once or BLOCK_ROWS):
                 if feed.at_end:  # the reader asked for one more line to finish this record
-                    raise self._endless(place.line + feed.whole)
+                    raise self.endless(place.line + feed.whole)
                 cells.append(row)
                 feed.whole = reader.line_num
                 ends.append(feed.whole)
@@ -199,47 +206,6 @@ class CsvSource:
             self._refuse_endless(raw, line)
             yield Records(cells, raw, offset, line, [place.line + end for end in ends])
             offset += sum(map(len, raw))
-
-
-class _Feed:
-    """The lines of a file for the csv module, their bytes held until the record they belong to is whole."""
-
-    def __init__(self, source: CsvSource, place: Place, blocks: Iterator[bytes]) -> None:
-        self._source, self._place, self._blocks = source, place, blocks
-        self._held: list[bytes] = []
-        self.held_bytes = 0
-        self.taken = self.whole = 0  # lines of records that were taken, or are whole
-        self.at_end = False
-
-    def texts(self) -> Iterator[list[str]]:
-        """The lines as text."""
-        file, number = self._source.file, self._place.line
-        unfinished = whole = size = 0
-        for lines in file.split(self._blocks, self._place):
-            # A record that was begun in the last lines may have taken all of them.
-            unfinished = size if self.whole > whole else unfinished + size
-            whole = self.whole
-            if unfinished > LONGEST_RECORD:
-                raise self._source._endless(self._place.line + whole)  # noqa: SLF001 - a part of it
-            size = sum(map(len, lines))
-            self._held += lines
-            self.held_bytes += size
-            yield [file.decode(line, number + index) for index, line in enumerate(lines, 1)]
-            number += len(lines)
-        self.at_end = True
-
-    def take(self, ends: list[int]) -> list[bytes]:
-        """The bytes of the records that were whole after so many lines each."""
-        starts = [self.taken, *ends[:-1]]
-        if ends[-1] - self.taken == len(ends):
-            raw = self._held[: len(ends)]
-        else:
-            first = self.taken
-            raw = [b"".join(self._held[start - first : end - first]) for start, end in zip(starts, ends, strict=True)]
-        del self._held[: ends[-1] - self.taken]
-        self.taken = ends[-1]
-        self.held_bytes -= sum(map(len, raw))
-        return raw
 
 
 def _what_there_is(columns: Sequence[str], name: str, delimiter: str) -> str:

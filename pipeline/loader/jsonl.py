@@ -65,6 +65,7 @@ class JsonlSource:
         self.location, self.path = location, location.shown
         self.total_rows: int | None = None
         self.skipped = 0  # bad lines left out by the latest complete reading
+        self._is_regular = False  # as was seen by a reading of all texts: every line is a row, none has what we add
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
@@ -77,7 +78,7 @@ class JsonlSource:
     def check(self, spec: TextSpec, added: Sequence[str]) -> None:
         """See `Source.check`: looks at the first 1,000 lines."""
         self._added = tuple(added)  # looked for in every later line, too
-        self._first = None
+        self._first, self._is_regular = None, False
         if self._is_usual(spec):
             return
         seen: dict[str, None] = {}
@@ -116,6 +117,7 @@ class JsonlSource:
         """See `Source.texts`."""
         place = place or self.start
         row, self.skipped = place.row, 0
+        self._is_regular, is_regular, added = False, place == self.start, self._added
         at_once, by_line = self._reader_at_once(spec), token_reader(tuple(spec.columns), self._added)
         known, self._first = self._first, None
         for lines in self._lines(place):
@@ -124,10 +126,12 @@ class JsonlSource:
             else:
                 block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
             if block is None:
+                is_regular = False
                 block = self._block_by_line(Place(row, lines.offset, lines.number), self._rows(lines, by_line), spec)
             if block.texts:
                 yield block
             row += len(block.texts)
+        self._is_regular = is_regular and added == self._added
 
     def _block_by_line(
         self, place: Place, rows: Iterator[tuple[Line, list[bytes | None]]], spec: TextSpec
@@ -152,6 +156,9 @@ class JsonlSource:
         marks = [f'"{name}"'.encode() for name in self._added]
         by_line, self.skipped = token_reader((), self._added), 0
         for lines in self._lines(self.start):
+            if self._is_regular:
+                yield lines.lines
+                continue
             whole = b"".join(lines.lines)
             if self._skip_bad or self.file.encoding != "utf-8" or any(mark in whole for mark in marks):
                 rows = list(self._rows(lines, by_line))

@@ -48,6 +48,11 @@ class RegularRecords:
             if not found and len(self._held) > MOST_HELD:
                 return
 
+    @property
+    def was_all(self) -> bool:
+        """Whether all were regular, once it has ended."""
+        return not self._held
+
     def rest(self) -> Iterator[bytes]:
         """The bytes from `place` on."""
         return itertools.chain([self._held] if self._held else [], self._blocks)
@@ -56,3 +61,22 @@ class RegularRecords:
         """The records that are held, up to the first that is not regular, or not whole."""
         found: list[tuple[bytes, bytes]] = self._find(self._held)
         return found[:-1] if found and not found[-1][0] else found
+
+
+def records_of(lines: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """The records of a file that is known to be regular, from its lines: one goes on where a quote is open."""
+    begun: list[bytes] = []  # of a record that has a quote open
+    for some in lines:
+        odd = [line.count(b'"') & 1 for line in some]
+        if not begun and not any(odd):
+            yield some
+            continue
+        records = []
+        for line, turns in zip(some, odd, strict=True):
+            is_open = bool(begun) != bool(turns)
+            begun.append(line)
+            if not is_open:
+                records.append(b"".join(begun))
+                begun = []
+        if records:
+            yield records
