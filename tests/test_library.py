@@ -217,9 +217,11 @@ def test_a_notebook_without_widgets_gets_a_bar_of_characters(fake: FakeServer) -
 
 
 STOPPED = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
 from pipeline import Config, classify_texts
 from pipeline.config import Request
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background begin with it ignored
 
 async def cell():
     slow = Config(request=Request(rows=1, concurrency=1))
