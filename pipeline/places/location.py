@@ -5,24 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from pipeline.config import Uri, mask_place, split_uri
 from pipeline.errors import ClassifyError, ConfigError
-from pipeline.places.store import OPTIONS, PART_BYTES, Store
+from pipeline.places.store import OPTIONS, Store
 from pipeline.places.stream import StoreStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-READS_AT_ONCE = 16  # of small pieces of one object: each waits for the network far longer than it takes
 
 
 class Kind(Enum):
@@ -198,52 +193,6 @@ def _check_options(uri: Uri, masked: str) -> None:
 def local(path: str) -> Location:
     """A path on the disk."""
     return Location(path, path, is_folder=path.endswith("/"))
-
-
-@contextmanager
-def pieces_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int], int], Iterable[bytes]]]]:
-    """The size of a file, and a function that reads pieces of it: from each of some offsets so many bytes.
-
-    Raises:
-        OSError: of a local file. StoreRefused, StoreGone: see `Store`.
-    """
-    if (content := location.content) is not None:
-        yield len(content), lambda offsets, size: (content[offset : offset + size] for offset in offsets)
-        return
-    if location.store is None:
-        with Path(location.path).open("rb") as local_file:
-            yield os.fstat(local_file.fileno()).st_size, lambda offsets, size: _read(local_file, offsets, size)
-        return
-    with location.store.open(location.shown, location.path) as file, location.store.errors(location.shown):
-        total: int = file.size()
-
-        def read(offsets: Sequence[int], size: int) -> Iterator[bytes]:
-            if total <= len(offsets) * size:
-                whole = file.read()
-                yield from (whole[offset : offset + size] for offset in offsets)
-                return
-            executor = ThreadPoolExecutor(READS_AT_ONCE)
-            try:
-                yield from executor.map(lambda offset: bytes(file.read_at(size, offset)), offsets)
-            finally:
-                executor.shutdown(cancel_futures=True)
-
-        yield total, read
-
-
-def _read(file: BinaryIO, offsets: Sequence[int], size: int) -> Iterator[bytes]:
-    for offset in offsets:
-        file.seek(offset)
-        yield file.read(size)
-
-
-def parts_of(file: Path, tick: Callable[[], None]) -> Iterator[bytes]:
-    """A file of the disk in parts that may be sent. What `tick`, called before each, raises ends the sending."""
-    with file.open("rb") as opened:
-        while part := opened.read(PART_BYTES):
-            tick()
-            yield part
-    tick()
 
 
 def _look(path: str) -> tuple[Kind, int]:
