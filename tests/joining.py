@@ -34,17 +34,6 @@ def predictions_of(rows: int, failed: Sequence[int] = ()) -> Predictions:
     return made
 
 
-def part(whole: Predictions, start: int, stop: int) -> Predictions:
-    """Some rows of predictions."""
-    return Predictions(
-        whole.labels[start:stop],
-        whole.scores[start:stop],
-        whole.probs[start:stop],
-        {row - start: error for row, error in whole.errors.items() if start <= row < stop},
-        {row - start for row in whole.truncated if start <= row < stop},
-    )
-
-
 def texts_of(path: Path, **loader: Any) -> list[str | None]:
     """The texts of all rows, as they would be sent."""
     settings = Loader(input=str(path), **loader)
@@ -89,7 +78,7 @@ def joined(
     checkpoint = Checkpoint(output.with_name(f"{output.name}.checkpoint"))
     for start in range(0, rows, chunk_rows):
         classes = 0 if config.writer.probs == "none" else len(LABELS)
-        checkpoint.add(start, blocks[0].place, part(predictions, start, min(rows, start + chunk_rows)), classes)
+        checkpoint.add(start, blocks[0].place, predictions.of(start, min(rows, start + chunk_rows)), classes)
     checkpoint.flush()
     try:
         with Draft(output) as draft:

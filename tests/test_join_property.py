@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from joining import part, predictions_of
+from joining import predictions_of
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Loader, Writer
@@ -37,14 +37,14 @@ def output_of(first: list[tuple[int, int]], second_cuts: list[int], seed: int, f
         config = Config(loader=Loader(input=str(source)), writer=Writer(output=str(output)))
         before = Checkpoint(Path(folder) / "checkpoint")
         for start, stop in random.Random(seed).sample(first, len(first)):
-            before.add(start, START, part(whole, start, stop), 0)
+            before.add(start, START, whole.of(start, stop), 0)
         before.flush()
         before.close()
         after = Checkpoint(Path(folder) / "checkpoint")
         for gap in after.open_ranges(ROWS):
             assert gap.stop is not None
             for start, stop in reversed(bounds(second_cuts, gap.start, gap.stop)):
-                after.add(start, START, part(whole, start, stop), 0)
+                after.add(start, START, whole.of(start, stop), 0)
         after.flush()
         opened = open_source(config.loader)
         with Draft(output) as draft:
@@ -73,7 +73,7 @@ def test_reopening_failed_rows_opens_exactly_those(failed: set[int], inner: list
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint")
         for start, stop in bounds(inner):
-            checkpoint.add(start, START, part(whole, start, stop), 2)
+            checkpoint.add(start, START, whole.of(start, stop), 2)
         checkpoint.flush()
         assert checkpoint.reopen_failed() == len(failed)
         opened = [row for start, stop in checkpoint.open_ranges(ROWS) for row in range(start, stop or ROWS)]

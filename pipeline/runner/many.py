@@ -25,12 +25,11 @@ from pipeline.runner.opening import Opener
 from pipeline.runner.publishing import published
 from pipeline.runner.total import Total
 
-# Files are opened and published many at a time, by one thread: two would only fight for the interpreter. In stores,
-# where they wait for the network, each apart, but some at once.
-BATCH = 32
-THREADS, THREADS_OF_STORE = 1, 8
+# Files are opened and published many at a time, since threads are dear; in stores each apart, but some at once.
+BATCH = 16
+THREADS, THREADS_OF_STORE = 2, 8
 SETTLED_AT_ONCE = 16  # checkpoints that are made in one tick: it holds up everything else
-MOST_OPEN = 96  # files between their opening and their end: each holds descriptors and memory
+MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
 T = TypeVar("T")
 Opened = Context | RunRecord | ClassifyError
 Job = asyncio.Future[list[Opened]]
