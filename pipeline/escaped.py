@@ -64,18 +64,20 @@ _SPACES = (
 )
 _is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(re.escape(escape(space)) for space in _SPACES)).match
 _MAY_BEGIN_BLANK = np.zeros(256, bool)
-_MAY_BEGIN_BLANK[[0xFF, *(form[0] for space in _SPACES for form in (space.encode(), escape(space)))]] = True
+_MAY_BEGIN_BLANK[[0xFF, ord('"'), *(form[0] for space in _SPACES for form in (space.encode(), escape(space)))]] = True
 
 
-def blank_ones(texts: Sequence[bytes], joined: bytes | None = None) -> list[int]:
+def blank_ones(texts: Sequence[bytes], joined: bytes | None = None, quotes: int = 0) -> list[int]:
     """The indexes of those that are nothing but white space.
 
     `joined` are the same texts, escaped or not, with a byte 0xFF between each two: it is quicker to look there.
+    Each may stand between so many `quotes`.
     """
     if not texts:
         return []
-    # With a last 0xFF after each text comes one, so that of an empty text is where it would begin.
+    # With a last 0xFF after each text comes one, so that (or the closing quote) is where an empty text would begin.
     data = np.frombuffer((b"\xff".join(texts) if joined is None else joined) + b"\xff", np.uint8)
     starts = np.flatnonzero(data == 0xFF) + 1  # noqa: PLR2004 - no UTF-8 has that byte
     starts[1:], starts[0] = starts[:-1].copy(), 0
+    starts += quotes
     return [index for index in np.flatnonzero(_MAY_BEGIN_BLANK[data[starts]]).tolist() if _is_blank(texts[index])]

@@ -13,11 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from fake import FakeServer, label_of
-from hypothesis import given
-from hypothesis import strategies as st
 from joining import ADDED, joined, predictions_of, rows_of
-
-from pipeline.writer.jsonl import _append_at_once, _append_each, _ends_as_usual
 
 
 def added_of(tmp_path: Path, source: str, out: str, **settings: Any) -> list[dict[str, Any]]:
@@ -45,21 +41,6 @@ def _value(name: str, cell: str) -> Any:
 
 
 FORMATS = ["csv", "jsonl", "parquet"]
-TOKENS = st.sampled_from([b"null", b"1.5", b'"a,}"'])
-
-
-@given(st.lists(st.tuples(st.sampled_from([b'{"a":1}', b'{"a": {}}', b'{"a":"{"}', b"[]}"]), TOKENS, TOKENS)))
-def test_lines_written_at_once_are_those_written_one_by_one(rows: list[tuple[bytes, bytes, bytes]]) -> None:
-    """What is done for all lines that end as usual is what is done for each line of any kind."""
-    records, columns = [line + b"\n" for line, _, _ in rows], [[row[1] for row in rows], [row[2] for row in rows]]
-    names = [b'"label":', b'"%score":']
-    assert _append_at_once(records, names, columns) == _append_each(records, names, columns)
-
-
-@pytest.mark.parametrize("line", [b"{}\n", b"{ }\n", b'{"a":1 }\n', b'{"a":1}', b'{"a":1}\r\n', b'{"a":1} \n', b"}\n"])
-def test_what_is_no_usual_end_of_a_line_goes_the_long_way(line: bytes) -> None:
-    """No comma may follow, or something follows the brace."""
-    assert not _ends_as_usual(line[-3:])
 
 
 @pytest.mark.parametrize("out", FORMATS)

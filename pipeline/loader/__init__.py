@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.config import PIPE, Format, Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.loader.lines import CODECS, Place, TextFile
+from pipeline.loader.rows import RawRows
 from pipeline.loader.texts import TextBlock, TextSpec, block_of
 from pipeline.places import Kind, Location, locate
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Place",
+    "RawRows",
     "RawSource",
     "Source",
     "TextBlock",
@@ -60,8 +62,8 @@ class RawSource(Source, Protocol):
 
     file: TextFile
 
-    def records(self) -> Iterator[list[bytes]]:
-        """The bytes of all rows with their line ends, some thousand at a time."""
+    def records(self) -> Iterator[RawRows | list[bytes]]:
+        """The bytes of all rows with their line ends, some thousand at a time; `RawRows` where that is quicker."""
 
 
 def format_of(path: str | Location, given: Format | None, key: str) -> Format:

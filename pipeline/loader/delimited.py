@@ -14,7 +14,8 @@ from pipeline.errors import InputError
 from pipeline.escaped import blank_ones, escape, escape_joined
 from pipeline.loader.line_feed import LONGEST_RECORD, LineFeed
 from pipeline.loader.lines import Place, TextFile, is_utf8
-from pipeline.loader.regular import RegularRecords, records_of
+from pipeline.loader.regular import RegularRecords
+from pipeline.loader.rows import RawRows, rows_of_records
 from pipeline.loader.texts import (
     BLOCK_CHARS,
     BLOCK_ROWS,
@@ -100,11 +101,11 @@ class CsvSource:
             yield block_of(Place(row, found.offset, found.line), texts, {})
             row += len(texts)
 
-    def records(self) -> Iterator[list[bytes]]:
-        """The bytes of all records, some thousand at a time."""
+    def records(self) -> Iterator[RawRows | list[bytes]]:
+        """See `RawSource.records`."""
         if self._is_regular:
             self.skipped = 0
-            yield from records_of(self.file.lines(self.start))
+            yield from rows_of_records(self.file.blocks(self.start))
             return
         place, blocks = self.start, self.file.blocks(self.start)
         if regular := self._regular(blocks, place):

@@ -21,8 +21,9 @@ from pipeline.loader.json_columns import (
     reach,
     text_of,
 )
-from pipeline.loader.lines import Place, TextFile
+from pipeline.loader.lines import Place, TextFile, is_wide
 from pipeline.loader.members import reader_at_once, token_reader
+from pipeline.loader.rows import RawRows, rows_of_lines, whole_lines
 from pipeline.loader.texts import (
     TextBlock,
     TextSpec,
@@ -46,12 +47,26 @@ class Line(NamedTuple):
     line: int  # lines before it
 
 
-class Lines(NamedTuple):
+class Lines:
     """Consecutive lines, and where the first one begins."""
 
-    lines: list[bytes]
-    offset: int
-    number: int  # lines before it
+    def __init__(self, data: bytes, offset: int, number: int) -> None:
+        self.data, self.offset = data, offset
+        self.number = number  # lines before it
+
+    def then(self, data: bytes) -> Lines:
+        """Those that follow."""
+        return Lines(data, self.offset + len(self.data), self.number + self.count)
+
+    @functools.cached_property
+    def lines(self) -> list[bytes]:
+        """Each with its end."""
+        return self.data.splitlines(keepends=True)
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many there are; set by whoever knows without cutting them."""
+        return len(self.lines)
 
 
 class JsonlSource:
@@ -100,16 +115,16 @@ class JsonlSource:
             return False
         left = FIRST_LINES
         for lines in self._lines(self.start):
-            if (block := at_once(self.start, lines.lines[:left])) is None:
+            if (block := at_once(self.start, lines.data)) is None:
                 return False
-            if left == FIRST_LINES and len(block.texts) == len(lines.lines):
-                self._first = spec, block
-            left -= len(lines.lines)
+            lines.count = len(block.texts)
+            self._first = self._first or (spec, block)
+            left -= lines.count
             if left <= 0:
                 break
         return left < FIRST_LINES
 
-    def _reader_at_once(self, spec: TextSpec) -> Callable[[Place, list[bytes]], TextBlock | None] | None:
+    def _reader_at_once(self, spec: TextSpec) -> Callable[[Place, bytes], TextBlock | None] | None:
         is_plain = spec.is_plain and self.file.encoding == "utf-8"
         return reader_at_once(spec.columns[0], self._added) if is_plain else None
 
@@ -124,8 +139,10 @@ class JsonlSource:
             if known is not None and known[0] is spec and lines.offset == self.start.offset:
                 block: TextBlock | None = known[1]
             else:
-                block = at_once(Place(row, lines.offset, lines.number), lines.lines) if at_once else None
-            if block is None:
+                block = at_once(Place(row, lines.offset, lines.number), lines.data) if at_once else None
+            if block is not None:
+                lines.count = len(block.texts)
+            else:
                 is_regular = False
                 block = self._block_by_line(Place(row, lines.offset, lines.number), self._rows(lines, by_line), spec)
             if block.texts:
@@ -149,18 +166,18 @@ class JsonlSource:
             texts.append(text)
         return block_of(place, texts, not_text)
 
-    def records(self) -> Iterator[list[bytes]]:
-        """The bytes of all rows, some thousand at a time."""
+    def records(self) -> Iterator[RawRows | list[bytes]]:
+        """See `RawSource.records`."""
+        if self._is_regular:
+            self.skipped = 0
+            yield from rows_of_lines(self.file.blocks(self.start))
+            return
         # The first reading has parsed every line. This one does so only where lines may be left out, and where
         # a name that we add seems to be there already: the prefix may have changed since a run was interrupted.
         marks = [f'"{name}"'.encode() for name in self._added]
         by_line, self.skipped = token_reader((), self._added), 0
         for lines in self._lines(self.start):
-            if self._is_regular:
-                yield lines.lines
-                continue
-            whole = b"".join(lines.lines)
-            if self._skip_bad or self.file.encoding != "utf-8" or any(mark in whole for mark in marks):
+            if self._skip_bad or self.file.encoding != "utf-8" or any(mark in lines.data for mark in marks):
                 rows = list(self._rows(lines, by_line))
                 for row, tokens in rows:
                     self._refuse_added(row, tokens)
@@ -200,11 +217,16 @@ class JsonlSource:
         return iter(self._all)
 
     def _cut(self, place: Place) -> Iterator[Lines]:
-        offset, number = place.offset, place.line
-        for lines in self.file.lines(place):
-            yield Lines(lines, offset, number)
-            offset += sum(map(len, lines))
-            number += len(lines)
+        lines = Lines(b"", place.offset, place.line)
+        if is_wide(self.file.encoding):
+            for some in self.file.lines(place):
+                lines = lines.then(b"".join(some))
+                lines.lines = some
+                yield lines
+            return
+        for data in whole_lines(self.file.blocks(place)):
+            lines = lines.then(data)
+            yield lines
 
     def _rows(self, lines: Lines, parse: Callable[[bytes], T]) -> Iterator[tuple[Line, T]]:
         """The lines that are rows, each with what `parse` makes of it (given as UTF-8); those left out are counted."""

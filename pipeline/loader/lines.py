@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import DiskTrouble, InputError
+from pipeline.loader.rows import whole_lines
 from pipeline.places import Location, StoreStream
 
 BLOCK_BYTES = 1 << 18  # what is made of it at once stays in the processor's cache
@@ -144,27 +145,11 @@ def is_wide(encoding: str) -> bool:
 
 
 def _split_lines(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Cut a stream of blocks at LF, CRLF and CR. A line of any length is joined once, not once a block."""
-    pieces: list[bytes] = []
-    for block in blocks:
-        rest = block
-        if pieces and pieces[-1].endswith(b"\r"):  # a line's end, or the half of one
-            half = block[:1] if block.startswith(b"\n") else b""
-            yield [b"".join([*pieces, half])]
-            pieces, rest = [], block[len(half) :]
-        lines = rest.splitlines(keepends=True)
-        if not lines:
-            continue
-        last = lines.pop() if not lines[-1].endswith(b"\n") else b""
-        if lines and pieces:
-            lines[0] = b"".join([*pieces, lines[0]])
-            pieces = []
+    """Cut a stream of blocks at LF, CRLF and CR."""
+    for data in whole_lines(blocks):
+        lines = data.splitlines(keepends=True)
         for start in range(0, len(lines), BLOCK_LINES):
             yield lines[start : start + BLOCK_LINES]
-        if last:
-            pieces.append(last)
-    if pieces:
-        yield [b"".join(pieces)]
 
 
 def _in_lists(lines: Iterator[bytes]) -> Iterator[list[bytes]]:

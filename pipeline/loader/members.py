@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from pipeline.escaped import blank_ones, escape
 from pipeline.loader.json_columns import SHALLOW, is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
 from pipeline.loader.texts import EMPTY, TextBlock
 
-_QUOTE = ord('"')
+_QUOTE, _BACKSLASH = b'"\\'
 _find_long_escape = re.compile(rb"\\[u/]").search
 
 
 @functools.lru_cache(maxsize=16)  # a struct costs as much as reading a small file
-def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[bytes]], TextBlock | None]:
-    """A function from lines to the texts that their member `name` holds; None where a line is out of the ordinary.
+def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, bytes], TextBlock | None]:
+    """A function from whole lines to the texts of their member `name`; None where a line is out of the ordinary.
 
     Out of the ordinary are blank and broken lines, no text, and the members `exact`, which no line should have.
     """
@@ -32,25 +33,42 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, list[b
     struct: Any = msgspec.defstruct("Row", [("text", msgspec.Raw), *never], rename=names, gc=False)
     decode = msgspec.json.Decoder(struct).decode
 
-    def read(place: Place, lines: list[bytes]) -> TextBlock | None:
+    def read(place: Place, data: bytes) -> TextBlock | None:
+        lines = data.splitlines() if b"\r" in data else data.removesuffix(b"\n").split(b"\n")
+        if not data.isascii() and not is_utf8(data):
+            return None
         try:
-            tokens = [bytes(decode(line).text) for line in lines]
+            tokens = b"\xff".join([row.text for row in map(decode, lines)])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if max(map(len, lines), default=0) > SHALLOW and any(map(is_too_deep, lines)):
+        if max(map(len, lines)) > SHALLOW and any(map(is_too_deep, lines)):
             return None
-        if {token[0] for token in tokens} != {_QUOTE} or not is_utf8(b"".join([x for x in lines if not x.isascii()])):
+        texts = _texts_of(tokens, len(lines))
+        if texts is None:
             return None
-        texts = [token[1:-1] for token in tokens]
-        joined = b"\xff".join(texts)
-        if _find_long_escape(joined):
-            try:
-                _spell_alike(texts)
-            except ValueError:  # half a surrogate pair
-                return None
-        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, joined), EMPTY))
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, tokens, quotes=1), EMPTY))
 
     return read
+
+
+def _texts_of(tokens: bytes, count: int) -> list[bytes] | None:
+    """What stands between the quotes of `count` tokens with a byte 0xFF between each two; None if one is no string."""
+    texts = tokens[1:-1].split(b'"\xff"')
+    if len(texts) != count or tokens[0] != _QUOTE or tokens[-1] != _QUOTE:
+        return None
+    try:
+        if _has_long_escape(tokens):
+            _spell_alike(texts)
+    except ValueError:  # half a surrogate pair
+        return None
+    return texts
+
+
+def _has_long_escape(tokens: bytes) -> bool:
+    """Whether there may be one; a search for two bytes in a row takes longer."""
+    codes = np.frombuffer(tokens, np.uint8)
+    after = codes[np.flatnonzero(codes == _BACKSLASH) + 1]
+    return bool(((after == ord("u")) | (after == ord("/"))).any())
 
 
 def _spell_alike(texts: list[bytes]) -> None:

@@ -61,22 +61,3 @@ class RegularRecords:
         """The records that are held, up to the first that is not regular, or not whole."""
         found: list[tuple[bytes, bytes]] = self._find(self._held)
         return found[:-1] if found and not found[-1][0] else found
-
-
-def records_of(lines: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
-    """The records of a file that is known to be regular, from its lines: one goes on where a quote is open."""
-    begun: list[bytes] = []  # of a record that has a quote open
-    for some in lines:
-        odd = [line.count(b'"') & 1 for line in some]
-        if not begun and not any(odd):
-            yield some
-            continue
-        records = []
-        for line, turns in zip(some, odd, strict=True):
-            is_open = bool(begun) != bool(turns)
-            begun.append(line)
-            if not is_open:
-                records.append(b"".join(begun))
-                begun = []
-        if records:
-            yield records

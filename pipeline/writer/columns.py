@@ -30,21 +30,8 @@ class Layout:
             self.names += [f"{writer.prefix}prob_{each}" for each in classes]
         if self._truncated:
             self.names.append(f"{writer.prefix}truncated")
-
-    def values(self, slab: Slab, labels: Sequence[str]) -> list[list[Any]]:
-        """The columns as lists of Python values, None where there is none."""
-        has_label = slab.labels != NO_LABEL
-        known = [labels[index] if index != NO_LABEL else None for index in slab.labels.tolist()]
-        columns: list[list[Any]] = [known, _list_of(slab.scores, has_label), _errors_of(slab)]
-        if self._probs != "none":
-            probs = self._probs_of(slab)
-            if self._probs == "list":
-                columns.append([row if there else None for row, there in zip(probs.tolist(), has_label, strict=True)])
-            else:
-                columns += [_list_of(column, has_label) for column in probs.T]
-        if self._truncated:
-            columns.append([row in slab.truncated for row in range(len(known))])
-        return columns
+        self._labels: list[str] = []
+        self._label_array = strings([])
 
     def fields(self) -> list[pa.Field]:
         """The columns as Arrow fields."""
@@ -55,13 +42,14 @@ class Layout:
             types.append(pa.bool_())
         return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
 
-    def arrays(self, slab: Slab, labels: pa.Array) -> list[pa.Array]:
+    def arrays(self, slab: Slab, labels: Sequence[str]) -> list[pa.Array]:
         """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
         rows = len(slab.labels)
         has_label = slab.labels != NO_LABEL
         ids = pa.Array.from_buffers(pa.int32(), rows, [_bitmap(has_label), pa.py_buffer(slab.labels)])
         scores = pa.Array.from_buffers(pa.float64(), rows, [_bitmap(has_label), pa.py_buffer(slab.scores)])
-        arrays = [labels.take(ids), scores, strings(_errors_of(slab)) if slab.errors else pa.nulls(rows, pa.string())]
+        errors = strings(_errors_of(slab)) if slab.errors else pa.nulls(rows, pa.string())
+        arrays = [self._by_id(labels).take(ids), scores, errors]
         if self._probs == "list":
             probs = self._probs_of(slab)
             offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
@@ -77,6 +65,11 @@ class Layout:
             mask[list(slab.truncated)] = True
             arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, _bitmap(mask)]))
         return arrays
+
+    def _by_id(self, labels: Sequence[str]) -> pa.Array:
+        if self._labels != labels:
+            self._labels, self._label_array = [*labels], strings(labels)
+        return self._label_array
 
     def _probs_of(self, slab: Slab) -> np.ndarray[Any, np.dtype[np.float64]]:
         if slab.probs is None:
@@ -176,12 +169,6 @@ def _errors_of(slab: Slab) -> list[str | None]:
     for row, error in slab.errors.items():
         errors[row] = error
     return errors
-
-
-def _list_of(values: np.ndarray[Any, np.dtype[Any]], there: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
-    if there.all():
-        return list(values.tolist())
-    return [value if known else None for value, known in zip(values.tolist(), there.tolist(), strict=True)]
 
 
 def _bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:

@@ -68,7 +68,7 @@ class Pipe:
         """The stream to write to."""
         return self
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Write all of it.
 
         Raises:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from itertools import chain, repeat
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,14 +12,14 @@ import pyarrow as pa
 from pipeline.checkpoint import Slab
 from pipeline.loader.jsonl import JsonlSource
 from pipeline.loader.lines import is_wide
+from pipeline.loader.rows import Positions, RawRows
+from pipeline.writer.added import added_text, spliced
 from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
 from pipeline.writer.front import Pipe
 from pipeline.writer.values import to_json
 
 _encode = msgspec.json.Encoder().encode
-# How the usual line ends: with its closing brace and LF, and before them with what a comma may follow.
-_ends_as_usual = re.compile(rb"[^{ \t\r\n]}\n").fullmatch
 
 
 class JsonlAppender:
@@ -29,33 +27,28 @@ class JsonlAppender:
 
     def __init__(self, draft: Draft | Pipe, source: JsonlSource, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
-        self._layout, self._labels = layout, labels
         self._encoding = source.file.encoding
         self._stream.write(source.file.bom)
-        self._names = [b"%b:" % _encode(name) for name in layout.names]
-
-    def write(self, records: Sequence[bytes], slab: Slab) -> None:
-        """Append rows."""
-        values = self._layout.values(slab, self._labels)
-        if self._encoding == "utf-8":
-            columns = list(map(_tokens, values))
-            is_usual = all(map(_ends_as_usual, {line[-3:] for line in records}))
-            self._stream.write((_append_at_once if is_usual else _append_each)(records, self._names, columns))
-            return
         # In ASCII, JSON's escapes stand for whatever the encoding does not have.
-        names = self._layout.names
-        members = [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
-        self._stream.write(b"".join(map(self._append_encoded, records, members)))
+        self._members = Members(layout, labels, _encode if self._encoding == "utf-8" else _encode_ascii)
+
+    def write(self, records: RawRows | Sequence[bytes], slab: Slab) -> None:
+        """Append rows."""
+        members = self._members.of(slab)
+        if isinstance(records, RawRows) and (braces := _closing_braces(records)) is not None:
+            for part in spliced(records, braces, members):
+                self._stream.write(part)
+            return
+        append = _append if self._encoding == "utf-8" or not is_wide(self._encoding) else self._append_wide
+        self._stream.write(b"".join(map(append, records, members.to_pylist())))
 
     def close(self) -> None:
         """Finish the file."""
         self._stream.close()
 
-    def _append_encoded(self, line: bytes, members: str) -> bytes:
-        if not is_wide(self._encoding):
-            return _append(line, members.encode("ascii"))
+    def _append_wide(self, line: bytes, members: bytes) -> bytes:
         line8 = line.decode(self._encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-        return _append(line8, members.encode()).decode("utf-8", "surrogatepass").encode(self._encoding, "surrogatepass")
+        return _append(line8, members).decode("utf-8", "surrogatepass").encode(self._encoding, "surrogatepass")
 
 
 class JsonlSink:
@@ -63,58 +56,47 @@ class JsonlSink:
 
     def __init__(self, draft: Draft | Pipe, schema: pa.Schema, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
-        self._names, self._layout, self._labels = schema.names, layout, labels
+        self._names, self._members = schema.names, Members(layout, labels, _encode)
 
     def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
         """Append rows."""
-        names = [*self._names, *self._layout.names]
         columns = [to_json(column, name) for column, name in zip(batch.columns, self._names, strict=True)]
-        columns += self._layout.values(slab, self._labels)
-        self._stream.write(
-            b"".join([_encode(dict(zip(names, row, strict=True))) + b"\n" for row in zip(*columns, strict=True)])
-        )
+        rows = (_encode(dict(zip(self._names, row, strict=True))) for row in zip(*columns, strict=True))
+        members = self._members.of(slab).to_pylist()
+        self._stream.write(b"".join([b"%b%b}\n" % (row[:-1], added) for row, added in zip(rows, members, strict=True)]))
 
     def close(self) -> None:
         """Finish the file."""
         self._stream.close()
 
 
-def _tokens(values: list[Any]) -> list[bytes]:
-    """Values of one type, or None, as JSON, each for itself; a text that comes again is encoded once."""
-    first = next((value for value in values if value is not None), None)
-    if first is None:
-        return [b"null"] * len(values)
-    if isinstance(first, float) and None not in values:
-        return _encode(values)[1:-1].split(b",")
-    if isinstance(first, list | float):
-        return list(map(_encode, values))
-    known = {value: _encode(value) for value in set(values)}
-    return [known[value] for value in values]
+class Members:
+    """The members that are added to a line, each after a comma."""
+
+    def __init__(self, layout: Layout, labels: Sequence[str], encode: Callable[[Any], bytes]) -> None:
+        self._layout, self._labels, self._encode = layout, labels, encode
+        self._heads = [b",%b:" % encode(name) for name in layout.names]
+
+    def of(self, slab: Slab) -> pa.Array:
+        """For each row, as `large_binary`."""
+        return added_text(self._heads, self._layout.arrays(slab, self._labels), self._encode)
 
 
-def _append_at_once(records: Sequence[bytes], names: Sequence[bytes], columns: Sequence[list[bytes]]) -> bytes:
-    """All lines with their members, put together in one go; each of them ends as usual."""
-    parts: list[Iterable[bytes]] = [[line[:-2] for line in records]]
-    between = b""
-    for name, tokens in zip(names, columns, strict=True):
-        between += b"," + name
-        if tokens.count(b"null") == len(tokens):
-            between += b"null"
-        else:
-            parts += [repeat(between, len(tokens)), tokens]
-            between = b""
-    parts.append(repeat(between + b"}\n", len(records)))
-    return b"".join(chain.from_iterable(zip(*parts, strict=True)))
+def _encode_ascii(value: Any) -> bytes:
+    return json.dumps(value).encode("ascii")
 
 
-def _append_each(records: Sequence[bytes], names: Sequence[bytes], columns: Sequence[list[bytes]]) -> bytes:
-    """The same for lines of any kind."""
-    rows = zip(records, zip(*columns, strict=True), strict=True)
-    return b"".join([_append(line, b"{%b}" % b",".join(map(bytes.__add__, names, row))) for line, row in rows])
+def _closing_braces(rows: RawRows) -> Positions | None:
+    """Where they stand, if every line ends with one that a comma may precede; None if one is out of the ordinary."""
+    braces = rows.body_ends - 1
+    before = rows.codes[braces - 1]
+    is_usual = (rows.codes[braces] == ord("}")) & (before != ord("{")) & (before > ord(" "))
+    return braces if is_usual.all() else None
 
 
 def _append(line: bytes, members: bytes) -> bytes:
-    """`members` is an object of its own; only white space stands after the line's closing brace."""
-    brace = line.rindex(b"}")
-    comma = b"" if line[:brace].rstrip().endswith(b"{") else b","
-    return line[:brace] + comma + members[1:] + line[brace + 1 :]
+    """Only white space stands after the line's closing brace."""
+    before, brace, after = line.rpartition(b"}")  # a line without one is seen as a change of the input, later
+    if before.rstrip().endswith(b"{"):
+        members = members[1:]
+    return before + members + brace + after

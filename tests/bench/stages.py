@@ -1,6 +1,6 @@
-"""What each step of a Parquet run costs: the real functions of `pipeline`, one after the other, CPU time a row.
+"""What each step of a run costs: the real functions of `pipeline`, one after the other, CPU time a row.
 
-python stages.py INPUT.parquet URL   prints one JSON object, step -> microseconds of CPU a row
+python stages.py INPUT URL   prints one JSON object, step -> microseconds of CPU a row
 
 All threads count, and the kernel's work for this process; the server's work does not.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pandas  # noqa: ICN001, F401 - pyarrow imports it on its way where it is installed; not a cost of any row
 import uvloop
@@ -25,10 +26,11 @@ from pipeline.client import Client
 from pipeline.config import Loader, Request, Server, Writer
 from pipeline.cutter import Chunk, Cutter
 from pipeline.limiter import ChunkSize
-from pipeline.loader import TextSpec, open_source
+from pipeline.loader import RawSource, Source, TextSpec, open_source
 from pipeline.protocol import ModelFacts
 from pipeline.writer import Draft, Layout, join
 
+CLASSES = 3  # of the server
 TEXTS = 256  # a request, as in limit.py
 CONCURRENCY = 16
 ROWS_A_COMMIT = 50_000  # a commit each 0.25 s, at some 200,000 rows a second
@@ -48,16 +50,17 @@ class Stopwatch:
         self.steps[name] = self.steps.get(name, 0) + time.process_time() - before
 
 
-def cut(source: str, config: Config, watch: Stopwatch) -> list[Chunk]:
-    """The chunks of the whole file."""
+def cut(source: str, config: Config, watch: Stopwatch) -> tuple[Source, list[Chunk]]:
+    """The chunks of the whole file, and the file."""
     with watch.step("digest of the input"):
         digest_file(Path(source))
     spec = TextSpec(config.loader)
+    opened = open_source(config.loader)
     with watch.step("read texts"):
-        blocks = list(open_source(config.loader).texts(spec))
+        blocks = list(opened.texts(spec))
     cutter = Cutter(config.request, ChunkSize(config.request.rows), 0, None)
     with watch.step("cut into chunks"):
-        return [*(chunk for block in blocks for chunk in cutter.cut(block)), *cutter.rest()]
+        return opened, [*(chunk for block in blocks for chunk in cutter.cut(block)), *cutter.rest()]
 
 
 async def ask(bodies: list[bytes], url: str, watch: Stopwatch) -> list[bytes]:
@@ -79,7 +82,7 @@ async def ask(bodies: list[bytes], url: str, watch: Stopwatch) -> list[bytes]:
 def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
     """Walk through all steps; returns the number of rows."""
     config = Config(loader=Loader(input=source), request=Request(rows=TEXTS), writer=Writer(output=str(target)))
-    chunks = cut(source, config, watch)
+    opened, chunks = cut(source, config, watch)
     with watch.step("encode"):
         bodies = [protocol.encode(chunk.texts, "bench", config.request) for chunk in chunks]
     replies = uvloop.run(ask(bodies, url, watch))
@@ -106,36 +109,36 @@ def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
                 checkpoint.flush()
     with watch.step("checkpoint: commit"):
         checkpoint.flush()
+    rows = sum(map(len, answers))
     del chunks, answers
-    return write(config, checkpoint, facts, target, watch)
+    write(config, opened, rows, checkpoint, watch)
+    return rows
 
 
-def write(config: Config, checkpoint: Checkpoint, facts: ModelFacts, target: Path, watch: Stopwatch) -> int:
+def write(config: Config, source: Source, rows: int, checkpoint: Checkpoint, watch: Stopwatch) -> None:
     """The second pass. Its parts are measured alone first, then the whole of it."""
-    source = open_source(config.loader)
-    rows = source.total_rows or 0
+    target = Path(config.writer.output)
     with watch.step("read rows"):
-        for _ in source.batches():
+        for _ in source.batches() if target.suffix == ".parquet" else cast(RawSource, source).records():
             pass
     with watch.step("checkpoint: read"):
-        for _ in checkpoint.slabs(facts.num_classes):
+        for _ in checkpoint.slabs(CLASSES):
             pass
     with Draft(target) as draft:
         with watch.step("join and write"):
-            layout = Layout(config, facts.num_classes)
-            join(config, open_source(config.loader), checkpoint, layout, draft, rows=rows, tick=lambda _: None)
+            layout = Layout(config, CLASSES)
+            join(config, source, checkpoint, layout, draft, rows=rows, tick=lambda _: None)
         with watch.step("digest of the output"):
             digest_file(draft.path)
     watch.steps["join and write"] -= watch.steps["read rows"] + watch.steps["checkpoint: read"]
     checkpoint.close()
-    return rows
 
 
 def main(source: str, url: str) -> None:
     """Measure and print."""
     watch = Stopwatch()
     with tempfile.TemporaryDirectory(dir=Path(source).parent) as place:
-        rows = measure(source, Path(place) / "output.parquet", url, watch)
+        rows = measure(source, Path(place) / f"output{Path(source).suffix}", url, watch)
     print(json.dumps({step: seconds / rows * 1e6 for step, seconds in watch.steps.items()}))
 
 

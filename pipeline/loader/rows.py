@@ -1,0 +1,97 @@
+"""The rows of a text file as their bytes stand there, thousands at a time, without an object a row."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+LF, CR, QUOTE = b'\n\r"'
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class RawRows:
+    """Consecutive rows with their line ends: a sequence of `bytes`, which are cut from `data` only when asked for.
+
+    The first row begins at `start`; each ends at its place in `ends`, where the next one begins.
+    """
+
+    def __init__(self, data: bytes, start: int, ends: Positions) -> None:
+        self.data, self.start, self.ends = data, start, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, rows: slice) -> RawRows:
+        first, _, _ = rows.indices(len(self))
+        return RawRows(self.data, int(self.ends[first - 1]) if first else self.start, self.ends[rows])
+
+    def __iter__(self) -> Iterator[bytes]:
+        start = self.start
+        for end in self.ends.tolist():
+            yield self.data[start:end]
+            start = end
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """`data` as numbers."""
+        return np.frombuffer(self.data, np.uint8)
+
+    @functools.cached_property
+    def body_ends(self) -> Positions:
+        """Where the line end of each row begins: LF, CRLF or CR; the last row may have none."""
+        last = self.codes[self.ends - 1]
+        ends: Positions = self.ends - ((last == LF) | (last == CR))
+        if b"\r" in self.data:
+            starts = np.concatenate([[self.start], self.ends[:-1]])
+            ends -= (last == LF) & (ends > starts) & (self.codes[ends - 1] == CR)
+        return ends
+
+
+def rows_of_lines(blocks: Iterator[bytes]) -> Iterator[RawRows]:
+    """Every line is a row."""
+    for data in whole_lines(blocks):
+        yield RawRows(data, 0, _line_ends(data))
+
+
+def rows_of_records(blocks: Iterator[bytes]) -> Iterator[RawRows]:
+    """A row goes on after the end of a line where a quote is open."""
+    begun: list[bytes] = []  # of a row that is not whole yet
+    is_open = 0
+    for data in whole_lines(blocks):
+        ends = _line_ends(data)
+        if is_open or b'"' in data:
+            quotes = np.flatnonzero(np.frombuffer(data, np.uint8) == QUOTE)
+            ends = ends[np.searchsorted(quotes, ends) & 1 == is_open]
+            is_open = (is_open + len(quotes)) & 1
+        if not len(ends):
+            begun.append(data)
+            continue
+        yield RawRows(b"".join([*begun, data]), 0, ends + sum(map(len, begun)))
+        begun = [data[ends[-1] :]] if ends[-1] < len(data) else []
+
+
+def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that end with a line, a line of any length joined once; the last may have no end."""
+    pieces: list[bytes] = []
+    for block in blocks:
+        # A CR at the end may be the half of a line's end.
+        cut = (block.rfind(b"\n") if b"\n" in block else block.rfind(b"\r", 0, -1)) + 1
+        pieces.append(block[:cut] if cut else block)
+        if cut:
+            yield b"".join(pieces)
+            pieces = [block[cut:]] if cut < len(block) else []
+    if pieces:
+        yield b"".join(pieces)
+
+
+def _line_ends(data: bytes) -> Positions:
+    """Where the lines in `data` end, with LF, CRLF or CR; what comes after the last such end is a line, too."""
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(codes == LF) + 1
+    if b"\r" in data:
+        after = np.flatnonzero(codes == CR) + 1
+        ends = np.union1d(ends, after[np.append(codes, 0)[after] != LF])
+    return ends if len(ends) and ends[-1] == len(data) else np.append(ends, len(data))
