@@ -53,9 +53,8 @@ def small_blocks() -> Iterator[None]:
     """Blocks of three rows: nothing outside the loader may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.loader.delimited, "BLOCK_ROWS", 3)
-        patch.setattr(pipeline.loader.regular, "BLOCK_RECORDS", 3)
         patch.setattr(lines, "BLOCK_LINES", 3)
-        patch.setattr(lines, "BLOCK_BYTES", 30)
+        patch.setattr(lines, "BLOCK_BYTES", 3)
         patch.setattr(lines, "WIDE_LINES", 3)
         yield
 

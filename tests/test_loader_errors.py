@@ -153,6 +153,7 @@ def test_a_record_beyond_the_bound_is_an_error(record: str, tmp_path: Path, monk
     """A record longer than the bound stops the run with its place; it and what follows are never dropped silently."""
     for module in (pipeline.loader.delimited, pipeline.loader.line_feed):
         monkeypatch.setattr(module, "LONGEST_RECORD", 1_000)
+    monkeypatch.setattr(pipeline.loader.regular, "MOST_AT_ONCE", 500)
     (tmp_path / "in.csv").write_text(f"text\na\n{record}\nb\n")
     assert refusal(tmp_path / "in.csv").startswith(f"{tmp_path / 'in.csv'}:3: ")
 

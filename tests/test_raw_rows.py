@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 
-import pyarrow as pa
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.loader.rows import RawRows, _line_ends, rows_of_lines, rows_of_records
-from pipeline.writer.added import added_text, binary_array, spliced
+from pipeline.checkpoint import NO_LABEL, Slab
+from pipeline.config import Config, Request, Writer
+from pipeline.loader.rows import RawRows, _line_ends, rows_of_lines
+from pipeline.writer import Layout
+from pipeline.writer.added import AddedText, binary_array, spliced
 from pipeline.writer.jsonl import _append, _closing_braces
 
 PIECES = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"bc", b",", "ж".encode()]))
-CELLS = st.sampled_from(["", "a", "ж,b", 'c"d', "e\nf", "g\r\nh", "\ri\r", '"\n"'])
 LINES = st.sampled_from([b'{"a":1}', b'{"a": {}}', b'{"a":"{"}', b"{}", b"{ }", b'{"a":1 }', b' {"a":1} '])
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
@@ -38,20 +38,6 @@ def test_lines_are_those_that_bytes_has(pieces: list[bytes], sizes: list[int]) -
     content = b"".join(pieces)
     rows = [row for some in rows_of_lines(iter(blocks_of(content, sizes))) for row in some]
     assert rows == content.splitlines(keepends=True)
-
-
-@given(st.lists(st.lists(CELLS, min_size=2, max_size=2)), ENDS, SIZES)
-def test_records_are_those_of_the_csv_module(cells: list[list[str]], end: bytes, sizes: list[int]) -> None:
-    """A line break within quotes does not end a record, whatever the records end with."""
-    records = [_csv_record(row) + end for row in cells]
-    rows = [row for some in rows_of_records(iter(blocks_of(b"".join(records), sizes))) for row in some]
-    assert rows == records
-
-
-def _csv_record(cells: list[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="").writerow(cells)
-    return text.getvalue().encode()
 
 
 @given(st.lists(st.tuples(PIECES, ENDS), min_size=1, max_size=9), st.data())
@@ -92,15 +78,27 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
         assert b"".join(spliced(rows, braces, binary_array(members))) == b"".join(alone)
 
 
-VALUES = st.lists(st.tuples(st.none() | st.text(), st.none() | st.floats(allow_nan=False), st.booleans()), min_size=1)
+ROWS = st.lists(st.one_of(st.integers(0, 2), st.sampled_from(["rejected: a", "too_long: b"])), min_size=1)
 
 
-@given(VALUES)
-def test_what_is_added_is_spelled_value_by_value(rows: list[tuple[str | None, float | None, bool]]) -> None:
-    """Nulls, texts that come again, numbers in one go: each row has what its own values say."""
-    columns = [pa.array(each, kind) for each, kind in zip(zip(*rows, strict=True), KINDS, strict=True)]
-    got = added_text([b"[", b",", b","], columns, lambda value: json.dumps(value).encode())
-    assert [tuple(json.loads(text + b"]")) for text in got.to_pylist()] == rows
+@given(ROWS, st.lists(st.text(), min_size=3, max_size=3), st.data())
+def test_what_is_added_is_spelled_value_by_value(rows: list[int | str], labels: list[str], data: st.DataObject) -> None:
+    """A label or an error, numbers in one go, more labels later: each row has what its own values say."""
+    writer = Writer(probs=data.draw(st.sampled_from(["none", "list", "columns"])))
+    request = Request(too_long=data.draw(st.sampled_from(["error", "truncate"])))
+    layout, known = Layout(Config(writer=writer, request=request), 2), labels[:1]
+    heads = [f",{json.dumps(name)}:".encode() for name in layout.names]
+    added = AddedText(layout, known, heads, [lambda value: json.dumps(value).encode()] * len(heads))
+    assert added.of(_slab([0])).to_pylist()[0].startswith(heads[0] + json.dumps(labels[0]).encode())
+    known += labels[1:]
+    slab = _slab(rows)
+    for index, text in enumerate(added.of(slab).to_pylist()):
+        wanted = [column[index].as_py() for column in layout.arrays(slab, labels)]
+        assert json.loads(b"{%b}" % text[1:]) == dict(zip(layout.names, wanted, strict=True))
 
 
-KINDS = [pa.string(), pa.float64(), pa.bool_()]
+def _slab(rows: list[int | str]) -> Slab:
+    ids = np.array([row if isinstance(row, int) else NO_LABEL for row in rows], np.int32)
+    probs = np.array([[1 / (row + 3), 1e-9] if isinstance(row, int) else [np.nan] * 2 for row in rows])
+    errors = {index: row for index, row in enumerate(rows) if isinstance(row, str)}
+    return Slab(ids, probs[:, 0].copy(), probs, errors, frozenset({0}))

@@ -15,7 +15,7 @@ from pipeline.escaped import blank_ones, escape, escape_joined
 from pipeline.loader.line_feed import LONGEST_RECORD, LineFeed
 from pipeline.loader.lines import Place, TextFile, is_utf8
 from pipeline.loader.regular import RegularRecords
-from pipeline.loader.rows import RawRows, rows_of_records
+from pipeline.loader.rows import RawRows
 from pipeline.loader.texts import (
     BLOCK_CHARS,
     BLOCK_ROWS,
@@ -53,7 +53,6 @@ class CsvSource:
         self.delimiter = loader.delimiter or {"csv": ",", "tsv": "\t"}[kind]
         self.total_rows: int | None = None
         self.skipped = 0  # bad lines left out by the latest complete reading
-        self._is_regular = False  # as was seen by a reading of all texts
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
@@ -80,18 +79,13 @@ class CsvSource:
         """See `Source.texts`."""
         if self.is_empty:
             return
-        place = first_place = place or self.start
-        self._is_regular = False
+        place = place or self.start
         blocks = self.file.blocks(place)
         indexes = [self.columns.index(name) for name in spec.columns]
         if spec.is_plain and (regular := self._regular(blocks, place, indexes[0])):
             for first, records, cells in regular:
-                self._refuse_endless(records, first.line)
                 yield self._block_at_once(first, records, cells)
             place, blocks = regular.place, regular.rest()
-            if regular.was_all:
-                self._is_regular = first_place == self.start
-                return
         row = place.row
         for found in self._rows(place, blocks):
             texts = [
@@ -103,15 +97,9 @@ class CsvSource:
 
     def records(self) -> Iterator[RawRows | list[bytes]]:
         """See `RawSource.records`."""
-        if self._is_regular:
-            self.skipped = 0
-            yield from rows_of_records(self.file.blocks(self.start))
-            return
         place, blocks = self.start, self.file.blocks(self.start)
         if regular := self._regular(blocks, place):
-            for first, records, _ in regular:
-                self._refuse_endless(records, first.line)
-                yield records
+            yield from (records for _, records, _ in regular)
             place, blocks = regular.place, regular.rest()
         yield from (records.raw for records in self._rows(place, blocks))
 
@@ -129,21 +117,19 @@ class CsvSource:
             columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _regular(self, blocks: Iterator[bytes], place: Place, column: int = 0) -> RegularRecords | None:
+    def _regular(self, blocks: Iterator[bytes], place: Place, column: int | None = None) -> RegularRecords | None:
         """The records that can be read many at once, where that is possible at all."""
         self.skipped = 0
         if self.file.encoding != "utf-8" or not self.delimiter.isascii():
             return None
         return RegularRecords(blocks, place, self.delimiter, width=len(self.columns), column=column)
 
-    def _block_at_once(self, place: Place, records: list[bytes], cells: list[bytes]) -> TextBlock:
-        if not is_utf8(b"".join([record for record in records if not record.isascii()])):
-            number = place.line
-            for line in b"".join(records).splitlines():
-                number += 1
+    def _block_at_once(self, place: Place, records: RawRows, cells: list[bytes]) -> TextBlock:
+        data = records.data[: records.ends[-1]]
+        if not data.isascii() and not is_utf8(data):
+            for number, line in enumerate(data.splitlines(), place.line + 1):
                 self.file.decode(line, number)  # says which line it is
-        # A quote is there only within a quoted cell, and doubled.
-        joined = b"\xff".join([cell[1:-1] if cell[:1] == b'"' else cell for cell in cells]).replace(b'""', b'"')
+        joined = b"\xff".join(cells).replace(b'""', b'"')  # quotes within a cell are doubled
         texts = escape_joined(joined, len(cells)) or [escape(text.decode()) for text in joined.split(b"\xff")]
         return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, joined), EMPTY))
 

@@ -23,7 +23,7 @@ from pipeline.loader.json_columns import (
 )
 from pipeline.loader.lines import Place, TextFile, is_wide
 from pipeline.loader.members import reader_at_once, token_reader
-from pipeline.loader.rows import RawRows, rows_of_lines, whole_lines
+from pipeline.loader.rows import RawRows, lines_of, rows_of_lines, whole_lines
 from pipeline.loader.texts import (
     TextBlock,
     TextSpec,
@@ -61,7 +61,7 @@ class Lines:
     @functools.cached_property
     def lines(self) -> list[bytes]:
         """Each with its end."""
-        return self.data.splitlines(keepends=True)
+        return lines_of(self.data)
 
     @functools.cached_property
     def count(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import DiskTrouble, InputError
-from pipeline.loader.rows import whole_lines
+from pipeline.loader.rows import lines_of, whole_lines
 from pipeline.places import Location, StoreStream
 
 BLOCK_BYTES = 1 << 18  # what is made of it at once stays in the processor's cache
@@ -147,7 +147,7 @@ def is_wide(encoding: str) -> bool:
 def _split_lines(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
     """Cut a stream of blocks at LF, CRLF and CR."""
     for data in whole_lines(blocks):
-        lines = data.splitlines(keepends=True)
+        lines = lines_of(data)
         for start in range(0, len(lines), BLOCK_LINES):
             yield lines[start : start + BLOCK_LINES]
 

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.escaped import blank_ones, escape
 from pipeline.loader.json_columns import SHALLOW, is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
+from pipeline.loader.rows import lines_of
 from pipeline.loader.texts import EMPTY, TextBlock
 
 _QUOTE, _BACKSLASH = b'"\\'
@@ -34,7 +35,7 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, bytes]
     decode = msgspec.json.Decoder(struct).decode
 
     def read(place: Place, data: bytes) -> TextBlock | None:
-        lines = data.splitlines() if b"\r" in data else data.removesuffix(b"\n").split(b"\n")
+        lines = lines_of(data)
         if not data.isascii() and not is_utf8(data):
             return None
         try:

@@ -1,63 +1,92 @@
 """CSV records written the regular way, many at once: a cell is plain, or quoted as a whole with its quotes doubled.
 
-What the csv module makes of such a record and what the pattern makes of it is the same; it is a matter of a test. The
-first record of another kind (a quote within a plain cell, another number of cells, a blank line) ends it, and the csv
-module goes on from there.
+What the csv module makes of such a record and what stands between its separators is the same; it is a matter of a
+test. The first record of another kind (a quote within a plain cell, another number of cells, a blank line) ends it,
+and the csv module goes on from there.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 
-from pipeline.loader.lines import Place
+import numpy as np
 
-BLOCK_RECORDS = 4096
+from pipeline.loader.lines import Place
+from pipeline.loader.rows import CR, LF, QUOTE, Positions, RawRows, whole_lines
+
 MOST_HELD = 2 << 20  # bytes that hold no whole record: then it is not regular, or not worth the trouble
+MOST_AT_ONCE = 16 << 20  # bytes of one line: to look at them at once would take several times as many
 
 
 class RegularRecords:
     """The records in `blocks`, which begin at `place`; of each its bytes, and those of the cell `column`.
 
-    When it ends, `place` and `rest()` are where the others begin.
+    A cell is what stands between its quotes, if it has some. When it ends, `place` and `rest()` are where the others
+    begin.
     """
 
-    def __init__(self, blocks: Iterator[bytes], place: Place, delimiter: str, *, width: int, column: int = 0) -> None:
+    def __init__(
+        self, blocks: Iterator[bytes], place: Place, delimiter: str, *, width: int, column: int | None = None
+    ) -> None:
         self.place = place
-        self._blocks, self._held = blocks, b""
-        mark = re.escape(delimiter.encode())
-        cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^"\r\n%b]*+)' % mark
-        before, after = rb"(?:%b%b){%d}" % (cell, mark, column), rb"(?:%b%b){%d}" % (mark, cell, width - 1 - column)
-        # A CR at the end of what was read so far may be the half of a line's end. What is no regular record is taken
-        # as one piece with all that follows: a search for the next one could take for ever.
-        record = rb"(%b(%b)%b(?:\n|\r\n|\r(?=[^\n])))|(?s:.+)" % (before, cell, after)
-        self._find = re.compile(record).findall
+        self._delimiter, self._width, self._column = ord(delimiter), width, column
+        self._pieces, self._held = whole_lines(blocks), b""
+        self._may_stand_beside_quotes = np.zeros(256, bool)
+        self._may_stand_beside_quotes[[self._delimiter, LF, CR, QUOTE]] = True
 
-    def __iter__(self) -> Iterator[tuple[Place, list[bytes], list[bytes]]]:
-        for block in self._blocks:
-            self._held += block
-            found = self._regular()
-            for start in range(0, len(found), BLOCK_RECORDS):
-                records, cells = (list(column) for column in zip(*found[start : start + BLOCK_RECORDS], strict=True))
-                here, whole = self.place, b"".join(records)
-                lines = len(whole.splitlines()) if b"\r" in whole else whole.count(b"\n")
-                self.place = Place(here.row + len(records), here.offset + len(whole), here.line + lines)
-                self._held = self._held[len(whole) :]
-                yield here, records, cells
-            if not found and len(self._held) > MOST_HELD:
+    def __iter__(self) -> Iterator[tuple[Place, RawRows, list[bytes]]]:
+        for piece in self._pieces:
+            self._held += piece
+            if len(self._held) > MOST_AT_ONCE:
                 return
-
-    @property
-    def was_all(self) -> bool:
-        """Whether all were regular, once it has ended."""
-        return not self._held
+            separators, lines = self._separators(self._held)
+            if len(separators):
+                rows, here = RawRows(self._held, 0, separators[:, -1] + 1), self.place
+                size = int(rows.ends[-1])
+                self._held = self._held[size:]
+                self.place = Place(here.row + len(rows), here.offset + size, here.line + lines)
+                yield here, rows, [] if self._column is None else _cells(rows, separators, self._column)
+            elif len(self._held) > MOST_HELD:
+                return
 
     def rest(self) -> Iterator[bytes]:
         """The bytes from `place` on."""
-        return itertools.chain([self._held] if self._held else [], self._blocks)
+        return itertools.chain([self._held] if self._held else [], self._pieces)
 
-    def _regular(self) -> list[tuple[bytes, bytes]]:
-        """The records that are held, up to the first that is not regular, or not whole."""
-        found: list[tuple[bytes, bytes]] = self._find(self._held)
-        return found[:-1] if found and not found[-1][0] else found
+    def _separators(self, data: bytes) -> tuple[Positions, int]:
+        """For each record, as far as they are regular and whole, where its cells end; and how many lines they take."""
+        codes = np.frombuffer(data, np.uint8)
+        is_mark = (codes == QUOTE) | (codes == self._delimiter) | (codes == LF)
+        if b"\r" in data:  # one before a LF is no mark of its own
+            is_mark |= (codes == CR) & (np.append(codes[1:], 0) != LF)
+        marks = np.flatnonzero(is_mark)
+        kinds = codes[marks]
+        is_quote, is_line_end = kinds == QUOTE, (kinds == LF) | (kinds == CR)
+        is_open = np.cumsum(is_quote, dtype=np.uint8) & 1
+        separates = ~is_quote & (is_open == 0) & (marks < self._first_odd_quote(codes, marks[is_quote]))
+        separators = marks[separates]
+        records_end = np.flatnonzero(is_line_end[separates]) + 1  # after so many separators
+        whole = np.arange(1, len(records_end) + 1) * self._width
+        unlike = np.flatnonzero(records_end != whole)
+        records = int(unlike[0]) if len(unlike) else len(whole)
+        separators = separators[: records * self._width].reshape(records, self._width)
+        lines = np.count_nonzero(is_line_end[: np.searchsorted(marks, separators[-1, -1], "right")]) if records else 0
+        return separators, int(lines)
+
+    def _first_odd_quote(self, codes: np.ndarray, quotes: Positions) -> int:
+        """Where the first quote is that neither stands at the edge of its cell nor is doubled."""
+        opening, closing = quotes[0::2], quotes[1::2]
+        before, after = opening[opening > 0] - 1, closing[closing < len(codes) - 1] + 1
+        odd_before = before[~self._may_stand_beside_quotes[codes[before]]] + 1
+        odd_after = after[~self._may_stand_beside_quotes[codes[after]]] - 1
+        return int(min([len(codes), *odd_before[:1], *odd_after[:1]]))
+
+
+def _cells(rows: RawRows, separators: Positions, column: int) -> list[bytes]:
+    """What stands in one column."""
+    starts = separators[:, column - 1] + 1 if column else np.append(rows.start, rows.ends[:-1])
+    stops = separators[:, column] if column < separators.shape[1] - 1 else rows.body_ends
+    is_quoted = rows.codes[starts] == QUOTE
+    pairs = zip((starts + is_quoted).tolist(), (stops - is_quoted).tolist(), strict=True)
+    return [rows.data[start:stop] for start, stop in pairs]

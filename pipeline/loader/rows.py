@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,23 +57,6 @@ def rows_of_lines(blocks: Iterator[bytes]) -> Iterator[RawRows]:
         yield RawRows(data, 0, _line_ends(data))
 
 
-def rows_of_records(blocks: Iterator[bytes]) -> Iterator[RawRows]:
-    """A row goes on after the end of a line where a quote is open."""
-    begun: list[bytes] = []  # of a row that is not whole yet
-    is_open = 0
-    for data in whole_lines(blocks):
-        ends = _line_ends(data)
-        if is_open or b'"' in data:
-            quotes = np.flatnonzero(np.frombuffer(data, np.uint8) == QUOTE)
-            ends = ends[np.searchsorted(quotes, ends) & 1 == is_open]
-            is_open = (is_open + len(quotes)) & 1
-        if not len(ends):
-            begun.append(data)
-            continue
-        yield RawRows(b"".join([*begun, data]), 0, ends + sum(map(len, begun)))
-        begun = [data[ends[-1] :]] if ends[-1] < len(data) else []
-
-
 def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes in pieces that end with a line, a line of any length joined once; the last may have no end."""
     pieces: list[bytes] = []
@@ -85,6 +69,11 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
             pieces = [block[cut:]] if cut < len(block) else []
     if pieces:
         yield b"".join(pieces)
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """As `splitlines`, each with its end; thrice as quick where there is no CR."""
+    return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
 
 
 def _line_ends(data: bytes) -> Positions:

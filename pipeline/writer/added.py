@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,20 +11,48 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.loader.rows import Positions, RawRows
+from pipeline.writer.columns import Layout
 
-_NOTHING = pa.scalar(b"", pa.large_binary())
+Spell = Callable[[Any], bytes]
 
 
-def added_text(heads: Sequence[bytes], columns: Sequence[pa.Array], spell: Callable[[Any], bytes]) -> pa.Array:
-    """For each row, the columns' values one after the other, each with its head before it, as `large_binary`.
+class AddedText:
+    """For each row the added columns' values, one after the other, each with its head before it.
 
-    `spell` says how a value is written (null: None); numbers are written as JSON does if it writes one so.
+    `heads` and `spells` are one a column: what stands before a value, and how it is written (a null is None). Numbers
+    are written as JSON does where that is how they are spelled.
     """
-    pieces: list[pa.Array | pa.Scalar] = []
-    for head, column in zip(heads, columns, strict=True):
-        pieces += [pa.scalar(head, pa.large_binary()), _spelled(column, spell)]
-    return pc.binary_join_element_wise(*pieces, _NOTHING)
+
+    def __init__(self, layout: Layout, labels: Sequence[str], heads: Sequence[bytes], spells: Sequence[Spell]) -> None:
+        self._layout, self._labels = layout, labels  # more may come
+        self._heads, self._spells = heads, spells
+        self._by_id: pa.Array = binary_array([])
+
+    def of(self, slab: Slab) -> pa.Array:
+        """As `large_binary`, one for each row of `slab`."""
+        pieces: list[pa.Array | pa.Scalar] = [self._label_of(slab)]
+        constant = b""  # since the last piece
+        columns = self._layout.after_label(slab)
+        for head, spell, column in zip(self._heads[1:], self._spells[1:], columns, strict=True):
+            constant += head
+            if column.null_count == len(column):
+                constant += spell(None)
+                continue
+            pieces += [_scalar(constant), _spelled(column, spell)]
+            constant = b""
+        return _joined(*pieces, _scalar(constant))
+
+    def _label_of(self, slab: Slab) -> pa.Array:
+        labels, by_id = self._labels, self._by_id
+        if len(by_id) != len(labels) + 1:
+            values = [*labels, None]  # what has no label takes the last
+            by_id = self._by_id = binary_array([self._heads[0] + self._spells[0](value) for value in values])
+        ids = slab.labels
+        if NO_LABEL in ids:
+            ids = np.where(ids == NO_LABEL, np.int32(len(labels)), ids)
+        return by_id.take(pa.Array.from_buffers(pa.int32(), len(ids), [None, pa.py_buffer(ids)]))
 
 
 def spliced(rows: RawRows, places: Positions, added: pa.Array) -> tuple[memoryview, memoryview]:
@@ -32,40 +61,45 @@ def spliced(rows: RawRows, places: Positions, added: pa.Array) -> tuple[memoryvi
     `places` are positions in `rows.data`, one within each row.
     """
     # The pieces between two places lie one after the other, so they are an Arrow array as they stand.
-    offsets = np.concatenate([[rows.start], places])
-    pieces = pa.Array.from_buffers(
-        pa.large_binary(), len(places), [None, pa.py_buffer(offsets), pa.py_buffer(rows.data)]
-    )
-    joined = pc.binary_join_element_wise(pieces, added, _NOTHING)
-    return memoryview(joined.buffers()[2]), memoryview(rows.data)[places[-1] : rows.ends[-1]]
+    pieces = _array(np.concatenate([[rows.start], places]), rows.data)
+    return memoryview(_joined(pieces, added).buffers()[2]), memoryview(rows.data)[places[-1] : rows.ends[-1]]
 
 
 def binary_array(values: Sequence[bytes]) -> pa.Array:
     """`large_binary`. `pa.array` imports pandas where it is installed: 0.2 s for nothing."""
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
-    return pa.Array.from_buffers(
-        pa.large_binary(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
-    )
+    return _array(np.cumsum([0, *map(len, values)], dtype=np.int64), b"".join(values))
 
 
-def _spelled(column: pa.Array, spell: Callable[[Any], bytes]) -> pa.Array | pa.Scalar:
-    """The values as text, one each; where all are null one stands for all."""
-    if column.null_count == len(column):
-        return pa.scalar(spell(None), pa.large_binary())
+def _array(offsets: Positions, data: bytes) -> pa.Array:
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+
+
+@functools.lru_cache(maxsize=256)
+def _scalar(value: bytes) -> pa.Scalar:
+    return pa.scalar(value, pa.large_binary())
+
+
+def _joined(*pieces: pa.Array | pa.Scalar) -> pa.Array:
+    return pc.binary_join_element_wise(*pieces, _scalar(b""))
+
+
+def _spelled(column: pa.Array, spell: Spell) -> pa.Array:
+    """The values as text, one each."""
     kind = column.type
     if pa.types.is_float64(kind) and not column.null_count and spell(0.5) == b"0.5":
-        return _numbers(column)
+        return _numbers(column.to_numpy())
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):  # few come often, and each is spelled once
         column = column.dictionary_encode("encode")
         return binary_array([*map(spell, column.dictionary.to_pylist())]).take(column.indices)
     return binary_array([*map(spell, column.to_pylist())])
 
 
-def _numbers(column: pa.Array) -> pa.Array:
+def _numbers(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:
     """Numbers as JSON, all encoded at once: what stands between their commas."""
-    text = msgspec.json.encode(column.to_numpy().tolist())[1:-1]
-    commas = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(","))
-    ends = np.concatenate([[0], commas, [len(text)]])
-    ends[1:] -= np.arange(len(column))  # the commas that are taken out before it
-    data = text.replace(b",", b"")
-    return pa.Array.from_buffers(pa.large_binary(), len(column), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+    text = msgspec.json.encode(values.tolist())[1:-1]
+    offsets = np.empty(len(values) + 1, np.int64)
+    offsets[0], offsets[-1] = 0, len(text) + 1
+    offsets[1:-1] = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(",")) + 1
+    offsets -= np.arange(len(offsets))  # the commas are taken out
+    return _array(offsets, text.replace(b",", b""))

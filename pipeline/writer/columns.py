@@ -30,8 +30,6 @@ class Layout:
             self.names += [f"{writer.prefix}prob_{each}" for each in classes]
         if self._truncated:
             self.names.append(f"{writer.prefix}truncated")
-        self._labels: list[str] = []
-        self._label_array = strings([])
 
     def fields(self) -> list[pa.Field]:
         """The columns as Arrow fields."""
@@ -44,20 +42,24 @@ class Layout:
 
     def arrays(self, slab: Slab, labels: Sequence[str]) -> list[pa.Array]:
         """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
+        there = _bitmap(slab.labels != NO_LABEL)
+        ids = pa.Array.from_buffers(pa.int32(), len(slab.labels), [there, pa.py_buffer(slab.labels)])
+        return [strings(labels).take(ids), *self.after_label(slab)]
+
+    def after_label(self, slab: Slab) -> list[pa.Array]:
+        """The same without the first, which holds the labels."""
         rows = len(slab.labels)
-        has_label = slab.labels != NO_LABEL
-        ids = pa.Array.from_buffers(pa.int32(), rows, [_bitmap(has_label), pa.py_buffer(slab.labels)])
-        scores = pa.Array.from_buffers(pa.float64(), rows, [_bitmap(has_label), pa.py_buffer(slab.scores)])
+        there = _bitmap(slab.labels != NO_LABEL)
+        scores = pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(slab.scores)])
         errors = strings(_errors_of(slab)) if slab.errors else pa.nulls(rows, pa.string())
-        arrays = [self._by_id(labels).take(ids), scores, errors]
+        arrays = [scores, errors]
         if self._probs == "list":
             probs = self._probs_of(slab)
             offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
             values = pa.Array.from_buffers(pa.float64(), probs.size, [None, pa.py_buffer(np.ascontiguousarray(probs))])
-            buffers = [_bitmap(has_label), pa.py_buffer(offsets)]
+            buffers = [there, pa.py_buffer(offsets)]
             arrays.append(pa.Array.from_buffers(pa.list_(pa.float64()), rows, buffers, children=[values]))
         elif self._probs == "columns":
-            there = _bitmap(has_label)
             columns = np.ascontiguousarray(self._probs_of(slab).T)
             arrays += [pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(each)]) for each in columns]
         if self._truncated:
@@ -65,11 +67,6 @@ class Layout:
             mask[list(slab.truncated)] = True
             arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, _bitmap(mask)]))
         return arrays
-
-    def _by_id(self, labels: Sequence[str]) -> pa.Array:
-        if self._labels != labels:
-            self._labels, self._label_array = [*labels], strings(labels)
-        return self._label_array
 
     def _probs_of(self, slab: Slab) -> np.ndarray[Any, np.dtype[np.float64]]:
         if slab.probs is None:

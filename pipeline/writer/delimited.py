@@ -13,8 +13,8 @@ from pipeline.errors import OutputError
 from pipeline.loader.delimited import CsvSource
 from pipeline.loader.lines import is_wide
 from pipeline.loader.rows import RawRows
-from pipeline.writer.added import added_text, spliced
-from pipeline.writer.columns import Layout, strings
+from pipeline.writer.added import AddedText, spliced
+from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
 from pipeline.writer.values import to_cells
 
@@ -24,7 +24,6 @@ class CsvAppender:
 
     def __init__(self, draft: Draft, source: CsvSource, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
-        self._layout, self._labels = layout, labels
         self._delimiter, self._encoding = source.delimiter, source.file.encoding
         bom = source.file.bom
         header = source.header_raw.removeprefix(bom)
@@ -32,13 +31,11 @@ class CsvAppender:
         # A file of no bytes has no columns that ours could follow.
         first = f"{names}\n".encode() if source.is_empty else self._append(header, (self._delimiter + names).encode())
         self._stream.write(bom + first)
+        self._added = _added_cells(layout, labels, self._delimiter, self._encoding)
 
     def write(self, records: RawRows | Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
-        columns = self._layout.arrays(slab, self._labels)
-        if self._encoding != "utf-8":
-            columns[2] = strings([error and self._with_escapes(error) for error in columns[2].to_pylist()])
-        added = _cells_added(columns, self._delimiter)
+        added = self._added.of(slab)
         if isinstance(records, RawRows):
             for part in spliced(records, records.body_ends, added):
                 self._stream.write(part)
@@ -48,10 +45,6 @@ class CsvAppender:
     def close(self) -> None:
         """Finish the file."""
         self._stream.close()
-
-    def _with_escapes(self, error: str) -> str:
-        """A server's words, with escapes for what the encoding does not have: they are no reason to stop."""
-        return error.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
     def _append(self, record: bytes, added: bytes) -> bytes:
         """`added` is UTF-8, and comes before the record's line end."""
@@ -76,15 +69,16 @@ class CsvSink:
 
     def __init__(self, draft: Draft, schema: pa.Schema, layout: Layout, labels: Sequence[str], delimiter: str) -> None:
         self._stream = draft.write_text()
-        self._names, self._layout, self._labels, self._delimiter = schema.names, layout, labels, delimiter
+        self._names, self._delimiter = schema.names, delimiter
+        self._added = _added_cells(layout, labels, delimiter)
         self._stream.write(self._line([*self._names, *layout.names]) + b"\n")
 
     def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
         """Append rows."""
         columns = [to_cells(column, name) for column, name in zip(batch.columns, self._names, strict=True)]
-        added = _cells_added(self._layout.arrays(slab, self._labels), self._delimiter).to_pylist()
         lines = map(self._line, zip(*columns, strict=True))
-        self._stream.write(b"".join([b"%b%b\n" % pair for pair in zip(lines, added, strict=True)]))
+        rows = zip(lines, self._added.of(slab).to_pylist(), strict=True)
+        self._stream.write(b"".join([b"%b%b\n" % row for row in rows]))
 
     def close(self) -> None:
         """Finish the file."""
@@ -96,9 +90,19 @@ class CsvSink:
         return delimiter.join([_quote(cell, delimiter) if cell else "" for cell in cells]).encode()
 
 
-def _cells_added(columns: Sequence[pa.Array], delimiter: str) -> pa.Array:
-    """For each row its cells, each after a delimiter, as `large_binary` in UTF-8."""
-    return added_text([delimiter.encode()] * len(columns), columns, lambda value: _cell(value, delimiter))
+def _added_cells(layout: Layout, labels: Sequence[str], delimiter: str, encoding: str = "utf-8") -> AddedText:
+    """What is added to a record: cells, each after a delimiter, in UTF-8 still; `encoding` is that of the file."""
+
+    def spell(value: Any) -> bytes:
+        return _cell(value, delimiter)
+
+    def spell_error(value: str | None) -> bytes:
+        # A server's words, with escapes for what the encoding does not have: they are no reason to stop.
+        return spell(value and value.encode(encoding, "backslashreplace").decode(encoding))
+
+    others = layout.names[3:]
+    heads = [delimiter.encode()] * len(layout.names)
+    return AddedText(layout, labels, heads, [spell, spell, spell_error, *(spell for _ in others)])
 
 
 def _cell(value: Any, delimiter: str) -> bytes:

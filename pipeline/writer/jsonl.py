@@ -13,7 +13,7 @@ from pipeline.checkpoint import Slab
 from pipeline.loader.jsonl import JsonlSource
 from pipeline.loader.lines import is_wide
 from pipeline.loader.rows import Positions, RawRows
-from pipeline.writer.added import added_text, spliced
+from pipeline.writer.added import AddedText, spliced
 from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
 from pipeline.writer.front import Pipe
@@ -30,7 +30,7 @@ class JsonlAppender:
         self._encoding = source.file.encoding
         self._stream.write(source.file.bom)
         # In ASCII, JSON's escapes stand for whatever the encoding does not have.
-        self._members = Members(layout, labels, _encode if self._encoding == "utf-8" else _encode_ascii)
+        self._members = _members(layout, labels, _encode if self._encoding == "utf-8" else _encode_ascii)
 
     def write(self, records: RawRows | Sequence[bytes], slab: Slab) -> None:
         """Append rows."""
@@ -56,7 +56,7 @@ class JsonlSink:
 
     def __init__(self, draft: Draft | Pipe, schema: pa.Schema, layout: Layout, labels: Sequence[str]) -> None:
         self._stream = draft.write_text()
-        self._names, self._members = schema.names, Members(layout, labels, _encode)
+        self._names, self._members = schema.names, _members(layout, labels, _encode)
 
     def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
         """Append rows."""
@@ -70,16 +70,10 @@ class JsonlSink:
         self._stream.close()
 
 
-class Members:
-    """The members that are added to a line, each after a comma."""
-
-    def __init__(self, layout: Layout, labels: Sequence[str], encode: Callable[[Any], bytes]) -> None:
-        self._layout, self._labels, self._encode = layout, labels, encode
-        self._heads = [b",%b:" % encode(name) for name in layout.names]
-
-    def of(self, slab: Slab) -> pa.Array:
-        """For each row, as `large_binary`."""
-        return added_text(self._heads, self._layout.arrays(slab, self._labels), self._encode)
+def _members(layout: Layout, labels: Sequence[str], encode: Callable[[Any], bytes]) -> AddedText:
+    """What is added to a line: members, each after a comma."""
+    heads = [b",%b:" % encode(name) for name in layout.names]
+    return AddedText(layout, labels, heads, [encode] * len(heads))
 
 
 def _encode_ascii(value: Any) -> bytes:
