@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake import FakeServer
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
@@ -68,8 +75,21 @@ def test_what_is_public_is_what_is_promised() -> None:
 
 def test_importing_the_command_stays_light() -> None:
     """`classify --help` pays for none of the heavy packages."""
-    import subprocess
-    import sys
-
     code = "import sys, pipeline.cli; print({'pyarrow', 'aiohttp', 'pandas', 'numpy', 'msgspec'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_run_does_not_wait_for_pandas(kind: str, tmp_path: Path, fake: FakeServer) -> None:
+    """On many ways pyarrow imports it where it is installed, half a second for nothing: a run takes none of them."""
+    source = tmp_path / f"in.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": ["a", "b"]}), source)
+    else:
+        source.write_text("text\na\nb\n" if kind == "csv" else '{"text": "a"}\n{"text": "b"}\n')
+    code = f"""if True:
+        import sys, pipeline.cli
+        status = pipeline.cli.main(["run", {str(source)!r}, "--url", {fake.url!r}, "--quiet"])
+        print(status, "pandas" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 False\n"

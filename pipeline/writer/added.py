@@ -77,7 +77,7 @@ def _array(offsets: Positions, data: bytes) -> pa.Array:
 
 @functools.lru_cache(maxsize=256)
 def _scalar(value: bytes) -> pa.Scalar:
-    return pa.scalar(value, pa.large_binary())
+    return binary_array([value])[0]  # `pa.scalar` imports pandas, too
 
 
 def _joined(*pieces: pa.Array | pa.Scalar) -> pa.Array:
@@ -88,7 +88,8 @@ def _spelled(column: pa.Array, spell: Spell) -> pa.Array:
     """The values as text, one each."""
     kind = column.type
     if pa.types.is_float64(kind) and not column.null_count and spell(0.5) == b"0.5":
-        return _numbers(column.to_numpy())
+        values = np.frombuffer(column.buffers()[1], np.float64)  # `to_numpy` imports pandas, too
+        return _numbers(values[column.offset : column.offset + len(column)])
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):  # few come often, and each is spelled once
         column = column.dictionary_encode("encode")
         return binary_array([*map(spell, column.dictionary.to_pylist())]).take(column.indices)
