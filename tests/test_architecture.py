@@ -15,7 +15,7 @@ from fake import FakeServer
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
 LAYERS = [
-    ["errors", "text", "escaped"],
+    ["errors", "text", "escaped", "arrow"],
     ["streams", "loops", "memory"],
     ["predictions"],
     ["config"],

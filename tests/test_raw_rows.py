@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.arrow import binaries
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.config import Config, Request, Writer
 from pipeline.loader.rows import RawRows, _line_ends, rows_of_lines
 from pipeline.writer import Layout
-from pipeline.writer.added import AddedText, binary_array, spliced
+from pipeline.writer.added import AddedText, spliced
 from pipeline.writer.jsonl import _append, _closing_braces
 
 PIECES = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"bc", b",", "ж".encode()]))
@@ -57,7 +58,7 @@ def test_what_is_added_stands_before_the_line_end(pairs: list[tuple[list[bytes],
     assert list(part) == content.splitlines(keepends=True)[start:stop]
     added = [b"<%d>" % index for index in range(start, stop)]
     if added:
-        got = b"".join(spliced(part, part.body_ends, binary_array(added)))
+        got = b"".join(spliced(part, part.body_ends, binaries(added)))
         assert got == b"".join(map(b"%b%b%b".__mod__, zip(bodies[start:stop], added, ends[start:stop], strict=True)))
 
 
@@ -75,7 +76,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
     braces = _closing_braces(rows)
     assert (braces is not None) == is_usual
     if braces is not None:
-        assert b"".join(spliced(rows, braces, binary_array(members))) == b"".join(alone)
+        assert b"".join(spliced(rows, braces, binaries(members))) == b"".join(alone)
 
 
 ROWS = st.lists(st.one_of(st.integers(0, 2), st.sampled_from(["rejected: a", "too_long: b"])), min_size=1)

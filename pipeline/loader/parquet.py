@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.arrow import binary
 from pipeline.errors import InputError
 from pipeline.escaped import blank_ones, escape_joined
 from pipeline.loader.lines import Place
@@ -147,7 +148,7 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
     """Texts without a Python string for each; None where one of them is out of the ordinary."""
     data = array.cast(pa.large_binary())
     if data.null_count:
-        data = pc.fill_null(data, _bytes_scalar(b""))
+        data = pc.fill_null(data, binary(b""))
     texts: list[bytes] = []
     errors: dict[int, str] = {}
     is_ascii = True
@@ -167,7 +168,7 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
 def _joined(data: pa.LargeBinaryArray) -> bytes:
     """All values with a byte 0xFF between each two."""
     ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(data)]))])
-    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), _bytes_scalar(b"\xff"))[0].as_py()
+    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), binary(b"\xff"))[0].as_py()
     return joined
 
 
@@ -202,12 +203,6 @@ def _texts_of(array: pa.Array) -> tuple[list[str | None], list[int]]:
                 texts.append(None)
                 bad.append(index)
         return texts, bad
-
-
-def _bytes_scalar(value: bytes) -> pa.Scalar:
-    """Not `pa.scalar`, which imports pandas where it is installed: 0.2 s."""
-    ends = pa.py_buffer(np.array([0, len(value)]))
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(value)])[0]
 
 
 def _bytes_of(metadata: pq.RowGroupMetaData, names: Sequence[str] | None) -> int:

@@ -29,5 +29,8 @@ def encode(texts: Sequence[bytes], model: str | None, request: Request, *, trunc
         body["truncate_prompt_tokens"] = -1
     body.update(request.extra)
     body.pop("input", None)
-    # The texts are copied once more than they must, no oftener: that is a good part of what a request costs.
-    return b'%b%b"input":["%b"]}' % (_encode(body)[:-1], b"," if body else b"", b'","'.join(texts))
+    # Head and tail travel with the outermost texts, so that all the texts are copied only once.
+    pieces = [*texts] or [b""]
+    pieces[0] = b'%b%b"input":["%b' % (_encode(body)[:-1], b"," if body else b"", pieces[0])
+    pieces[-1] += b'"]}'
+    return b'","'.join(pieces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.arrow import binaries, binary, pieces
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.loader.rows import Positions, RawRows
 from pipeline.writer.columns import Layout
@@ -28,11 +28,11 @@ class AddedText:
     def __init__(self, layout: Layout, labels: Sequence[str], heads: Sequence[bytes], spells: Sequence[Spell]) -> None:
         self._layout, self._labels = layout, labels  # more may come
         self._heads, self._spells = heads, spells
-        self._by_id: pa.Array = binary_array([])
+        self._by_id: pa.Array = binaries([])
 
     def of(self, slab: Slab) -> pa.Array:
         """As `large_binary`, one for each row of `slab`."""
-        pieces: list[pa.Array | pa.Scalar] = [self._label_of(slab)]
+        parts: list[pa.Array | pa.Scalar] = [self._label_of(slab)]
         constant = b""  # since the last piece
         columns = self._layout.after_label(slab)
         for head, spell, column in zip(self._heads[1:], self._spells[1:], columns, strict=True):
@@ -40,15 +40,15 @@ class AddedText:
             if column.null_count == len(column):
                 constant += spell(None)
                 continue
-            pieces += [_scalar(constant), _spelled(column, spell)]
+            parts += [binary(constant), _spelled(column, spell)]
             constant = b""
-        return _joined(*pieces, _scalar(constant))
+        return _joined(*parts, binary(constant))
 
     def _label_of(self, slab: Slab) -> pa.Array:
         labels, by_id = self._labels, self._by_id
         if len(by_id) != len(labels) + 1:
             values = [*labels, None]  # what has no label takes the last
-            by_id = self._by_id = binary_array([self._heads[0] + self._spells[0](value) for value in values])
+            by_id = self._by_id = binaries([self._heads[0] + self._spells[0](value) for value in values])
         ids = slab.labels
         if NO_LABEL in ids:
             ids = np.where(ids == NO_LABEL, np.int32(len(labels)), ids)
@@ -60,28 +60,13 @@ def spliced(rows: RawRows, places: Positions, added: pa.Array) -> tuple[memoryvi
 
     `places` are positions in `rows.data`, one within each row.
     """
-    # The pieces between two places lie one after the other, so they are an Arrow array as they stand.
-    pieces = _array(np.concatenate([[rows.start], places]), rows.data)
-    return memoryview(_joined(pieces, added).buffers()[2]), memoryview(rows.data)[places[-1] : rows.ends[-1]]
+    # What is between two places stands next to what is between the next two: it is an Arrow array as it is.
+    between = pieces(rows.data, np.concatenate([[rows.start], places]))
+    return memoryview(_joined(between, added).buffers()[2]), memoryview(rows.data)[places[-1] : rows.ends[-1]]
 
 
-def binary_array(values: Sequence[bytes]) -> pa.Array:
-    """`large_binary`. `pa.array` imports pandas where it is installed: 0.2 s for nothing."""
-    return _array(np.cumsum([0, *map(len, values)], dtype=np.int64), b"".join(values))
-
-
-def _array(offsets: Positions, data: bytes) -> pa.Array:
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-
-
-@functools.lru_cache(maxsize=256)
-def _scalar(value: bytes) -> pa.Scalar:
-    return binary_array([value])[0]  # `pa.scalar` imports pandas, too
-
-
-def _joined(*pieces: pa.Array | pa.Scalar) -> pa.Array:
-    return pc.binary_join_element_wise(*pieces, _scalar(b""))
+def _joined(*parts: pa.Array | pa.Scalar) -> pa.Array:
+    return pc.binary_join_element_wise(*parts, binary(b""))
 
 
 def _spelled(column: pa.Array, spell: Spell) -> pa.Array:
@@ -92,8 +77,8 @@ def _spelled(column: pa.Array, spell: Spell) -> pa.Array:
         return _numbers(values[column.offset : column.offset + len(column)])
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):  # few come often, and each is spelled once
         column = column.dictionary_encode("encode")
-        return binary_array([*map(spell, column.dictionary.to_pylist())]).take(column.indices)
-    return binary_array([*map(spell, column.to_pylist())])
+        return binaries([*map(spell, column.dictionary.to_pylist())]).take(column.indices)
+    return binaries([*map(spell, column.to_pylist())])
 
 
 def _numbers(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:
@@ -103,4 +88,4 @@ def _numbers(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:
     offsets[0], offsets[-1] = 0, len(text) + 1
     offsets[1:-1] = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(",")) + 1
     offsets -= np.arange(len(offsets))  # the commas are taken out
-    return _array(offsets, text.replace(b",", b""))
+    return pieces(text.replace(b",", b""), offsets)

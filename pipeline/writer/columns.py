@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.arrow import bitmap, strings
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -42,14 +43,14 @@ class Layout:
 
     def arrays(self, slab: Slab, labels: Sequence[str]) -> list[pa.Array]:
         """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
-        there = _bitmap(slab.labels != NO_LABEL)
+        there = bitmap(slab.labels != NO_LABEL)
         ids = pa.Array.from_buffers(pa.int32(), len(slab.labels), [there, pa.py_buffer(slab.labels)])
         return [strings(labels).take(ids), *self.after_label(slab)]
 
     def after_label(self, slab: Slab) -> list[pa.Array]:
         """The same without the first, which holds the labels."""
         rows = len(slab.labels)
-        there = _bitmap(slab.labels != NO_LABEL)
+        there = bitmap(slab.labels != NO_LABEL)
         scores = pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(slab.scores)])
         errors = strings(_errors_of(slab)) if slab.errors else pa.nulls(rows, pa.string())
         arrays = [scores, errors]
@@ -65,22 +66,13 @@ class Layout:
         if self._truncated:
             mask = np.zeros(rows, bool)
             mask[list(slab.truncated)] = True
-            arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, _bitmap(mask)]))
+            arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, bitmap(mask)]))
         return arrays
 
     def _probs_of(self, slab: Slab) -> np.ndarray[Any, np.dtype[np.float64]]:
         if slab.probs is None:
             return np.full((len(slab.labels), self.num_classes), np.nan)
         return slab.probs
-
-
-def strings(values: Sequence[str | None]) -> pa.Array:
-    """An Arrow array of strings. `pa.array` imports pandas where it is installed: 0.2 s for nothing."""
-    encoded = [(value or "").encode() for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    there = _bitmap(np.array([value is not None for value in values], bool))
-    buffers = [there, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
 class Tally:
@@ -166,7 +158,3 @@ def _errors_of(slab: Slab) -> list[str | None]:
     for row, error in slab.errors.items():
         errors[row] = error
     return errors
-
-
-def _bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
-    return pa.py_buffer(np.packbits(mask, bitorder="little"))

@@ -1,0 +1,41 @@
+"""Arrow arrays from their buffers: `pa.array` and `pa.scalar` import pandas where it is installed, which takes long."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
+    """Which values are there."""
+    return pa.py_buffer(np.packbits(mask, bitorder="little"))
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """An array of `string`."""
+    encoded = [(value or "").encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    there = bitmap(np.array([value is not None for value in values], bool))
+    buffers = [there, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def pieces(data: bytes, ends: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
+    """An array of `large_binary` of what stands in `data` between each two of `ends`; nothing is copied."""
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
+
+
+def binaries(values: Sequence[bytes]) -> pa.Array:
+    """An array of `large_binary`."""
+    return pieces(b"".join(values), np.cumsum([0, *map(len, values)], dtype=np.int64))
+
+
+@functools.lru_cache(maxsize=256)
+def binary(value: bytes) -> pa.Scalar:
+    """One value of `large_binary`."""
+    return binaries([value])[0]
