@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 # takes it again for the next one, page by page: a tenth of the CPU time of a run.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 KEPT_FREE, LARGE = 64 << 20, 32 << 20  # bytes: free at the end of the heap; a piece that is not of the heap
+_is_kept = False
 OBJECTS = 10_000  # new lists, tuples and the like between two searches for cycles, of which a run makes few
 
 
@@ -19,6 +20,7 @@ def reuse_memory() -> None:
     """Let what is freed be taken again by whoever needs it next, Python or Arrow; what the user has set stays."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which take memory and spin for a while at the start
+    global _is_kept  # noqa: PLW0603 - so is the heap
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     with suppress(AttributeError, OSError):  # another C library
@@ -26,6 +28,16 @@ def reuse_memory() -> None:
         malloc_option(_ARENA_MAX, 1)  # else each thread has free memory of its own
         malloc_option(_MMAP_THRESHOLD, LARGE)
         malloc_option(_TRIM_THRESHOLD, KEPT_FREE)
+        _is_kept = True
+
+
+def give_back() -> None:
+    """Let go of what is free between pieces in use, which grows where some of them last: a Parquet writer's notes.
+
+    It is taken again page by page, so this is for once a second, not for once a block.
+    """
+    if _is_kept:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from pathlib import Path
 from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import InputError
+from pipeline.memory import give_back
 from pipeline.record import RunRecord, encode_record, versions, when
 from pipeline.runner.context import Context
 from pipeline.text import storable
 from pipeline.writer import Draft, Layout, SmallDraft, Tally, join, sync_file, write_whole
 
 Drafts = tuple[Draft, Draft]  # of an output and of its record
+GIVE_BACK_S = 1.0
 FEW_ROWS = 4096  # in an output that is made in memory
 
 
@@ -26,6 +28,7 @@ def publish(run: Context, tick: Callable[[], None]) -> RunRecord:
     The checkpoint knows the digest of the output before the output appears, so the next run knows it as ours;
     it goes last, when the record says what it said.
     """
+    give_back()  # what the first pass has left
     place, checkpoint = run.place, run.settle()
     checkpoint.flush()
     with Draft(place.location, place.draft_path) as draft:
@@ -73,9 +76,13 @@ def appear(drafts: list[Drafts]) -> None:
 
 def _write(run: Context, draft: Draft, tick: Callable[[], None]) -> RunRecord:
     rows, progress = run.wanted or 0, run.progress
-    began = progress.elapsed_s
+    began = given_back = progress.elapsed_s
 
     def count(written: int) -> None:
+        nonlocal given_back
+        if progress.elapsed_s - given_back > GIVE_BACK_S:
+            give_back()
+            given_back = progress.elapsed_s
         if progress.rows_written is not None:  # nothing is asked any more
             progress.rows_written = written
         tick()
