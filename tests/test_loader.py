@@ -230,6 +230,18 @@ def test_json_lines_that_only_the_standard_parser_takes_are_good_lines(tmp_path:
     assert texts_of(tmp_path / "in.jsonl") == list("abcdefg")
 
 
+@pytest.mark.parametrize("odd", ["5", "null", "true", '{"a": 1}', '["a"]', "", '"a'])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_line_without_a_text_leaves_the_others_theirs(odd: str, at: int, tmp_path: Path) -> None:
+    """Lines are read many at once: where one has no text, each of the others keeps its own row."""
+    lines = [f'{{"text": "{text}"}}' for text in "xyz"]
+    lines[at] = f'{{"text": {odd}}}' if odd else "{}"
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines, ""]))
+    texts = list[str | None]("xyz")
+    texts[at : at + 1] = [] if odd.startswith('"') else [None]  # that is no JSON
+    assert texts_of(tmp_path / "in.jsonl", on_bad_line="skip") == texts
+
+
 SPELLINGS = [(r"\u00e9\/", "é/"), (r"\u0022\u005c", r"\"\\"), (r"\ud83d\ude00", "😀"), (r"a\u000a", r"a\n")]
 
 
