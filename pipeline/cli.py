@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline import streams
 from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
-from pipeline.signals import run_with_signals
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -199,6 +198,7 @@ def _run(options: argparse.Namespace) -> int:
     with memory.lasting():
         from pipeline.report import summary
         from pipeline.runner.reported import run_and_report
+        from pipeline.signals import run_with_signals
 
     config, progress = _load_config(options, RUN_FLAGS), _progress(options)
     advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"
@@ -209,6 +209,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from pipeline.check import check
+    from pipeline.signals import run_with_signals
 
     config = _load_config(options, RUN_FLAGS)
     run_with_signals(check(config, _progress(options), streams.write))
@@ -218,6 +219,7 @@ def _check(options: argparse.Namespace) -> int:
 def _text(options: argparse.Namespace) -> int:
     from pipeline.library import classify_texts_async
     from pipeline.report import as_json_lines, as_table
+    from pipeline.signals import run_with_signals
 
     config = _load_config(options, SERVER_FLAGS)
     predictions = run_with_signals(classify_texts_async(options.texts, config=config, wait=False))
@@ -248,6 +250,7 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from pipeline.embedded import serve
+    from pipeline.signals import run_with_signals
 
     def announce(url: str) -> None:
         streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
