@@ -17,7 +17,7 @@ def bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
 
 def strings(values: Sequence[str | None]) -> pa.Array:
     """An array of `string`."""
-    encoded = [(value or "").encode() for value in values]
+    encoded = [(value or "").encode("utf-8", "backslashreplace") for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     there = bitmap(np.array([value is not None for value in values], bool))
     buffers = [there, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]

@@ -55,6 +55,7 @@ def small_blocks() -> Iterator[None]:
         patch.setattr(pipeline.loader.delimited, "BLOCK_ROWS", 3)
         patch.setattr(lines, "BLOCK_LINES", 3)
         patch.setattr(lines, "BLOCK_BYTES", 3)
+        patch.setattr(pipeline.loader.rows, "MOST_LINES", 3)
         patch.setattr(lines, "WIDE_LINES", 3)
         yield
 

@@ -369,3 +369,9 @@ def test_an_encoding_that_can_not_be_read_by_lines_is_refused() -> None:
     """Korean's ISO 2022 says once a file what its bytes mean."""
     with pytest.raises(ValueError, match="iso2022_kr"):
         Loader(encoding="iso2022_kr")
+
+
+def test_what_the_csv_module_refuses_is_told_with_its_line(tmp_path: Path) -> None:
+    """UTF-7 spells a line feed within a line: no traceback."""
+    (tmp_path / "in.csv").write_bytes(b"id,text\n7,a+AAo-b\n8,y\n")
+    assert refusal(tmp_path / "in.csv", encoding="utf-7").startswith(f"{tmp_path / 'in.csv'}:2: ")

@@ -36,6 +36,7 @@ def block_bytes(request: pytest.FixtureRequest) -> object:
     """Reads of any size: nothing may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.loader.lines, "BLOCK_BYTES", request.param)
+        patch.setattr(pipeline.loader.rows, "MOST_LINES", request.param)
         yield
 
 

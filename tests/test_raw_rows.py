@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.arrow import binaries
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.config import Config, Request, Writer
-from pipeline.loader.rows import RawRows, _line_ends, rows_of_lines
+from pipeline.loader.rows import MOST_LINES, RawRows, _line_ends, rows_of_lines, whole_lines
 from pipeline.writer import Layout
 from pipeline.writer.added import AddedText, spliced
 from pipeline.writer.jsonl import _append, _closing_braces
@@ -39,6 +40,22 @@ def test_lines_are_those_that_bytes_has(pieces: list[bytes], sizes: list[int]) -
     content = b"".join(pieces)
     rows = [row for some in rows_of_lines(iter(blocks_of(content, sizes))) for row in some]
     assert rows == content.splitlines(keepends=True)
+
+
+def test_no_piece_has_many_lines_or_waits_for_more_than_it_needs() -> None:
+    """Lines of one byte come in parts; a CR at the end of each block ends a line as soon as no LF follows."""
+    content = b"\n" * (3 * MOST_LINES + 5)
+    assert max(len(rows) for rows in rows_of_lines(iter([content, content]))) <= MOST_LINES
+    taken = 0
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal taken
+        for number in range(1, 9):
+            taken = number
+            yield b"aaaa\r"
+
+    next(whole_lines(blocks()))
+    assert taken == 2
 
 
 @given(st.lists(st.tuples(PIECES, ENDS), min_size=1, max_size=9), st.data())

@@ -15,6 +15,8 @@ from conftest import Command
 from fake import FakeServer, label_of
 from joining import ADDED, joined, predictions_of, rows_of
 
+from pipeline.predictions import Predictions
+
 
 def added_of(tmp_path: Path, source: str, out: str, **settings: Any) -> list[dict[str, Any]]:
     """The added columns of three rows, the second of which failed; CSV cells are brought back to values."""
@@ -73,6 +75,25 @@ def test_probabilities_as_columns(source: str, out: str, labels: list[str] | Non
     assert [row[first] for row in rows] == [0.5, None, 0.501953125]
     assert [row[second] for row in rows] == [0.5, None, 0.498046875]
     assert [row["predicted_truncated"] for row in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize("delimiter", ["e", "-", "1", "9", ".", ";", "|"])
+def test_a_delimiter_that_numbers_are_written_with(delimiter: str, tmp_path: Path) -> None:
+    """A number that holds the file's delimiter stands in quotes, wherever it is added."""
+    (tmp_path / "in.csv").write_text(f"id{delimiter}b\n7{delimiter}x\n8{delimiter}y\n")
+    predictions = Predictions(["no", "no"], [0.99999, 0.91], [[0.99999, 1e-9], [0.91, 0.09]])
+    joined(
+        tmp_path / "in.csv",
+        tmp_path / "out.csv",
+        predictions,
+        loader={"text_column": "b", "delimiter": delimiter},
+        probs="columns",
+    )
+    rows = rows_of(tmp_path / "out.csv", delimiter=delimiter)
+    assert [(float(row["predicted_score"]), float(row["predicted_prob_1"])) for row in rows] == [
+        (0.99999, 1e-9),
+        (0.91, 0.09),
+    ]
 
 
 def test_a_whole_run_keeps_bytes_and_compresses(tmp_path: Path, fake: FakeServer, classify: Command) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -175,10 +175,10 @@ class CsvSource:
         """Every record with the bytes of the lines it took."""
         feed = LineFeed(self, place, blocks)
         reader = csv.reader(itertools.chain.from_iterable(feed.texts()), delimiter=self.delimiter)
-        offset = place.offset
+        rows, offset = self._parsed(reader, place), place.offset
         while True:
             cells, ends = [], []  # `ends`: how many lines were read when the record was whole
-            for row in itertools.islice(reader, at_once or BLOCK_ROWS):
+            for row in itertools.islice(rows, at_once or BLOCK_ROWS):
                 if feed.at_end:  # the reader asked for one more line to finish this record
                     raise self.endless(place.line + feed.whole)
                 cells.append(row)
@@ -193,6 +193,12 @@ class CsvSource:
             self._refuse_endless(raw, line)
             yield Records(cells, raw, offset, line, [place.line + end for end in ends])
             offset += sum(map(len, raw))
+
+    def _parsed(self, reader: Any, place: Place) -> Iterator[list[str]]:
+        try:
+            yield from reader
+        except csv.Error as error:  # a line end within a line, from an encoding that has several
+            raise InputError(f"{self.path}:{place.line + reader.line_num}: {error}; set loader.encoding?") from None
 
 
 def _what_there_is(columns: Sequence[str], name: str, delimiter: str) -> str:

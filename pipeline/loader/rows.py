@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LF, CR, QUOTE = b'\n\r"'
+MOST_LINES = 16_384
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -45,7 +46,7 @@ class RawRows:
         """Where the line end of each row begins: LF, CRLF or CR; the last row may have none."""
         last = self.codes[self.ends - 1]
         ends: Positions = self.ends - ((last == LF) | (last == CR))
-        if b"\r" in self.data:
+        if self.data.find(b"\r", self.start, int(self.ends[-1])) >= 0:
             starts = np.concatenate([[self.start], self.ends[:-1]])
             ends -= (last == LF) & (ends > starts) & (self.codes[ends - 1] == CR)
         return ends
@@ -61,14 +62,31 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes in pieces that end with a line, a line of any length joined once; the last may have no end."""
     pieces: list[bytes] = []
     for block in blocks:
+        if pieces and pieces[-1].endswith(b"\r") and not block.startswith(b"\n"):
+            yield from _few_lines(b"".join(pieces))
+            pieces = []
         # A CR at the end may be the half of a line's end.
         cut = (block.rfind(b"\n") if b"\n" in block else block.rfind(b"\r", 0, -1)) + 1
         pieces.append(block[:cut] if cut else block)
         if cut:
-            yield b"".join(pieces)
+            yield from _few_lines(b"".join(pieces))
             pieces = [block[cut:]] if cut < len(block) else []
     if pieces:
-        yield b"".join(pieces)
+        yield from _few_lines(b"".join(pieces))
+
+
+def _few_lines(data: bytes) -> Iterator[bytes]:
+    """The same in parts of so few lines that an object for each of them is not much."""
+    if len(data) > MOST_LINES:
+        codes = np.frombuffer(data, np.uint8)
+        if np.count_nonzero(codes == LF) + data.count(b"\r") > MOST_LINES:
+            start = 0
+            for end in _line_ends(data)[MOST_LINES - 1 :: MOST_LINES].tolist():
+                yield data[start:end]
+                start = end
+            data = data[start:]
+    if data:
+        yield data
 
 
 def lines_of(data: bytes) -> list[bytes]:

@@ -16,6 +16,7 @@ from pipeline.loader.rows import Positions, RawRows
 from pipeline.writer.columns import Layout
 
 Spell = Callable[[Any], bytes]
+_EVERY_SIGN = (1234567890.5, -1e-9)  # that a number may be written with; one of them may be a file's delimiter
 
 
 class AddedText:
@@ -29,6 +30,7 @@ class AddedText:
         self._layout, self._labels = layout, labels  # more may come
         self._heads, self._spells = heads, spells
         self._by_id: pa.Array = binaries([])
+        self._numbers_as_json = all(spells[1](value) == msgspec.json.encode(value) for value in _EVERY_SIGN)
 
     def of(self, slab: Slab) -> pa.Array:
         """As `large_binary`, one for each row of `slab`."""
@@ -40,7 +42,8 @@ class AddedText:
             if column.null_count == len(column):
                 constant += spell(None)
                 continue
-            parts += [binary(constant), _spelled(column, spell)]
+            at_once = self._numbers_as_json and pa.types.is_float64(column.type) and not column.null_count
+            parts += [binary(constant), _numbers(column) if at_once else _spelled(column, spell)]
             constant = b""
         return _joined(*parts, binary(constant))
 
@@ -72,17 +75,16 @@ def _joined(*parts: pa.Array | pa.Scalar) -> pa.Array:
 def _spelled(column: pa.Array, spell: Spell) -> pa.Array:
     """The values as text, one each."""
     kind = column.type
-    if pa.types.is_float64(kind) and not column.null_count and spell(0.5) == b"0.5":
-        values = np.frombuffer(column.buffers()[1], np.float64)  # `to_numpy` imports pandas, too
-        return _numbers(values[column.offset : column.offset + len(column)])
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):  # few come often, and each is spelled once
         column = column.dictionary_encode("encode")
         return binaries([*map(spell, column.dictionary.to_pylist())]).take(column.indices)
     return binaries([*map(spell, column.to_pylist())])
 
 
-def _numbers(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:
+def _numbers(column: pa.Array) -> pa.Array:
     """Numbers as JSON, all encoded at once: what stands between their commas."""
+    values = np.frombuffer(column.buffers()[1], np.float64)  # `to_numpy` imports pandas, too
+    values = values[column.offset : column.offset + len(column)]
     text = msgspec.json.encode(values.tolist())[1:-1]
     offsets = np.empty(len(values) + 1, np.int64)
     offsets[0], offsets[-1] = 0, len(text) + 1

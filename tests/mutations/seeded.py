@@ -136,6 +136,20 @@ ANSWERS = (
 
 ROWS = (
     Mutation(
+        "a number that holds the delimiter stands bare",
+        "writer/added.py",
+        "_EVERY_SIGN = (1234567890.5, -1e-9)",
+        "_EVERY_SIGN = (0.5, 0.0)",
+        ("test_writer_added.py::test_a_delimiter_that_numbers_are_written_with",),
+    ),
+    Mutation(
+        "a piece may have any number of lines",
+        "loader/rows.py",
+        "if len(data) > MOST_LINES:",
+        "if len(data) < 0:",
+        ("test_raw_rows.py::test_no_piece_has_many_lines_or_waits_for_more_than_it_needs",),
+    ),
+    Mutation(
         "a quote within a plain cell is taken for regular",
         "loader/regular.py",
         "*odd_before[:1]",
