@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.arrow import binaries
+from pipeline.arrow import binaries, strings
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.config import Config, Request, Writer
 from pipeline.loader.rows import MOST_LINES, RawRows, _line_ends, rows_of_lines, whole_lines
@@ -111,7 +111,7 @@ def test_what_is_added_is_spelled_value_by_value(rows: list[int | str], labels: 
     known += labels[1:]
     slab = _slab(rows)
     for index, text in enumerate(added.of(slab).to_pylist()):
-        wanted = [column[index].as_py() for column in layout.arrays(slab, labels)]
+        wanted = [column[index].as_py() for column in layout.arrays(slab, strings(labels))]
         assert json.loads(b"{%b}" % text[1:]) == dict(zip(layout.names, wanted, strict=True))
 
 

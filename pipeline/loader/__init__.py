@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.config import PIPE, Format, Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.loader.lines import CODECS, Place, TextFile
-from pipeline.loader.rows import RawRows
 from pipeline.loader.texts import TextBlock, TextSpec, block_of
 from pipeline.places import Kind, Location, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.loader.rows import RawRows
+
 __all__ = [
     "Place",
-    "RawRows",
     "RawSource",
     "Source",
     "TextBlock",

@@ -21,9 +21,9 @@ from pipeline.loader.json_columns import (
     reach,
     text_of,
 )
-from pipeline.loader.lines import Place, TextFile, is_wide
+from pipeline.loader.lines import Lines, Place, TextFile
 from pipeline.loader.members import reader_at_once, token_reader
-from pipeline.loader.rows import RawRows, lines_of, rows_of_lines, whole_lines
+from pipeline.loader.rows import RawRows, rows_of_lines
 from pipeline.loader.texts import (
     TextBlock,
     TextSpec,
@@ -45,28 +45,6 @@ class Line(NamedTuple):
 
     raw: bytes
     line: int  # lines before it
-
-
-class Lines:
-    """Consecutive lines, and where the first one begins."""
-
-    def __init__(self, data: bytes, offset: int, number: int) -> None:
-        self.data, self.offset = data, offset
-        self.number = number  # lines before it
-
-    def then(self, data: bytes) -> Lines:
-        """Those that follow."""
-        return Lines(data, self.offset + len(self.data), self.number + self.count)
-
-    @functools.cached_property
-    def lines(self) -> list[bytes]:
-        """Each with its end."""
-        return lines_of(self.data)
-
-    @functools.cached_property
-    def count(self) -> int:
-        """How many there are; set by whoever knows without cutting them."""
-        return len(self.lines)
 
 
 class JsonlSource:
@@ -212,21 +190,9 @@ class JsonlSource:
     def _lines(self, place: Place) -> Iterator[Lines]:
         """The lines from `place` on; those of a small file are cut once."""
         if self.location.content is None or place != self.start:
-            return self._cut(place)
-        self._all = self._all or list(self._cut(place))
+            return self.file.lines(place)
+        self._all = self._all or list(self.file.lines(place))
         return iter(self._all)
-
-    def _cut(self, place: Place) -> Iterator[Lines]:
-        lines = Lines(b"", place.offset, place.line)
-        if is_wide(self.file.encoding):
-            for some in self.file.lines(place):
-                lines = lines.then(b"".join(some))
-                lines.lines = some
-                yield lines
-            return
-        for data in whole_lines(self.file.blocks(place)):
-            lines = lines.then(data)
-            yield lines
 
     def _rows(self, lines: Lines, parse: Callable[[bytes], T]) -> Iterator[tuple[Line, T]]:
         """The lines that are rows, each with what `parse` makes of it (given as UTF-8); those left out are counted."""

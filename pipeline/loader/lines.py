@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from pipeline.errors import DiskTrouble, InputError
 from pipeline.loader.rows import lines_of, whole_lines
 from pipeline.places import Location, StoreStream
 
-BLOCK_BYTES = 2 << 20  # each block costs some calls and a change of threads, which is what a smaller one would gain
+BLOCK_BYTES = (
+    2 << 20
+)  # smaller ones stay in the processor's cache, but calls and a change of threads for each cost more
 BLOCK_LINES = 4096
 WIDE_LINES = 256
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # ending -> Arrow's name of the codec
@@ -41,6 +44,28 @@ class Place(NamedTuple):
     line: int  # lines before it
 
 
+class Lines:
+    """Consecutive lines, and where the first one begins."""
+
+    def __init__(self, data: bytes, offset: int, number: int) -> None:
+        self.data, self.offset = data, offset
+        self.number = number  # lines before it
+
+    def then(self, data: bytes) -> Lines:
+        """Those that follow."""
+        return Lines(data, self.offset + len(self.data), self.number + self.count)
+
+    @functools.cached_property
+    def lines(self) -> list[bytes]:
+        """Each with its end."""
+        return lines_of(self.data)
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many there are; set by whoever knows without cutting them."""
+        return len(self.lines)
+
+
 class TextFile:
     """One text file: its codec, its encoding, its BOM.
 
@@ -63,9 +88,18 @@ class TextFile:
         self.bom = bom if bom and start.startswith(bom) else b""
         self.is_empty = not start
 
-    def lines(self, place: Place) -> Iterator[list[bytes]]:
+    def lines(self, place: Place) -> Iterator[Lines]:
         """Every line with its own ending (LF, CRLF or CR), the BOM left out, from `place` on; many at a time."""
-        return self.split(self.blocks(place), place)
+        lines, blocks = Lines(b"", place.offset, place.line), self.blocks(place)
+        if not is_wide(self.encoding):
+            for data in whole_lines(blocks):
+                lines = lines.then(data)
+                yield lines
+            return
+        for some in self.split(blocks, place):
+            lines = lines.then(b"".join(some))
+            lines.lines = some
+            yield lines
 
     def blocks(self, place: Place) -> Iterator[bytes]:
         """The bytes from `place` on, the BOM left out."""

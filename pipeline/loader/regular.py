@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.loader.lines import Place
-from pipeline.loader.rows import CR, LF, QUOTE, Positions, RawRows, whole_lines
+from pipeline.loader.rows import CR, LF, QUOTE, Codes, Positions, RawRows, ends_line, whole_lines
 
 MOST_HELD = 2 << 20  # bytes that hold no whole record: then it is not regular, or not worth the trouble
 MOST_AT_ONCE = 16 << 20  # bytes of one line: to look at them at once would take several times as many
@@ -57,10 +57,7 @@ class RegularRecords:
     def _separators(self, data: bytes) -> tuple[Positions, int]:
         """For each record, as far as they are regular and whole, where its cells end; and how many lines they take."""
         codes = np.frombuffer(data, np.uint8)
-        is_mark = (codes == QUOTE) | (codes == self._delimiter) | (codes == LF)
-        if b"\r" in data:  # one before a LF is no mark of its own
-            is_mark |= (codes == CR) & (np.append(codes[1:], 0) != LF)
-        marks = np.flatnonzero(is_mark)
+        marks = np.flatnonzero((codes == QUOTE) | (codes == self._delimiter) | ends_line(data))
         kinds = codes[marks]
         is_quote, is_line_end = kinds == QUOTE, (kinds == LF) | (kinds == CR)
         is_open = np.cumsum(is_quote, dtype=np.uint8) & 1
@@ -74,7 +71,7 @@ class RegularRecords:
         lines = np.count_nonzero(is_line_end[: np.searchsorted(marks, separators[-1, -1], "right")]) if records else 0
         return separators, int(lines)
 
-    def _first_odd_quote(self, codes: np.ndarray, quotes: Positions) -> int:
+    def _first_odd_quote(self, codes: Codes, quotes: Positions) -> int:
         """Where the first quote is that neither stands at the edge of its cell nor is doubled."""
         opening, closing = quotes[0::2], quotes[1::2]
         before, after = opening[opening > 0] - 1, closing[closing < len(codes) - 1] + 1

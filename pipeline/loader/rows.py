@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 LF, CR, QUOTE = b'\n\r"'
-MOST_LINES = 16_384
+MOST_LINES = 16_384  # of a piece: a line of one byte becomes an object of forty
+Codes = np.ndarray[Any, np.dtype[np.uint8]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -37,7 +38,7 @@ class RawRows:
             start = end
 
     @functools.cached_property
-    def codes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def codes(self) -> Codes:
         """`data` as numbers."""
         return np.frombuffer(self.data, np.uint8)
 
@@ -77,14 +78,12 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _few_lines(data: bytes) -> Iterator[bytes]:
     """The same in parts of so few lines that an object for each of them is not much."""
-    if len(data) > MOST_LINES:
-        codes = np.frombuffer(data, np.uint8)
-        if np.count_nonzero(codes == LF) + data.count(b"\r") > MOST_LINES:
-            start = 0
-            for end in _line_ends(data)[MOST_LINES - 1 :: MOST_LINES].tolist():
-                yield data[start:end]
-                start = end
-            data = data[start:]
+    if len(data) > MOST_LINES and np.count_nonzero(ends_line(data)) > MOST_LINES:
+        start = 0
+        for end in _line_ends(data)[MOST_LINES - 1 :: MOST_LINES].tolist():
+            yield data[start:end]
+            start = end
+        data = data[start:]
     if data:
         yield data
 
@@ -94,11 +93,16 @@ def lines_of(data: bytes) -> list[bytes]:
     return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
 
 
-def _line_ends(data: bytes) -> Positions:
-    """Where the lines in `data` end, with LF, CRLF or CR; what comes after the last such end is a line, too."""
+def ends_line(data: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which bytes end a line: LF, and CR unless LF follows."""
     codes = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(codes == LF) + 1
+    ends: np.ndarray[Any, np.dtype[np.bool_]] = codes == LF
     if b"\r" in data:
-        after = np.flatnonzero(codes == CR) + 1
-        ends = np.union1d(ends, after[np.append(codes, 0)[after] != LF])
+        ends |= (codes == CR) & (np.append(codes[1:], 0) != LF)
+    return ends
+
+
+def _line_ends(data: bytes) -> Positions:
+    """Where the lines in `data` end; what comes after the last such end is a line, too."""
+    ends = np.flatnonzero(ends_line(data)) + 1
     return ends if len(ends) and ends[-1] == len(data) else np.append(ends, len(data))

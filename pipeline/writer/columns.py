@@ -41,11 +41,11 @@ class Layout:
             types.append(pa.bool_())
         return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
 
-    def arrays(self, slab: Slab, labels: Sequence[str]) -> list[pa.Array]:
+    def arrays(self, slab: Slab, labels: pa.Array) -> list[pa.Array]:
         """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
         there = bitmap(slab.labels != NO_LABEL)
         ids = pa.Array.from_buffers(pa.int32(), len(slab.labels), [there, pa.py_buffer(slab.labels)])
-        return [strings(labels).take(ids), *self.after_label(slab)]
+        return [labels.take(ids), *self.after_label(slab)]
 
     def after_label(self, slab: Slab) -> list[pa.Array]:
         """The same without the first, which holds the labels."""

@@ -100,9 +100,10 @@ def _added_cells(layout: Layout, labels: Sequence[str], delimiter: str, encoding
         # A server's words, with escapes for what the encoding does not have: they are no reason to stop.
         return spell(value and value.encode(encoding, "backslashreplace").decode(encoding))
 
-    others = layout.names[3:]
-    heads = [delimiter.encode()] * len(layout.names)
-    return AddedText(layout, labels, heads, [spell, spell, spell_error, *(spell for _ in others)])
+    columns = len(layout.names)
+    spells = [spell] * columns
+    spells[2] = spell_error
+    return AddedText(layout, labels, [delimiter.encode()] * columns, spells)
 
 
 def _cell(value: Any, delimiter: str) -> bytes:

@@ -39,7 +39,7 @@ class JsonlAppender:
             for part in spliced(records, braces, members):
                 self._stream.write(part)
             return
-        append = _append if self._encoding == "utf-8" or not is_wide(self._encoding) else self._append_wide
+        append = self._append_wide if is_wide(self._encoding) else _append
         self._stream.write(b"".join(map(append, records, members.to_pylist())))
 
     def close(self) -> None:

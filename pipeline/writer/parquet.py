@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.arrow import strings
 from pipeline.checkpoint import Slab
 from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
@@ -27,7 +28,7 @@ class ParquetSink:
         for field in layout.fields():
             schema = schema.append(field)
         self._schema, self._layout = schema, layout
-        self._labels = labels
+        self._labels = strings(labels)
         self._draft, self._compression = draft, compression or "snappy"
         self._writer: pq.ParquetWriter | None = None
         self._batches: list[pa.RecordBatch] = []

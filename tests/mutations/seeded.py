@@ -145,8 +145,8 @@ ROWS = (
     Mutation(
         "a piece may have any number of lines",
         "loader/rows.py",
-        "if len(data) > MOST_LINES:",
-        "if len(data) < 0:",
+        "if len(data) > MOST_LINES and ",
+        "if len(data) < 0 and ",
         ("test_raw_rows.py::test_no_piece_has_many_lines_or_waits_for_more_than_it_needs",),
     ),
     Mutation(
@@ -165,7 +165,7 @@ ROWS = (
     ),
     Mutation(
         "half a line end ends a regular record",
-        "loader/regular.py",
+        "loader/rows.py",
         "(np.append(codes[1:], 0) != LF)",
         "(np.append(codes[1:], 0) != QUOTE)",
         ("test_loader_regular.py::test_the_bytes_of_all_records_are_those_of_the_file",),
