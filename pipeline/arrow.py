@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-def bitmap(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
+
+def bitmap(mask: Mask) -> pa.Buffer:
     """Which values are there."""
     return pa.py_buffer(np.packbits(mask, bitorder="little"))
 
@@ -24,9 +26,12 @@ def strings(values: Sequence[str | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def pieces(data: bytes, ends: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
-    """An array of `large_binary` of what stands in `data` between each two of `ends`; nothing is copied."""
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+def pieces(data: bytes | memoryview, ends: np.ndarray[Any, np.dtype[np.int64]], there: Mask | None = None) -> pa.Array:
+    """An array of `large_binary` of what stands in `data` between each two of `ends`; nothing is copied.
+
+    Null where it is not `there`.
+    """
+    buffers = [None if there is None or there.all() else bitmap(there), pa.py_buffer(ends), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
 
 

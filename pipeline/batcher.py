@@ -18,6 +18,7 @@ from pipeline.config import Request, Retry
 from pipeline.counts import Counts
 from pipeline.endpoints import Endpoints
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
+from pipeline.escaped import Texts
 from pipeline.parcels import Parcel, parcels
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
@@ -91,7 +92,7 @@ class Batcher:
     async def _walk(self, parcel: Parcel) -> None:
         spent = Counts()
         first, *others = parcel.chunks
-        found = await self._classify([text for chunk in parcel.chunks for text in chunk.texts], spent)
+        found = await self._classify(Texts.joined([chunk.texts for chunk in parcel.chunks]), spent)
         # Of a request for several chunks each has its texts; the rest is on the account of the first.
         for chunk in others:
             spent.texts_sent -= len(chunk.texts)
@@ -109,11 +110,11 @@ class Batcher:
         self._store(chunk, predictions, spent)
         self._progress.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
 
-    async def classify(self, texts: list[bytes]) -> Predictions:
+    async def classify(self, texts: Texts) -> Predictions:
         """Predictions for some texts that are in no chunk."""
         return await self._classify(texts, Counts())
 
-    async def _classify(self, texts: list[bytes], spent: Counts, *, alone: bool = False) -> Predictions:
+    async def _classify(self, texts: Texts, spent: Counts, *, alone: bool = False) -> Predictions:
         """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
             return Predictions()
@@ -129,7 +130,7 @@ class Batcher:
         left = await self._classify(texts[:middle], spent, alone=alone)
         return left + await self._classify(texts[middle:], spent, alone=alone)
 
-    async def _blame(self, texts: list[bytes], spent: Counts, error: RequestFailed) -> Predictions:
+    async def _blame(self, texts: Texts, spent: Counts, error: RequestFailed) -> Predictions:
         """The one text that is left is to blame: cut it if that was asked for, or give it its error."""
         if error.code == "too_long" and self._request.too_long == "truncate":
             try:
@@ -145,9 +146,7 @@ class Batcher:
                 )
         return Predictions.failed(f"{error.code}: {error}")
 
-    async def _ask(
-        self, texts: list[bytes], spent: Counts, *, truncate: bool = False, alone: bool = False
-    ) -> Predictions:
+    async def _ask(self, texts: Texts, spent: Counts, *, truncate: bool = False, alone: bool = False) -> Predictions:
         """One request, tried again as long as it is not the request's fault.
 
         What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,

@@ -50,7 +50,7 @@ class Feed:
         self._blocks = self._source.texts(self._spec)
         first = next(self._blocks, None)
         self._ahead.append(first)
-        if first is not None and sum(map(len, first.texts)) < SMALL:
+        if first is not None and first.texts.size < SMALL:
             self._ahead.append(next(self._blocks, None))
 
     async def has_rows(self) -> bool:

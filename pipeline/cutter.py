@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from pipeline.arrow import Mask
 from pipeline.config import Request
+from pipeline.escaped import Indices, Texts
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, TextBlock
 from pipeline.predictions import Predictions
 
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
 KNOWN_ROWS = 8192  # at most in a chunk: with 1 % new rows, some eighty texts go into a request
-KNOWN_SIZE = 4 << 20  # bytes at most, as soon as anything in it is known
+KNOWN_SIZE = 4 << 20  # bytes at most of what is known in it
 ROW_SIZE, VALUE_SIZE = 100, 40  # bytes of memory of a known row, and of each of its probabilities
+MOST_BYTES = 4  # of a character
+LOOK_AHEAD = 32  # rows that are looked at beyond those there is room for: some of them may repeat others
+NO_TEXTS = Texts.of([])
 
 
 class Known(NamedTuple):
@@ -34,13 +39,18 @@ class Chunk:
 
     first_row: int
     place: Place  # a known place at or before the first row
-    texts: list[bytes] = field(default_factory=list)  # escaped
+    texts: Texts = NO_TEXTS
     positions: Sequence[int] = ()  # for each row: which of `texts`, -1 if none
     errors: dict[int, str] = field(default_factory=dict)  # index of a row that is not sent -> why
-    size: int = 0  # bytes of the texts and of what is known
+    known_size: int = 0  # bytes of what is known, about
     keys: list[bytes] = field(default_factory=list)  # of `texts`; none if no answers are kept for other runs
     known: Predictions = field(default_factory=Predictions)  # of rows that need not be sent: -2, -3, ... in `positions`
     owner: Any = None  # whose rows they are, for whoever stores the predictions
+
+    @property
+    def size(self) -> int:
+        """Bytes of the texts and of what is known."""
+        return self.texts.size + self.known_size
 
     @property
     def shared(self) -> int:
@@ -58,6 +68,29 @@ class Chunk:
         return (predictions + self.known).spread(positions, self.errors)
 
 
+class Rows(NamedTuple):
+    """The rows of a block that are wanted; what is sent of them is neither an error nor known."""
+
+    texts: Texts
+    errors: dict[int, str]
+    known: Known | None
+    is_known: Mask
+    is_sent: Mask
+    known_size: int  # bytes of memory of each row that is known
+
+    @classmethod
+    def of(cls, block: TextBlock, wanted: range, known: Known | None) -> Rows:
+        """The rows `wanted`; `known` is of them alone."""
+        errors = {index - wanted.start: why for index, why in block.errors.items() if index in wanted}
+        has_text, is_known = np.ones(len(wanted), bool), np.zeros(len(wanted), bool)
+        has_text[list(errors)] = False
+        size = ROW_SIZE
+        if known is not None:
+            is_known = has_text & np.array([label is not None for label in known.labels], bool)
+            size += VALUE_SIZE * len(known.probs_of(0) or ()) if len(wanted) else 0
+        return cls(block.texts[wanted.start : wanted.stop], errors, known, is_known, has_text & ~is_known, size)
+
+
 class Cutter:
     """Cuts a stream of text blocks into chunks, bounded in texts, characters and rows, wherever the blocks end."""
 
@@ -69,11 +102,7 @@ class Cutter:
 
     def _begin(self) -> None:
         self._chunk: Chunk | None = None
-        self._chars = 0
-        self._seen: AbstractSet[bytes] = frozenset()  # the texts of the chunk, where equal ones are sent once
-        self._is_odd = False  # the chunk is made row by row from here on; before that row i has text i
-        self._positions: list[int] = []  # these two are known only then
-        self._position_of: dict[bytes, int] = {}
+        self._positions: list[Indices] = []  # of its rows
 
     @property
     def row(self) -> int:
@@ -93,114 +122,76 @@ class Cutter:
     def cut(self, block: TextBlock, known: Known | None = None) -> Iterator[Chunk]:
         """Take a block and give the chunks that are full; `known` is of the rows that are `wanted`."""
         wanted = self.wanted(block)
-        index = wanted.start
-        while index < wanted.stop:
-            at = index - wanted.start
-            is_known = known is not None and known.labels[at] is not None
-            text = None if is_known or index in block.errors else block.texts[index]
-            if self._chunk is not None and self._is_full(self._chunk, text):
-                yield self._finish(self._chunk)
+        rows = Rows.of(block, wanted, known)
+        index = 0
+        while index < len(wanted):
             chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
-            taken = 0 if self._is_odd else self._take_at_once(chunk, block, wanted[at:], known, at)
-            if not taken:
-                taken = 1
-                self._go_row_by_row(chunk)
-                self._add_row(chunk, text, block.errors.get(index), known, at)
+            stop = self._look(chunk, rows, index)
+            taken = self._take(chunk, rows, index, stop)
             index += taken
             self._row += taken
+            if index < stop or not taken:
+                yield self._finish(chunk)
 
     def rest(self) -> Iterator[Chunk]:
         """The last chunk, if there is one."""
         if self._chunk is not None:
             yield self._finish(self._chunk)
 
-    def _take_at_once(self, chunk: Chunk, block: TextBlock, rows: range, known: Known | None, at: int) -> int:
-        """Fill the chunk with the next rows, if all is plain: texts that it has not."""
-        rows = rows[: max(0, self._sizes.rows - len(chunk.texts))]  # the server's bound may have shrunk meanwhile
-        texts, size = self._that_fit(block.texts[rows.start : rows.stop])
-        if block.errors and not block.errors.keys().isdisjoint(rows[: len(texts)]):
-            return 0
-        if known is not None and known.labels[at : at + len(texts)].count(None) < len(texts):
-            return 0
-        if self._dedupe:
-            seen = self._seen | set(texts) if self._seen else set(texts)
-            if len(seen) < len(chunk.texts) + len(texts):
-                return 0
-            self._seen = seen
-        chunk.texts += texts
-        if known is not None:
-            chunk.keys += known.keys[at : at + len(texts)]
-        chunk.size += size
-        self._chars += size
-        return len(texts)
+    def _look(self, chunk: Chunk, rows: Rows, start: int) -> int:
+        """The end of the rows to look at next: not many more than may fit."""
+        new = max(0, self._sizes.rows - len(chunk.texts))  # the server's bound may have shrunk meanwhile
+        others = self._sizes.rows * ROWS_PER_TEXT - (self._row - chunk.first_row) + len(chunk.known)
+        known = min(KNOWN_ROWS - len(chunk.known), -(-(KNOWN_SIZE - chunk.known_size) // rows.known_size))
+        offsets = rows.texts.offsets
+        long = int(np.searchsorted(offsets, offsets[start] + MOST_BYTES * self._max_chars, "right"))
+        return min(start + max(0, min(new + LOOK_AHEAD, others, known)), long, len(rows.is_sent))
 
-    def _that_fit(self, texts: list[bytes]) -> tuple[list[bytes], int]:
-        """As many of the next texts as there is room for characters; if bytes leave room for half of them, so many.
+    def _take(self, chunk: Chunk, rows: Rows, start: int, stop: int) -> int:
+        """Add as many of these rows as fit, and say how many."""
+        texts, positions = self._find(chunk.texts, rows.texts[start:stop], rows.is_sent[start:stop])
+        fitting = self._fitting(texts, len(chunk.texts))
+        if fitting < len(texts):
+            stop = start + int((positions >= fitting).argmax())
+            texts, positions = texts[:fitting], positions[: stop - start]
+        if rows.known is not None:
+            self._take_known(chunk, rows, range(start, stop), positions)
+        if rows.errors:
+            without = np.flatnonzero(~(rows.is_sent | rows.is_known)[start:stop]).tolist()
+            done = self._row - chunk.first_row
+            chunk.errors |= {done + index: rows.errors[start + index] for index in without}
+        chunk.texts = texts
+        self._positions.append(positions)
+        return stop - start
 
-        And how many bytes they have.
-        """
-        size = sum(map(len, texts))
-        if self._chars + size <= self._max_chars:
-            return texts, size
-        sizes = accumulate(map(len, texts), initial=self._chars)
-        fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
-        if 2 * fitting < len(texts):
-            sizes = accumulate(map(_chars, texts), initial=self._chars)
-            fitting = len(list(takewhile(self._max_chars.__ge__, sizes))) - 1
-        texts = texts[: max(0, fitting)]
-        return texts, sum(map(len, texts))
+    def _find(self, earlier: Texts, texts: Texts, is_sent: Mask) -> tuple[Texts, Indices]:
+        """All texts to be sent, first those of the chunk; and for each new row which one it has, -1 if none."""
+        if earlier:
+            texts, is_sent = Texts.joined([earlier, texts]), np.append(np.ones(len(earlier), bool), is_sent)
+        found, positions = texts.distinct(is_sent) if self._dedupe else texts.present(is_sent)
+        return found, positions[len(earlier) :]
 
-    def _go_row_by_row(self, chunk: Chunk) -> None:
-        """From now on each row says which text it has."""
-        if not self._is_odd:
-            self._is_odd, self._positions = True, list(range(len(chunk.texts)))
-            if self._dedupe:
-                self._position_of = dict(zip(chunk.texts, self._positions, strict=True))
-                self._seen = self._position_of.keys()
+    def _fitting(self, texts: Texts, least: int) -> int:
+        """How many of the texts the chunk may have; never less than it has, nor than one."""
+        fitting = self._sizes.rows
+        if texts.size > self._max_chars:  # bytes
+            fitting = min(fitting, int(np.searchsorted(texts.chars(), self._max_chars, "right")))
+        return max(1, least, fitting)
 
-    def _add_row(self, chunk: Chunk, text: bytes | None, error: str | None, known: Known | None, at: int) -> None:
-        if error is not None:
-            chunk.errors[len(self._positions)] = error
-            self._positions.append(-1)
-        elif text is not None:
-            self._add_text(chunk, text, known.keys[at] if known is not None else None)
-        elif known is not None:
-            probs = known.probs_of(at)
-            self._positions.append(-2 - len(chunk.known))
-            chunk.known.labels.append(known.labels[at])
-            chunk.known.scores.append(known.scores[at])
-            chunk.known.probs.append(probs)
-            chunk.size += ROW_SIZE + VALUE_SIZE * len(probs or ())
-
-    def _add_text(self, chunk: Chunk, text: bytes, key: bytes | None) -> None:
-        position = self._position_of.get(text)
-        if position is None:
-            position = len(chunk.texts)
-            if self._dedupe:
-                self._position_of[text] = position
-            chunk.texts.append(text)
-            if key is not None:
-                chunk.keys.append(key)
-            chunk.size += len(text)
-            self._chars += _chars(text)
-        self._positions.append(position)
-
-    def _is_full(self, chunk: Chunk, text: bytes | None) -> bool:
-        rows, known = self._row - chunk.first_row, len(chunk.known)
-        if known >= KNOWN_ROWS or (known and chunk.size >= KNOWN_SIZE):
-            return True
-        if rows - known >= self._sizes.rows * ROWS_PER_TEXT:
-            return True
-        if text is None or text in self._seen:
-            return False
-        too_many = bool(chunk.texts) and self._chars + _chars(text) > self._max_chars
-        return len(chunk.texts) >= self._sizes.rows or too_many
+    def _take_known(self, chunk: Chunk, rows: Rows, some: range, positions: Indices) -> None:
+        """The keys of new texts, and what need not be sent; `positions` of `some` of the rows is told of the latter."""
+        known: Known = rows.known  # type: ignore[assignment] # there are some
+        found, first = np.unique(positions, return_index=True)
+        chunk.keys += [known.keys[some[index]] for index in first[found >= len(chunk.texts)].tolist()]
+        for index in np.flatnonzero(rows.is_known[some.start : some.stop]).tolist():
+            positions[index] = -2 - len(chunk.known)
+            chunk.known.labels.append(known.labels[some[index]])
+            chunk.known.scores.append(known.scores[some[index]])
+            chunk.known.probs.append(known.probs_of(some[index]))
+            chunk.known_size += rows.known_size
 
     def _finish(self, chunk: Chunk) -> Chunk:
-        chunk.positions = self._positions if self._is_odd else range(len(chunk.texts))
+        is_plain = not chunk.errors and not len(chunk.known) and len(chunk.texts) == self._row - chunk.first_row
+        chunk.positions = range(len(chunk.texts)) if is_plain else np.concatenate(self._positions).tolist()
         self._begin()
         return chunk
-
-
-def _chars(text: bytes) -> int:
-    return len(text) if text.isascii() else len(text.decode())

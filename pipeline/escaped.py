@@ -7,13 +7,118 @@ string a row would cost more than its answer. Each text has one such form, so eq
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, overload
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+
+from pipeline.arrow import Mask, pieces
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(str).decode
+_SIGNS = 3  # of a text in a request that are not of the text itself: two quotes and a comma
+_WORD, _ODD = 8, np.uint64(0x9E3779B97F4A7C15)  # bytes of a number; a large odd one
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+Indices = np.ndarray[Any, np.dtype[np.int32]]
+
+
+class Texts(Sequence[bytes]):
+    """Escaped texts in one piece, as they stand in a request: each between its quotes, with a comma after it.
+
+    Text i takes `data` from `offsets[i]` to `offsets[i + 1]`. A sequence of `bytes`, which are cut out only when asked
+    for: an object a text would cost more than anything else that is done with it.
+    """
+
+    __slots__ = ("data", "offsets")
+
+    def __init__(self, data: bytes | memoryview, offsets: Positions) -> None:
+        self.data, self.offsets = memoryview(data), offsets
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Texts:
+        """Texts that are there one by one."""
+        data = b'"%b",' % b'","'.join(texts) if texts else b""
+        return cls(data, np.cumsum([0, *[len(text) + _SIGNS for text in texts]]))
+
+    @classmethod
+    def _of_array(cls, array: pa.LargeBinaryArray) -> Texts:
+        """Each with its quotes and comma."""
+        _, offsets, data = array.buffers()
+        ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        return cls(memoryview(data or b"")[ends[0] : ends[-1]], ends - ends[0])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Texts]) -> Texts:
+        """All texts of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *[len(part.data) for part in parts]])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
+        return cls(b"".join([part.data for part in parts]), np.concatenate([[0], *offsets]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Texts: ...
+    def __getitem__(self, index: int | slice) -> bytes | Texts:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            offsets = self.offsets[start : max(start, stop) + 1]
+            return Texts(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
+        index = range(len(self))[index]
+        return bytes(self.data[self.offsets[index] + 1 : self.offsets[index + 1] - 2])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.to_list())
+
+    def to_list(self) -> list[bytes]:
+        """Each on its own. By their places: a text that ends with quote and comma ends like two texts."""
+        data = bytes(self.data)
+        return [data[start + 1 : end - 2] for start, end in pairwise(self.offsets.tolist())]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all texts."""
+        return len(self.data) - _SIGNS * len(self)
+
+    def chars(self) -> Positions:
+        """Characters of the first text, of the first two, and so on."""
+        begins = (np.frombuffer(self.data, np.uint8) & 0xC0) != 0x80  # noqa: PLR2004 - other bytes of UTF-8 go on with one
+        signs = np.arange(_SIGNS, _SIGNS * len(self) + 1, _SIGNS)
+        counts: Positions = np.cumsum(begins)[self.offsets[1:] - 1] - signs
+        return counts
+
+    def distinct(self, wanted: Mask) -> tuple[Texts, Indices]:
+        """Those that are wanted, each once, in the order of first appearance; and for each text which it is, or -1."""
+        if self._are_unlike():
+            return self.present(wanted)
+        encoded = pieces(self.data, self.offsets, wanted).dictionary_encode()
+        found = np.frombuffer(encoded.indices.buffers()[1] or b"", np.int32)[: len(self)]
+        return Texts._of_array(encoded.dictionary), np.where(wanted, found, -1)
+
+    def _are_unlike(self) -> bool:
+        """Whether no two can be equal, by their lengths and some bytes in their middle; False says nothing."""
+        lengths = np.diff(self.offsets)
+        if not len(lengths) or lengths.min() < _WORD:
+            return False
+        words = np.ndarray((len(self.data) - _WORD + 1,), np.uint64, self.data, strides=(1,))  # from every byte on
+        marks = words[self.offsets[:-1] + (lengths - _WORD) // 2] * _ODD + lengths.view(np.uint64)
+        marks.sort()
+        return not (marks[1:] == marks[:-1]).any()
+
+    def present(self, wanted: Mask) -> tuple[Texts, Indices]:
+        """The same, but equal ones stay apart."""
+        # Copies: what is under way must not hold all that was read with it.
+        if wanted.all():
+            return Texts(bytes(self.data), self.offsets), np.arange(len(self), dtype=np.int32)
+        found = Texts._of_array(pieces(self.data, self.offsets, wanted).drop_null())
+        return found, np.where(wanted, np.cumsum(wanted, dtype=np.int32) - 1, -1)
 
 
 def escape(text: str) -> bytes:
@@ -30,54 +135,50 @@ def unescape(escaped: bytes) -> str:
     return _decode(b'"%b"' % escaped)
 
 
-def escape_joined(joined: bytes, count: int) -> list[bytes] | None:
+def escape_joined(joined: bytes, count: int) -> Texts | None:
     """`count` UTF-8 texts with a byte 0xFF between each two; None if one holds a control character that is rare."""
     escaped = joined.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     escaped = escaped.replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
-    if escaped and np.frombuffer(escaped, np.uint8).min() < ord(" "):
+    codes = np.frombuffer(escaped, np.uint8)
+    ends = np.append(np.flatnonzero(codes == 0xFF), len(escaped))  # noqa: PLR2004 - no UTF-8 has that byte
+    if len(ends) != count or (escaped and codes.min() < ord(" ")):
         return None
-    texts = escaped.split(b"\xff")
-    return texts if len(texts) == count else None
+    offsets = ends + np.arange(_SIGNS, 2 * count + _SIGNS, 2)  # two bytes more for each one that is replaced
+    return Texts(b'"%b",' % escaped.replace(b"\xff", b'","'), np.concatenate([[0], offsets]))
 
 
-def escape_all(texts: Sequence[str]) -> list[bytes]:
+def escape_all(texts: Sequence[str]) -> Texts:
     """Many texts.
 
     Raises:
         UnicodeEncodeError: one holds half a surrogate pair.
     """
-    if not texts:
-        return []
     joined = "\0".join(texts).encode()
-    if joined.count(b"\0") == len(texts) - 1:
+    if texts and joined.count(b"\0") == len(texts) - 1:
         escaped = escape_joined(joined.replace(b"\0", b"\xff"), len(texts))
         if escaped is not None:
             return escaped
-    return [escape(text) for text in texts]
+    return Texts.of([escape(text) for text in texts])
 
 
-# Every white space as it is escaped; a blank text is empty, or begins with the first byte of one.
+# Every white space as it is escaped. What a blank text begins with is the quote after it, or the first bytes of one.
 _SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
     + "".join(map(chr, range(0x2000, 0x200B)))
     + "\u2028\u2029\u202f\u205f\u3000"
 )
-_is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(re.escape(escape(space)) for space in _SPACES)).match
-_MAY_BEGIN_BLANK = np.zeros(256, bool)
-_MAY_BEGIN_BLANK[[0xFF, ord('"'), *(form[0] for space in _SPACES for form in (space.encode(), escape(space)))]] = True
+_FORMS = [escape(space) for space in _SPACES]
+_is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(map(re.escape, _FORMS))).match
+_QUOTE = ord('"')
+_MAY_BEGIN = np.zeros((256, 256), bool)  # by the first two bytes
+_MAY_BEGIN[_QUOTE] = True
+for _form in _FORMS:
+    _MAY_BEGIN[_form[0], [*_form[1:2]] or [_QUOTE, *{each[0] for each in _FORMS}]] = True
 
 
-def blank_ones(texts: Sequence[bytes], joined: bytes | None = None, quotes: int = 0) -> list[int]:
-    """The indexes of those that are nothing but white space.
-
-    `joined` are the same texts, escaped or not, with a byte 0xFF between each two: it is quicker to look there.
-    Each may stand between so many `quotes`.
-    """
-    if not texts:
-        return []
-    # With a last 0xFF after each text comes one, so that (or the closing quote) is where an empty text would begin.
-    data = np.frombuffer((b"\xff".join(texts) if joined is None else joined) + b"\xff", np.uint8)
-    starts = np.flatnonzero(data == 0xFF) + 1  # noqa: PLR2004 - no UTF-8 has that byte
-    starts[1:], starts[0] = starts[:-1].copy(), 0
-    starts += quotes
-    return [index for index in np.flatnonzero(_MAY_BEGIN_BLANK[data[starts]]).tolist() if _is_blank(texts[index])]
+def blank_ones(texts: Texts) -> list[int]:
+    """The indexes of those that are nothing but white space."""
+    codes = np.frombuffer(texts.data, np.uint8)
+    starts = texts.offsets[:-1] + 1
+    suspects = np.flatnonzero(_MAY_BEGIN[codes[starts], codes[starts + 1]])
+    return [index for index in suspects.tolist() if _is_blank(texts[index])]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Request
 from pipeline.cutter import ROWS_PER_TEXT, Chunk, Cutter
+from pipeline.escaped import Texts
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, TextBlock
 
@@ -21,7 +22,7 @@ def chunks_of(texts: list[bytes], sizes: list[int], request: Request, first: int
     while row < len(texts):
         part = texts[row : row + sizes[turn % len(sizes)]]
         errors = {index: "empty: no text" for index, text in enumerate(part) if not text}
-        chunks += cutter.cut(TextBlock(Place(row, 0, 0), part, errors))
+        chunks += cutter.cut(TextBlock(Place(row, 0, 0), Texts.of(part), errors))
         row, turn = row + len(part), turn + 1
     return [*chunks, *cutter.rest()]
 
@@ -60,9 +61,9 @@ def test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row() -> None:
     sizes = ChunkSize("auto")
     cutter = Cutter(Request(), sizes, 0, None)
     texts = [f"text {number}".encode() for number in range(400)]
-    chunks = list(cutter.cut(TextBlock(Place(0, 0, 0), texts[:200], {})))
+    chunks = list(cutter.cut(TextBlock(Place(0, 0, 0), Texts.of(texts[:200]), {})))
     sizes.refused(256)
-    chunks += cutter.cut(TextBlock(Place(200, 0, 0), [b"", texts[5], *texts[200:]], {0: "empty: no text"}))
+    chunks += cutter.cut(TextBlock(Place(200, 0, 0), Texts.of([b"", texts[5], *texts[200:]]), {0: "empty: no text"}))
     chunks += cutter.rest()
     assert b"" not in [text for chunk in chunks for text in chunk.texts]
     assert sum(len(chunk.positions) for chunk in chunks) == 402

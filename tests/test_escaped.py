@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.escaped import blank_ones, escape, escape_all, unescape
+from pipeline.escaped import Texts, blank_ones, escape, escape_all, unescape
 
 # With any control character among them texts are escaped one by one; without, all at once.
 TEXTS = st.one_of(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.text('ab"\\\n\r\té')))
@@ -19,7 +19,7 @@ TEXTS = st.one_of(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.t
 def test_any_text_goes_to_the_wire_and_back(texts: list[str]) -> None:
     """Many at once or one by one, the bytes are the same, are JSON, and mean the text."""
     escaped = escape_all(texts)
-    assert escaped == [escape(text) for text in texts]
+    assert list(escaped) == [escape(text) for text in texts]
     assert json.loads(b'["%b"]' % b'","'.join(escaped)) == (texts or [""])
     assert [unescape(each) for each in escaped] == texts
 
@@ -33,13 +33,13 @@ def test_a_rare_character_changes_no_other_text(text: str) -> None:
 @given(st.text(st.sampled_from('\t\n\r \x0b\x0c\x1c\x1f\x85\xa0\u1680\u2000\u2028\u202f\u205f\u3000\u200bx\\"é')))
 def test_white_space_is_known_in_any_form(text: str) -> None:
     """Blank is what Python calls white space, escaped or not."""
-    assert blank_ones([escape(text)]) == ([0] if not text or text.isspace() else [])
+    assert blank_ones(Texts.of([escape(text)])) == ([0] if not text or text.isspace() else [])
 
 
 def test_every_white_space_is_known() -> None:
     """All that Python calls white space, and nothing else."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    spaces = blank_ones([escape(character) for character in characters])
+    spaces = blank_ones(Texts.of([escape(character) for character in characters]))
     assert [characters[index] for index in spaces] == [each for each in characters if each.isspace()]
 
 

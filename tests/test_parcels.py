@@ -17,6 +17,7 @@ from test_many import alone, last_line, record, seen, write
 
 from pipeline.cutter import Chunk
 from pipeline.endpoints import CANARY
+from pipeline.escaped import Texts
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place
 from pipeline.parcels import parcels
@@ -25,7 +26,7 @@ from pipeline.predictions import Predictions
 
 def chunk_of(number: int, texts: int, length: int) -> Chunk:
     """A chunk of so many texts, so many bytes in all of them."""
-    return Chunk(number, Place(0, 0, 0), texts=[b"x" * length] * texts, size=length * texts)
+    return Chunk(number, Place(0, 0, 0), texts=Texts.of([b"x" * length] * texts))
 
 
 @settings(max_examples=200, deadline=None)

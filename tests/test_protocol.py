@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Request
 from pipeline.errors import BadAnswer, OtherModel
+from pipeline.escaped import escape_all
 from pipeline.predictions import Prediction, Predictions
 from pipeline.protocol import ModelFacts, decode, decode_models, encode
 
@@ -46,14 +47,14 @@ TIE = [0.4, 0.4, 0.2]
 
 def test_a_plain_request_carries_texts_and_model_and_nothing_else() -> None:
     """What is not asked for is not sent: an old server may not know it."""
-    assert json.loads(encode([b"a", "ü😀".encode()], "m", Request())) == {"model": "m", "input": ["a", "ü😀"]}
-    assert json.loads(encode([b"a"], None, Request())) == {"input": ["a"]}
+    assert json.loads(encode(escape_all(["a", "ü😀"]), "m", Request())) == {"model": "m", "input": ["a", "ü😀"]}
+    assert json.loads(encode(escape_all(["a"]), None, Request())) == {"input": ["a"]}
 
 
 def test_each_setting_becomes_its_field() -> None:
     """Activation, priority and truncation go under vLLM's own names."""
     request = Request(activation=False, priority=0)
-    assert json.loads(encode([b"a"], "m", request, truncate=True)) == {
+    assert json.loads(encode(escape_all(["a"]), "m", request, truncate=True)) == {
         "model": "m",
         "use_activation": False,
         "priority": 0,
@@ -65,7 +66,7 @@ def test_each_setting_becomes_its_field() -> None:
 def test_extra_is_sent_as_it_is_but_never_replaces_the_texts() -> None:
     """`request.extra` may override every member except the texts, which belong to the rows."""
     request = Request(extra={"model": "other", "nested": {"a": [1, None]}, "input": ["not ours"]})
-    sent = json.loads(encode([b"a"], "m", request))
+    sent = json.loads(encode(escape_all(["a"]), "m", request))
     assert sent == {"model": "other", "nested": {"a": [1, None]}, "input": ["a"]}
 
 

@@ -25,6 +25,7 @@ from pipeline.errors import (
     ServerGone,
     UserError,
 )
+from pipeline.escaped import Texts
 from pipeline.limiter import ChunkSize
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
@@ -130,7 +131,7 @@ class Endpoints:
     # -- while it runs
 
     async def ask(
-        self, texts: list[bytes], *, truncate: bool = False, alone: bool = False
+        self, texts: Texts, *, truncate: bool = False, alone: bool = False
     ) -> tuple[Endpoint, Predictions | RequestFailed]:
         """One attempt, where there is room: who was asked, and what came of it.
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.client import Client
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
-from pipeline.escaped import escape
+from pipeline.escaped import Texts, escape_all
 from pipeline.limiter import Limiter
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
@@ -35,7 +35,7 @@ class Endpoint:
         self._config, self._progress = config, progress
         self.examination: asyncio.Future[bool] | None = None
 
-    async def ask(self, texts: list[bytes], facts: ModelFacts | None = None, *, truncate: bool = False) -> Predictions:
+    async def ask(self, texts: Texts, facts: ModelFacts | None = None, *, truncate: bool = False) -> Predictions:
         """One attempt at one request.
 
         Raises:
@@ -57,7 +57,7 @@ class Endpoint:
     async def ask_canary(self) -> tuple[Predictions, ModelFacts]:
         """The fixed texts, and what their answer alone says of the model."""
         facts = ModelFacts()
-        return await self.ask([escape(text) for text in CANARY], facts), facts
+        return await self.ask(escape_all(CANARY), facts), facts
 
     async def find_model(self) -> None:
         """Ask `/v1/models`, where there is one: which model it is, unless the config says so.

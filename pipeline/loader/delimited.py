@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.escaped import blank_ones, escape, escape_joined
+from pipeline.escaped import Texts, blank_ones, escape, escape_joined
 from pipeline.loader.line_feed import LONGEST_RECORD, LineFeed
 from pipeline.loader.lines import Place, TextFile, is_utf8
 from pipeline.loader.regular import RegularRecords
@@ -130,8 +130,10 @@ class CsvSource:
             for number, line in enumerate(data.splitlines(), place.line + 1):
                 self.file.decode(line, number)  # says which line it is
         joined = b"\xff".join(cells).replace(b'""', b'"')  # quotes within a cell are doubled
-        texts = escape_joined(joined, len(cells)) or [escape(text.decode()) for text in joined.split(b"\xff")]
-        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, joined), EMPTY))
+        texts = escape_joined(joined, len(cells))
+        if texts is None:
+            texts = Texts.of([escape(text.decode()) for text in joined.split(b"\xff")])
+        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     def _rows(self, place: Place, blocks: Iterator[bytes]) -> Iterator[Records]:
         """The records that are rows: as many cells as the header, blank lines only where one column is all there is."""

@@ -191,7 +191,7 @@ def _in_lists(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield some
 
 
-def is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes | memoryview) -> bool:
     """Whether it is UTF-8; a Python string for it would cost twice as much."""
     ends = pa.py_buffer(np.array([0, len(data)]))
     try:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from pipeline.escaped import blank_ones, escape
+from pipeline.escaped import Texts, blank_ones, escape
 from pipeline.loader.json_columns import SHALLOW, is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
-from pipeline.loader.rows import lines_of
+from pipeline.loader.rows import QUOTE, Codes, lines_of
 from pipeline.loader.texts import EMPTY, TextBlock
 
-_QUOTE, _BACKSLASH = b'"\\'
+_BACKSLASH = ord("\\")
 _find_long_escape = re.compile(rb"\\[u/]").search
 
 
@@ -39,44 +39,40 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, bytes]
         if not data.isascii() and not is_utf8(data):
             return None
         try:
-            tokens = b"\xff".join([row.text for row in map(decode, lines)])
+            tokens = [row.text for row in map(decode, lines)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if max(map(len, lines)) > SHALLOW and any(map(is_too_deep, lines)):
             return None
-        texts = _texts_of(tokens, len(lines))
-        if texts is None:
-            return None
-        return TextBlock(place, texts, dict.fromkeys(blank_ones(texts, tokens, quotes=1), EMPTY))
+        texts = _texts_of(tokens)
+        return None if texts is None else TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     return read
 
 
-def _texts_of(tokens: bytes, count: int) -> list[bytes] | None:
-    """What stands between the quotes of `count` tokens with a byte 0xFF between each two; None if one is no string."""
-    texts = tokens[1:-1].split(b'"\xff"')
-    if len(texts) != count or tokens[0] != _QUOTE or tokens[-1] != _QUOTE:
+def _texts_of(tokens: Sequence[Any]) -> Texts | None:
+    """What stands between the quotes of tokens; None if one is no string that could be sent."""
+    texts = Texts(b",".join([*tokens, b""]), np.cumsum([0, *[len(token) + 1 for token in tokens]]))
+    codes = np.frombuffer(texts.data, np.uint8)
+    if not (codes[texts.offsets[:-1]] == QUOTE).all():
         return None
     try:
-        if _has_long_escape(tokens):
-            _spell_alike(texts)
+        return _spelled_alike(texts) if _has_long_escape(codes) else texts
     except ValueError:  # half a surrogate pair
         return None
-    return texts
 
 
-def _has_long_escape(tokens: bytes) -> bool:
+def _has_long_escape(codes: Codes) -> bool:
     """Whether there may be one; a search for two bytes in a row takes longer."""
-    codes = np.frombuffer(tokens, np.uint8)
     after = codes[np.flatnonzero(codes == _BACKSLASH) + 1]
     return bool(((after == ord("u")) | (after == ord("/"))).any())
 
 
-def _spell_alike(texts: list[bytes]) -> None:
+def _spelled_alike(texts: Texts) -> Texts:
     """Escapes that need not be there, or could be shorter, are spelled as `escape` does: equal texts, equal bytes."""
-    for index, text in enumerate(texts):
-        if _find_long_escape(text):
-            texts[index] = escape(text_of(b'"%b"' % text) or "")
+    return Texts.of(
+        [escape(text_of(b'"%b"' % text) or "") if _find_long_escape(text) else text for text in texts.to_list()]
+    )
 
 
 @functools.lru_cache(maxsize=16)

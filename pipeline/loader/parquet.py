@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.arrow import binary
 from pipeline.errors import InputError
 from pipeline.escaped import blank_ones, escape_joined
-from pipeline.loader.lines import Place
+from pipeline.loader.lines import Place, is_utf8
 from pipeline.loader.texts import (
     BLOCK_CHARS,
     BLOCK_ROWS,
@@ -26,8 +27,8 @@ from pipeline.loader.texts import (
 )
 from pipeline.places import Location
 
+MAGIC, TAIL_BYTES = b"PAR1", 8  # a file ends with its footer, the length of that, and the magic
 BATCH_BYTES = 16 << 20
-PIECE_ROWS = 1024  # texts escaped at once: more are slower, as they don't stay in the processor's cache
 SMALL_BYTES = 1 << 20  # of a row group that is read once as a whole, where the file is in memory
 BATCH_ROWS = 16_384  # a batch of 64k rows costs some 50 MiB more and gains nothing
 
@@ -82,6 +83,24 @@ class ParquetSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, all columns."""
         yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
+
+    @property
+    def group_rows(self) -> list[int]:
+        """How many rows each row group has."""
+        metadata = self._file.metadata
+        return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+    def footer(self, most: int) -> bytes | None:
+        """What describes the file, as it stands at its end; None if it is encrypted, or has more than `most` bytes."""
+        try:
+            with self.location.open() as file:
+                size = file.size()
+                length, magic = struct.unpack("<I4s", file.read_at(TAIL_BYTES, size - TAIL_BYTES))
+                is_usual = magic == MAGIC and length <= most
+                return bytes(file.read_at(length, size - TAIL_BYTES - length)) if is_usual else None
+        except (pa.ArrowException, OSError) as error:
+            what = InputError(f"{self.path}: can't be read any more: {_first_line(error)}")
+            raise self.location.trouble(error) or what from None
 
     def _batches(
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
@@ -149,20 +168,11 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
     data = array.cast(pa.large_binary())
     if data.null_count:
         data = pc.fill_null(data, binary(b""))
-    texts: list[bytes] = []
-    errors: dict[int, str] = {}
-    is_ascii = True
-    for start in range(0, len(data), PIECE_ROWS):
-        joined = _joined(data.slice(start, PIECE_ROWS))
-        escaped = escape_joined(joined, min(PIECE_ROWS, len(data) - start))
-        if escaped is None:
-            return None
-        errors |= {start + index: EMPTY for index in blank_ones(escaped, joined)}
-        texts += escaped
-        is_ascii = is_ascii and joined.isascii()
-    if not (is_ascii or _is_utf8(array)):
+    joined = _joined(data)
+    texts = escape_joined(joined, len(data))
+    if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
         return None
-    return TextBlock(place, texts, errors)
+    return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
 
 def _joined(data: pa.LargeBinaryArray) -> bytes:
@@ -170,15 +180,6 @@ def _joined(data: pa.LargeBinaryArray) -> bytes:
     ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(data)]))])
     joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), binary(b"\xff"))[0].as_py()
     return joined
-
-
-def _is_utf8(array: pa.Array) -> bool:
-    """Parquet does not check what it calls a string."""
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _block_by_row(place: Place, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:

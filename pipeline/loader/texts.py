@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
-from pipeline.escaped import escape_all
+from pipeline.escaped import Texts, escape_all
 from pipeline.loader.lines import Place
 
 # A block ends at whichever comes first; nothing outside the loader may depend on where.
@@ -24,7 +24,7 @@ class TextBlock(NamedTuple):
     """The texts of consecutive rows, escaped (see `escaped`). What has an error is not sent; its text means nothing."""
 
     place: Place
-    texts: list[bytes]
+    texts: Texts
     errors: dict[int, str]  # index in `texts` -> "code: message"
 
 

@@ -15,6 +15,7 @@ from pipeline.chunks import Chunk, Known
 from pipeline.config import Config
 from pipeline.endpoints import Endpoints
 from pipeline.errors import ClassifyError, DiskTrouble
+from pipeline.escaped import Texts
 from pipeline.loader import TextBlock
 from pipeline.predictions import Predictions
 from pipeline.progress import Progress
@@ -22,7 +23,7 @@ from pipeline.protocol import ModelFacts
 from pipeline.reuse import Found, Reuse, path_of
 from pipeline.runner.context import SHOW_EVERY_S
 
-Ask = Callable[[list[bytes]], Awaitable[Predictions]]
+Ask = Callable[[Texts], Awaitable[Predictions]]
 
 
 class Reusing:
@@ -89,7 +90,7 @@ class Reusing:
         names = self._names
         unnamed = [block.texts[rows[at]] for index, at in found.examples() if index not in names]
         if unnamed:
-            await self._ask(unnamed)
+            await self._ask(Texts.of(unnamed))
 
     @property
     def _names(self) -> Mapping[int, str]:
@@ -118,4 +119,5 @@ class Reusing:
 
 
 def _find(store: Reuse, block: TextBlock, rows: range) -> Found:
-    return store.find([b"" if row in block.errors else block.texts[row] for row in rows])
+    texts = block.texts.to_list()
+    return store.find([b"" if row in block.errors else texts[row] for row in rows])
