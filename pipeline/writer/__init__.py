@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,11 +24,12 @@ from pipeline.writer.draft import Draft, SmallDraft, disk_errors, sync_file, wri
 from pipeline.writer.front import Front, Pipe
 
 if TYPE_CHECKING:
+    from pipeline.writer.appended import ParquetAppender
     from pipeline.writer.delimited import CsvAppender, CsvSink
     from pipeline.writer.jsonl import JsonlAppender, JsonlSink
     from pipeline.writer.parquet import ParquetSink
 
-    Sink = CsvAppender | CsvSink | JsonlAppender | JsonlSink | ParquetSink
+    Sink = CsvAppender | CsvSink | JsonlAppender | JsonlSink | ParquetAppender | ParquetSink
 
 __all__ = [
     "Draft",
@@ -66,7 +68,8 @@ def join(
     tally = Tally(labels)
     predictions = PredictionReader(checkpoint.slabs(layout.num_classes))
     with disk_errors(draft.path):
-        sink, blocks = _open_sink(config, source, layout, draft, labels)
+        copying = partial(tick, 0) if rows == source.total_rows else None
+        sink, blocks = _open_sink(config, source, layout, draft, labels, copying=copying)
         written = _write(
             sink, _pairs(blocks, predictions.take, rows, to_end=rows != config.run.limit_rows), tally, tick
         )
@@ -125,14 +128,29 @@ def _pairs(
 
 
 def _open_sink(
-    config: Config, source: Source, layout: Layout, draft: Draft, labels: Sequence[str]
+    config: Config,
+    source: Source,
+    layout: Layout,
+    draft: Draft,
+    labels: Sequence[str],
+    *,
+    copying: Callable[[], None] | None,
 ) -> tuple[Any, Iterator[Any]]:
-    """What writes, and what it is given: the rows' own bytes where they can stay, else Arrow columns."""
+    """What writes, and what it is given: the rows' own bytes where they can stay, else Arrow columns.
+
+    Where all rows are wanted, the file itself may be copied, and `copying` is called meanwhile.
+    """
     kind = format_of(config.writer.output, config.writer.format, "writer.format")
     delimiter = "\t" if kind == "tsv" else ","
     if kind == "parquet":
+        from pipeline.loader.parquet import ParquetSource
+        from pipeline.writer.appended import ParquetAppender
         from pipeline.writer.parquet import ParquetSink
 
+        if isinstance(source, ParquetSource) and copying and config.writer.compression is None:
+            appender = ParquetAppender.of(draft, source, layout, labels)
+            if appender is not None:
+                return appender, appender.blocks(copying)
         return ParquetSink(draft, source.schema(), layout, labels, config.writer.compression), source.batches()
     if kind == "jsonl":
         return _open_jsonl(source, layout, draft, labels)

@@ -32,6 +32,11 @@ class Layout:
         if self._truncated:
             self.names.append(f"{writer.prefix}truncated")
 
+    @property
+    def has_probs(self) -> bool:
+        """Whether each class has a value."""
+        return self._probs != "none"
+
     def fields(self) -> list[pa.Field]:
         """The columns as Arrow fields."""
         types = [pa.string(), pa.float64(), pa.string()]

@@ -1,0 +1,122 @@
+"""Parquet to Parquet: the file's own bytes as they stand, and after them the columns that are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.arrow import strings
+from pipeline.checkpoint import Slab
+from pipeline.errors import InputError, OutputError
+from pipeline.loader.parquet import BATCH_ROWS, MAGIC, TAIL_BYTES, ParquetSource
+from pipeline.writer.columns import Layout
+from pipeline.writer.draft import Draft
+from pipeline.writer.footer import can_be_widened, sealed, widened
+from pipeline.writer.parquet import GROUP_BYTES, PAGE_BYTES
+
+PIECE_BYTES = 4 << 20
+MOST_FOOTER = 1 << 20  # bytes: ours is slow at reading them
+LABEL_BYTES, VALUE_BYTES = 32, 8  # of memory: of a row with its label, about, and of each of its values
+
+
+class ParquetAppender:
+    """Copies a Parquet file and adds columns: what was there is neither decoded nor encoded again.
+
+    So encodings, compression, statistics, indexes and types that Arrow has no name for stay as they are. A row group
+    gets its new columns as a whole, which is how many rows of them are held in memory.
+    """
+
+    def __init__(
+        self, draft: Draft, source: ParquetSource, footer: bytes, layout: Layout, labels: Sequence[str]
+    ) -> None:
+        self._path, self._source, self._layout = draft.path, source, layout
+        self._labels = strings(labels)
+        self._schema = pa.schema(layout.fields())
+        self._stream = draft.write_bytes()
+        self._footer = footer
+        self._end = source.location.look()[1] - TAIL_BYTES - len(footer)  # of what is copied
+        self._groups = list(source.group_rows)  # rows of the row groups that are not complete
+        self._batches: list[pa.RecordBatch] = []  # of the first of them
+        self._rows = 0
+        self._described: list[pq.FileMetaData] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    @classmethod
+    def of(cls, draft: Draft, source: ParquetSource, layout: Layout, labels: Sequence[str]) -> ParquetAppender | None:
+        """One for this file; None where it can't be copied, or the new columns of a row group would be too large."""
+        values = layout.num_classes if layout.has_probs else 1
+        if max(source.group_rows, default=0) * (LABEL_BYTES + VALUE_BYTES * values) > GROUP_BYTES:
+            return None
+        footer = source.footer(MOST_FOOTER)
+        return cls(draft, source, footer, layout, labels) if footer and can_be_widened(footer) else None
+
+    def blocks(self, tick: Callable[[], None]) -> Iterator[range]:
+        """Copy the file, with a `tick` now and then; then its rows, as many at a time as belong to one row group."""
+        for piece in _pieces(self._source, self._end):
+            self._stream.write(piece)
+            tick()
+        for rows in self._source.group_rows:
+            for start in range(0, rows, BATCH_ROWS):
+                yield range(min(BATCH_ROWS, rows - start))
+
+    def write(self, rows: range, slab: Slab) -> None:
+        """Add the predictions of the next rows, which are in one row group."""
+        self._end_groups()
+        self._batches.append(pa.RecordBatch.from_arrays(self._layout.arrays(slab, self._labels), schema=self._schema))
+        self._rows += len(rows)
+        self._end_groups()
+
+    def close(self) -> None:
+        """Write the footer, if all rows are there."""
+        self._end_groups()
+        if self._groups:
+            return
+        self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
+        sink = pa.BufferOutputStream()
+        self._described[0].write_metadata_file(sink)
+        added = sink.getvalue().to_pybytes()[len(MAGIC) : -TAIL_BYTES]
+        footer = sealed(widened(self._footer, added, self._end))
+        found = pq.read_schema(pa.BufferReader(MAGIC + footer))
+        if not found.equals(pa.schema([*self._source.schema(), *self._schema], self._source.schema().metadata)):
+            raise OutputError(f"{self._path}: the columns can't be copied; set writer.compression to snappy")
+        self._stream.write(footer)
+
+    def _end_groups(self) -> None:
+        """Write the row groups that are complete, also those without rows."""
+        while self._groups and self._rows == self._groups[0]:
+            table = pa.Table.from_batches(self._batches, self._schema)
+            self._open().write_table(table, row_group_size=max(1, self._rows))
+            self._groups.pop(0)
+            self._batches, self._rows = [], 0
+
+    def _open(self) -> pq.ParquetWriter:
+        """What writes the new columns: a file of its own, where the copy ends; places in it count from there."""
+        if self._writer is None:
+            names = self._schema.names
+            self._writer = pq.ParquetWriter(
+                pa.PythonFile(self._stream, "w"),
+                self._schema,
+                use_dictionary=[names[0], names[2]],  # labels and errors, which repeat
+                data_page_size=PAGE_BYTES,
+                metadata_collector=self._described,
+            )
+        return self._writer
+
+
+def _pieces(source: ParquetSource, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of the file.
+
+    Raises:
+        InputError: they can't be read. StoreRefused, StoreGone: its store.
+    """
+    try:
+        with source.location.stream() as stream:
+            while size > 0 and (piece := stream.read(min(size, PIECE_BYTES))):
+                yield piece
+                size -= len(piece)
+    except OSError as error:
+        raise InputError(f"{source.path}: can't be read any more: {error.strerror or error}") from None
+    if size > 0:
+        raise InputError(f"{source.path}: is shorter than it was; it has changed")
