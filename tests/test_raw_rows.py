@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.arrow import binaries, strings
 from pipeline.checkpoint import NO_LABEL, Slab
 from pipeline.config import Config, Request, Writer
-from pipeline.loader.rows import MOST_LINES, RawRows, _line_ends, rows_of_lines, whole_lines
+from pipeline.loader.rows import MOST_LINES, RawRows, line_ends, rows_of_lines, whole_lines
 from pipeline.writer import Layout
 from pipeline.writer.added import AddedText, spliced
 from pipeline.writer.jsonl import _append, _closing_braces
@@ -69,7 +69,7 @@ def test_what_is_added_stands_before_the_line_end(pairs: list[tuple[list[bytes],
         if end == b"\r" and not bodies[index + 1]:
             bodies[index + 1] = b"x"
     content = b"".join(body + end for body, end in zip(bodies, ends, strict=True))
-    rows = RawRows(content, 0, _line_ends(content))
+    rows = RawRows(content, 0, line_ends(content))
     start, stop = sorted(data.draw(st.tuples(st.integers(0, len(rows)), st.integers(0, len(rows)))))
     part = rows[:stop][start:]
     assert list(part) == content.splitlines(keepends=True)[start:stop]
@@ -84,7 +84,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
     """Lines that all end as usual are spliced, and come out as each of them alone; with any other, none is."""
     lines = [line + end for line, end in pairs]
     content = b"".join(lines)
-    rows = RawRows(content, 0, _line_ends(content))
+    rows = RawRows(content, 0, line_ends(content))
     members = [b',"n":%d' % index for index in range(len(lines))]
     alone = list(map(_append, lines, members))
     for line, index in zip(alone, range(len(lines)), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.escaped import Texts, blank_ones, escape
 from pipeline.loader.json_columns import SHALLOW, is_too_deep, parse_members, reach, text_of
 from pipeline.loader.lines import Place, is_utf8
-from pipeline.loader.rows import QUOTE, Codes, lines_of
+from pipeline.loader.rows import QUOTE, Codes, RawRows, line_ends
 from pipeline.loader.texts import EMPTY, TextBlock
 
 _BACKSLASH = ord("\\")
@@ -32,22 +32,39 @@ def reader_at_once(name: str, exact: tuple[str, ...]) -> Callable[[Place, bytes]
     never = [(f"n{index}", nothing | msgspec.UnsetType, msgspec.UNSET) for index in range(len(exact))]
     names = {"text": name, **{f"n{index}": other for index, other in enumerate(exact)}}
     struct: Any = msgspec.defstruct("Row", [("text", msgspec.Raw), *never], rename=names, gc=False)
-    decode = msgspec.json.Decoder(struct).decode
+    decode = msgspec.json.Decoder(struct).decode_lines
 
     def read(place: Place, data: bytes) -> TextBlock | None:
-        lines = lines_of(data)
-        if not data.isascii() and not is_utf8(data):
+        lines = RawRows(data, 0, line_ends(data))
+        if not _are_in_braces(lines) or (not data.isascii() and not is_utf8(data)):
             return None
         try:
-            tokens = [row.text for row in map(decode, lines)]
+            tokens = [row.text for row in decode(data)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if max(map(len, lines)) > SHALLOW and any(map(is_too_deep, lines)):
+        if len(tokens) != len(lines) or _are_deep(lines):
             return None
         texts = _texts_of(tokens)
         return None if texts is None else TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     return read
+
+
+def _are_in_braces(lines: RawRows) -> bool:
+    """Whether each line begins and ends with a brace.
+
+    Then whole objects are in it, at least one, for within JSON no opening brace comes right after a closing one. If
+    there are as many objects as lines, each line is one.
+    """
+    starts = np.append(lines.start, lines.ends[:-1])
+    opens, closes = lines.codes[starts] == ord("{"), lines.codes[lines.body_ends - 1] == ord("}")
+    return bool((opens & closes).all())
+
+
+def _are_deep(lines: RawRows) -> bool:
+    """Whether one nests too deeply."""
+    long = np.flatnonzero(np.diff(lines.ends, prepend=lines.start) > SHALLOW)
+    return any(is_too_deep(line) for index in long.tolist() for line in lines[index : index + 1])
 
 
 def _texts_of(tokens: Sequence[Any]) -> Texts | None:

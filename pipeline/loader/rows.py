@@ -56,7 +56,7 @@ class RawRows:
 def rows_of_lines(blocks: Iterator[bytes]) -> Iterator[RawRows]:
     """Every line is a row."""
     for data in whole_lines(blocks):
-        yield RawRows(data, 0, _line_ends(data))
+        yield RawRows(data, 0, line_ends(data))
 
 
 def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -80,7 +80,7 @@ def _few_lines(data: bytes) -> Iterator[bytes]:
     """The same in parts of so few lines that an object for each of them is not much."""
     if len(data) > MOST_LINES and np.count_nonzero(ends_line(data)) > MOST_LINES:
         start = 0
-        for end in _line_ends(data)[MOST_LINES - 1 :: MOST_LINES].tolist():
+        for end in line_ends(data)[MOST_LINES - 1 :: MOST_LINES].tolist():
             yield data[start:end]
             start = end
         data = data[start:]
@@ -102,7 +102,7 @@ def ends_line(data: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return ends
 
 
-def _line_ends(data: bytes) -> Positions:
+def line_ends(data: bytes) -> Positions:
     """Where the lines in `data` end; what comes after the last such end is a line, too."""
     ends = np.flatnonzero(ends_line(data)) + 1
     return ends if len(ends) and ends[-1] == len(data) else np.append(ends, len(data))
