@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -44,3 +45,16 @@ def binaries(values: Sequence[bytes]) -> pa.Array:
 def binary(value: bytes) -> pa.Scalar:
     """One value of `large_binary`."""
     return binaries([value])[0]
+
+
+def every_other(values: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """The first value, the third and so on."""
+    indices = np.arange(0, len(values), 2)
+    return values.take(pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(indices)]))
+
+
+def joined_with(between: bytes, values: pa.LargeBinaryArray) -> bytes:
+    """All values as one, `between` each two of them."""
+    ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(values)]))])
+    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, values), binary(between))[0].as_py()
+    return joined

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.arrow import joined_with
 from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.escaped import Texts, blank_ones, escape, escape_joined
@@ -124,15 +125,15 @@ class CsvSource:
             return None
         return RegularRecords(blocks, place, self.delimiter, width=len(self.columns), column=column)
 
-    def _block_at_once(self, place: Place, records: RawRows, cells: list[bytes]) -> TextBlock:
-        data = records.data[: records.ends[-1]]
-        if not data.isascii() and not is_utf8(data):
-            for number, line in enumerate(data.splitlines(), place.line + 1):
+    def _block_at_once(self, place: Place, records: RawRows, cells: pa.LargeBinaryArray) -> TextBlock:
+        data, size = records.data, int(records.ends[-1])
+        if not data.isascii() and not is_utf8(memoryview(data)[:size]):
+            for number, line in enumerate(data[:size].splitlines(), place.line + 1):
                 self.file.decode(line, number)  # says which line it is
-        joined = b"\xff".join(cells).replace(b'""', b'"')  # quotes within a cell are doubled
-        texts = escape_joined(joined, len(cells))
+        joined = joined_with(b"\xff", cells)
+        texts = escape_joined(joined, len(cells), doubled=True)
         if texts is None:
-            texts = Texts.of([escape(text.decode()) for text in joined.split(b"\xff")])
+            texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(b"\xff")])
         return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
 
     def _rows(self, place: Place, blocks: Iterator[bytes]) -> Iterator[Records]:

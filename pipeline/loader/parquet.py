@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.arrow import binary
+from pipeline.arrow import binary, joined_with
 from pipeline.errors import InputError
 from pipeline.escaped import blank_ones, escape_joined
 from pipeline.loader.lines import Place, is_utf8
@@ -168,18 +167,11 @@ def _block_at_once(place: Place, array: pa.Array) -> TextBlock | None:
     data = array.cast(pa.large_binary())
     if data.null_count:
         data = pc.fill_null(data, binary(b""))
-    joined = _joined(data)
+    joined = joined_with(b"\xff", data)
     texts = escape_joined(joined, len(data))
     if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
         return None
     return TextBlock(place, texts, dict.fromkeys(blank_ones(texts), EMPTY))
-
-
-def _joined(data: pa.LargeBinaryArray) -> bytes:
-    """All values with a byte 0xFF between each two."""
-    ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(data)]))])
-    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, data), binary(b"\xff"))[0].as_py()
-    return joined
 
 
 def _block_by_row(place: Place, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:

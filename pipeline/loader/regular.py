@@ -11,7 +11,9 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 
+from pipeline.arrow import every_other, pieces
 from pipeline.loader.lines import Place
 from pipeline.loader.rows import CR, LF, QUOTE, Codes, Positions, RawRows, ends_line, whole_lines
 
@@ -35,7 +37,7 @@ class RegularRecords:
         self._may_stand_beside_quotes = np.zeros(256, bool)
         self._may_stand_beside_quotes[[self._delimiter, LF, CR, QUOTE]] = True
 
-    def __iter__(self) -> Iterator[tuple[Place, RawRows, list[bytes]]]:
+    def __iter__(self) -> Iterator[tuple[Place, RawRows, pa.LargeBinaryArray | None]]:
         for piece in self._pieces:
             self._held += piece
             if len(self._held) > MOST_AT_ONCE:
@@ -46,7 +48,7 @@ class RegularRecords:
                 size = int(rows.ends[-1])
                 self._held = self._held[size:]
                 self.place = Place(here.row + len(rows), here.offset + size, here.line + lines)
-                yield here, rows, [] if self._column is None else _cells(rows, separators, self._column)
+                yield here, rows, None if self._column is None else _cells(rows, separators, self._column)
             elif len(self._held) > MOST_HELD:
                 return
 
@@ -80,10 +82,10 @@ class RegularRecords:
         return int(min([len(codes), *odd_before[:1], *odd_after[:1]]))
 
 
-def _cells(rows: RawRows, separators: Positions, column: int) -> list[bytes]:
+def _cells(rows: RawRows, separators: Positions, column: int) -> pa.LargeBinaryArray:
     """What stands in one column."""
     starts = separators[:, column - 1] + 1 if column else np.append(rows.start, rows.ends[:-1])
     stops = separators[:, column] if column < separators.shape[1] - 1 else rows.body_ends
     is_quoted = rows.codes[starts] == QUOTE
-    pairs = zip((starts + is_quoted).tolist(), (stops - is_quoted).tolist(), strict=True)
-    return [rows.data[start:stop] for start, stop in pairs]
+    edges = np.column_stack([starts + is_quoted, stops - is_quoted]).ravel()
+    return every_other(pieces(rows.data, edges))  # cells, and what is between them
