@@ -13,7 +13,7 @@ from pipeline.errors import InputError, OutputError
 from pipeline.loader.parquet import BATCH_ROWS, MAGIC, TAIL_BYTES, ParquetSource
 from pipeline.writer.columns import Layout
 from pipeline.writer.draft import Draft
-from pipeline.writer.footer import can_be_widened, sealed, widened
+from pipeline.writer.footer import Footer
 from pipeline.writer.parquet import GROUP_BYTES, PAGE_BYTES
 
 PIECE_BYTES = 4 << 20
@@ -29,14 +29,14 @@ class ParquetAppender:
     """
 
     def __init__(
-        self, draft: Draft, source: ParquetSource, footer: bytes, layout: Layout, labels: Sequence[str]
+        self, draft: Draft, source: ParquetSource, footer: Footer, layout: Layout, labels: Sequence[str]
     ) -> None:
         self._path, self._source, self._layout = draft.path, source, layout
         self._labels = strings(labels)
         self._schema = pa.schema(layout.fields())
         self._stream = draft.write_bytes()
         self._footer = footer
-        self._end = source.location.look()[1] - TAIL_BYTES - len(footer)  # of what is copied
+        self._end = source.location.look()[1] - TAIL_BYTES - footer.size  # of what is copied
         self._groups = list(source.group_rows)  # rows of the row groups that are not complete
         self._batches: list[pa.RecordBatch] = []  # of the first of them
         self._rows = 0
@@ -49,8 +49,10 @@ class ParquetAppender:
         values = layout.num_classes if layout.has_probs else 1
         if max(source.group_rows, default=0) * (LABEL_BYTES + VALUE_BYTES * values) > GROUP_BYTES:
             return None
-        footer = source.footer(MOST_FOOTER)
-        return cls(draft, source, footer, layout, labels) if footer and can_be_widened(footer) else None
+        try:
+            return cls(draft, source, Footer(source.footer(MOST_FOOTER) or b""), layout, labels)
+        except ValueError:
+            return None
 
     def blocks(self, tick: Callable[[], None]) -> Iterator[range]:
         """Copy the file, with a `tick` now and then; then its rows, as many at a time as belong to one row group."""
@@ -71,15 +73,18 @@ class ParquetAppender:
     def close(self) -> None:
         """Write the footer, if all rows are there."""
         self._end_groups()
+        self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
         if self._groups:
             return
-        self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
         sink = pa.BufferOutputStream()
         self._described[0].write_metadata_file(sink)
         added = sink.getvalue().to_pybytes()[len(MAGIC) : -TAIL_BYTES]
-        footer = sealed(widened(self._footer, added, self._end))
-        found = pq.read_schema(pa.BufferReader(MAGIC + footer))
-        if not found.equals(pa.schema([*self._source.schema(), *self._schema], self._source.schema().metadata)):
+        try:
+            footer = self._footer.widened(added, self._end)
+            found = pq.read_schema(pa.BufferReader(MAGIC + footer))
+        except ValueError:
+            found = None
+        if found is None or not found.equals(pa.schema([*self._source.schema(), *self._schema])):
             raise OutputError(f"{self._path}: the columns can't be copied; set writer.compression to snappy")
         self._stream.write(footer)
 

@@ -1,167 +1,142 @@
-"""Thrift's compact protocol without names: structs and lists taken apart, changed, and put together again.
+"""Thrift's compact protocol without names: a struct taken apart as far as it must be, and put together again.
 
-What is not touched stays the bytes it was, whatever it means: fields that this program has never heard of, too.
+What is not opened stays the bytes it was, whatever it means: fields that this program has never heard of, too.
 Source: thrift-compact-protocol.md of Apache Thrift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = 1, 2, 3, 7, 8, 9, 10, 11, 12, 13
 _INTEGERS = (4, 5, 6)
 _SIZES = {_TRUE: 0, _FALSE: 0, _BYTE: 1, _DOUBLE: 8, _UUID: 16}  # bytes of a value, where its kind says it
-_MOST_IN_HEADER = 14  # elements of a list, or steps between the ids of fields
+_MOST_IN_HEADER = 14  # elements of a list
 I32 = 5
 
 
 class Value(NamedTuple):
-    """A value as it is encoded, and of which kind it is."""
+    """A value and its kind: as it is encoded, or opened if it is a struct or a list of structs."""
 
     kind: int
-    data: bytes
+    data: bytes | Struct | list[Struct]
 
+    @property
+    def structs(self) -> list[Struct]:
+        """The elements of a list that was opened."""
+        assert isinstance(self.data, list)  # noqa: S101
+        return self.data
 
-class Items(NamedTuple):
-    """A list: the kind of its elements, how many, and the elements as they are encoded."""
-
-    kind: int
-    size: int
-    data: bytes
+    @property
+    def struct(self) -> Struct:
+        """A struct that was opened."""
+        assert isinstance(self.data, dict)  # noqa: S101
+        return self.data
 
 
 Struct = dict[int, Value]  # by id of the field
+Shape = dict[int, "Shape"]  # which fields to open, and which in them
+NOTHING: Shape = {}
 
 
-def take_struct(data: bytes) -> Struct:
-    """The fields of a struct.
+def take(data: bytes, shape: Shape) -> Struct:
+    """A struct.
 
     Raises:
-        ValueError: it is no struct, or more than one.
+        ValueError: it is none, or something that is to be opened is neither a struct nor a list of structs.
     """
     try:
-        fields, end = _fields(data, 0)
-    except IndexError:
+        fields, end = _take_struct(data, 0, shape)
+    except (IndexError, RecursionError):
         raise ValueError("cut short") from None
     if end != len(data):
-        raise ValueError("more than one struct")
+        raise ValueError("more than a struct, or less")
     return fields
 
 
-def make_struct(fields: Struct) -> bytes:
-    """A struct of these fields."""
+def make(fields: Struct) -> bytes:
+    """A struct as it is encoded."""
     pieces, before = bytearray(), 0
-    for number, value in sorted(fields.items()):
+    for number, (kind, data) in sorted(fields.items()):
         step = number - before
-        short = 0 < step <= _MOST_IN_HEADER + 1
-        pieces += bytes([step << 4 | value.kind]) if short else bytes([value.kind]) + _varint(_zigzag(number))
-        pieces += value.data
+        pieces += bytes([step << 4 | kind]) if 0 < step < 16 else bytes([kind]) + _varint(_zigzag(number))  # noqa: PLR2004
+        if isinstance(data, list):
+            is_short = len(data) <= _MOST_IN_HEADER
+            pieces.append((len(data) if is_short else _MOST_IN_HEADER + 1) << 4 | _STRUCT)
+            pieces += b"" if is_short else _varint(len(data))
+            pieces += b"".join(map(make, data))
+        else:
+            pieces += data if isinstance(data, bytes) else make(data)
         before = number
     return bytes(pieces) + b"\0"
 
 
-def take_items(value: Value) -> Items:
-    """The elements of a list.
-
-    Raises:
-        ValueError: it is no list.
-    """
-    if value.kind != _LIST:
-        raise ValueError("no list")
-    kind, count, start = _list_header(value.data, 0)
-    return Items(kind, count, value.data[start:])
-
-
-def make_items(items: Items) -> Value:
-    """A list of these elements."""
-    is_short = items.size <= _MOST_IN_HEADER
-    header = bytes([(items.size if is_short else 15) << 4 | items.kind])
-    return Value(_LIST, header + (b"" if is_short else _varint(items.size)) + items.data)
-
-
-def together(first: Items, second: Items) -> Items:
-    """All elements of both.
-
-    Raises:
-        ValueError: they are of different kinds.
-    """
-    if first.kind != second.kind and first.size and second.size:
-        raise ValueError("lists of different kinds")
-    kind = first.kind if first.size else second.kind
-    return Items(kind, first.size + second.size, first.data + second.data)
-
-
-def structs_of(items: Items) -> list[bytes]:
-    """The structs in a list, each as it is encoded.
-
-    Raises:
-        ValueError: there is something else in it.
-    """
-    if items.size and items.kind != _STRUCT:
-        raise ValueError("no list of structs")
-    found, at = [], 0
-    for _ in range(items.size):
-        end = _skip(items.data, _STRUCT, at)
-        found.append(items.data[at:end])
-        at = end
-    return found
-
-
-def items_of(structs: Iterable[bytes]) -> Items:
-    """A list of structs."""
-    found = list(structs)
-    return Items(_STRUCT, len(found), b"".join(found))
-
-
-def take_integer(value: Value) -> int:
+def integer(value: Value) -> int:
     """An integer of 16, 32 or 64 bits.
 
     Raises:
         ValueError: it is none.
     """
-    if value.kind not in _INTEGERS:
+    if value.kind not in _INTEGERS or not isinstance(value.data, bytes):
         raise ValueError("no integer")
     number, _ = _read_varint(value.data, 0)
     return (number >> 1) ^ -(number & 1)
 
 
-def make_integer(number: int, kind: int) -> Value:
+def integer_of(number: int, kind: int) -> Value:
     """An integer of that kind."""
     return Value(kind, _varint(_zigzag(number)))
 
 
-def take_binary(value: Value) -> bytes:
+def binary(value: Value) -> bytes:
     """Bytes, or a string.
 
     Raises:
         ValueError: it is neither.
     """
-    if value.kind != _BINARY:
+    if value.kind != _BINARY or not isinstance(value.data, bytes):
         raise ValueError("no string")
     size, start = _read_varint(value.data, 0)
     return value.data[start : start + size]
 
 
-def make_binary(content: bytes) -> Value:
+def binary_of(content: bytes) -> Value:
     """Bytes, or a string."""
     return Value(_BINARY, _varint(len(content)) + content)
 
 
-def _fields(data: bytes, at: int) -> tuple[Struct, int]:
+def _take_struct(data: bytes, at: int, shape: Shape) -> tuple[Struct, int]:
     fields: Struct = {}
     number = 0
     while header := data[at]:
-        at += 1
+        at, kind = at + 1, header & 15
         if step := header >> 4:
             number += step
         else:
             coded, at = _read_varint(data, at)
             number = (coded >> 1) ^ -(coded & 1)
-        end = _skip(data, header & 15, at)
-        fields[number] = Value(header & 15, data[at:end])
-        at = end
+        if number in shape:
+            fields[number], at = _opened(data, kind, at, shape[number])
+        else:
+            start, at = at, _skip(data, kind, at)
+            fields[number] = Value(kind, data[start:at])
     return fields, at + 1
+
+
+def _opened(data: bytes, kind: int, at: int, shape: Shape) -> tuple[Value, int]:
+    if kind == _STRUCT:
+        fields, at = _take_struct(data, at, shape)
+        return Value(kind, fields), at
+    if kind != _LIST:
+        raise ValueError("neither a struct nor a list")
+    inner, count, at = _list_header(data, at)
+    if count and inner != _STRUCT:
+        raise ValueError("a list of something else than structs")
+    structs = []
+    for _ in range(count):
+        fields, at = _take_struct(data, at, shape)
+        structs.append(fields)
+    return Value(kind, structs), at
 
 
 def _skip(data: bytes, kind: int, at: int) -> int:
@@ -174,20 +149,16 @@ def _skip(data: bytes, kind: int, at: int) -> int:
         size, at = _read_varint(data, at)
         return at + size
     if kind == _STRUCT:
-        return _skip_struct(data, at)
+        while header := data[at]:
+            at = _skip(data, header & 15, at + 1 if header >> 4 else _read_varint(data, at + 1)[1])
+        return at + 1
     if kind in (_LIST, _SET):
         inner, count, at = _list_header(data, at)
         return _skip_many(data, [inner], count, at)
     if kind == _MAP:
         count, at = _read_varint(data, at)
         return _skip_many(data, [data[at] >> 4, data[at] & 15], count, at + 1) if count else at
-    raise ValueError(f"kind {kind}")
-
-
-def _skip_struct(data: bytes, at: int) -> int:
-    while header := data[at]:
-        at = _skip(data, header & 15, at + 1 if header >> 4 else _read_varint(data, at + 1)[1])
-    return at + 1
+    raise ValueError(f"no kind of value: {kind}")
 
 
 def _skip_many(data: bytes, kinds: list[int], count: int, at: int) -> int:
@@ -208,13 +179,10 @@ def _list_header(data: bytes, at: int) -> tuple[int, int, int]:
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
+    while (byte := data[at]) > 127:  # noqa: PLR2004 - seven bits are the number's
         number |= (byte & 127) << shift
-        if byte < 128:  # noqa: PLR2004 - seven bits are the number's
-            return number, at
-        shift += 7
+        shift, at = shift + 7, at + 1
+    return number | byte << shift, at + 1
 
 
 def _varint(number: int) -> bytes:
