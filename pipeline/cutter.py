@@ -20,7 +20,7 @@ KNOWN_ROWS = 8192  # at most in a chunk: with 1 % new rows, some eighty texts go
 KNOWN_SIZE = 4 << 20  # bytes at most of what is known in it
 ROW_SIZE, VALUE_SIZE = 100, 40  # bytes of memory of a known row, and of each of its probabilities
 MOST_BYTES = 4  # of a character
-LOOK_AHEAD = 32  # rows that are looked at beyond those there is room for: some of them may repeat others
+LOOK_AHEAD = 32  # rows at least that are looked at beyond those there is room for: some of them may repeat others
 NO_TEXTS = Texts.of([])
 
 
@@ -127,7 +127,7 @@ class Cutter:
         while index < len(wanted):
             chunk = self._chunk = self._chunk or Chunk(self._row, block.place)
             stop = self._look(chunk, rows, index)
-            taken = self._take(chunk, rows, index, stop)
+            taken = self._take(chunk, rows, index, stop) if stop > index else 0
             index += taken
             self._row += taken
             if index < stop or not taken:
@@ -143,9 +143,11 @@ class Cutter:
         new = max(0, self._sizes.rows - len(chunk.texts))  # the server's bound may have shrunk meanwhile
         others = self._sizes.rows * ROWS_PER_TEXT - (self._row - chunk.first_row) + len(chunk.known)
         known = min(KNOWN_ROWS - len(chunk.known), -(-(KNOWN_SIZE - chunk.known_size) // rows.known_size))
+        ahead = max(LOOK_AHEAD, len(chunk.texts))  # these are looked at again each time
         offsets = rows.texts.offsets
-        long = int(np.searchsorted(offsets, offsets[start] + MOST_BYTES * self._max_chars, "right"))
-        return min(start + max(0, min(new + LOOK_AHEAD, others, known)), long, len(rows.is_sent))
+        most = min(int(offsets[start]) + MOST_BYTES * self._max_chars, int(offsets[-1]))  # of any size in the config
+        long = int(np.searchsorted(offsets, most, "right"))
+        return min(start + max(0, min(new + ahead, others, known)), long, len(rows.is_sent))
 
     def _take(self, chunk: Chunk, rows: Rows, start: int, stop: int) -> int:
         """Add as many of these rows as fit, and say how many."""
@@ -153,14 +155,14 @@ class Cutter:
         fitting = self._fitting(texts, len(chunk.texts))
         if fitting < len(texts):
             stop = start + int((positions >= fitting).argmax())
-            texts, positions = texts[:fitting], positions[: stop - start]
+            positions = positions[: stop - start]
         if rows.known is not None:
             self._take_known(chunk, rows, range(start, stop), positions)
         if rows.errors:
-            without = np.flatnonzero(~(rows.is_sent | rows.is_known)[start:stop]).tolist()
+            without = np.flatnonzero(~(rows.is_sent[start:stop] | rows.is_known[start:stop])).tolist()
             done = self._row - chunk.first_row
             chunk.errors |= {done + index: rows.errors[start + index] for index in without}
-        chunk.texts = texts
+        chunk.texts = texts[:fitting].copy()  # what is under way must not hold all that was read with it
         self._positions.append(positions)
         return stop - start
 

@@ -21,6 +21,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(str).decode
 _SIGNS = 3  # of a text in a request that are not of the text itself: two quotes and a comma
 _QUOTE, _BACKSLASH = b'"\\'
+_NO_ASCII = 0x80  # the least byte that is not
+_BEGINS = -0x40  # the least signed byte that begins a character: others go on with one
 _WORD, _ODD = 8, np.uint64(0x9E3779B97F4A7C15)  # bytes of a number; a large odd one
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Indices = np.ndarray[Any, np.dtype[np.int32]]
@@ -83,6 +85,10 @@ class Texts(Sequence[bytes]):
         data = bytes(self.data)
         return [data[start + 1 : end - 2] for start, end in pairwise(self.offsets.tolist())]
 
+    def copy(self) -> Texts:
+        """The same, holding no more than itself."""
+        return Texts(bytes(self.data), self.offsets)
+
     @property
     def size(self) -> int:
         """Bytes of all texts."""
@@ -90,9 +96,11 @@ class Texts(Sequence[bytes]):
 
     def chars(self) -> Positions:
         """Characters of the first text, of the first two, and so on."""
-        begins = (np.frombuffer(self.data, np.uint8) & 0xC0) != 0x80  # noqa: PLR2004 - other bytes of UTF-8 go on with one
-        signs = np.arange(_SIGNS, _SIGNS * len(self) + 1, _SIGNS)
-        counts: Positions = np.cumsum(begins)[self.offsets[1:] - 1] - signs
+        codes, ends = np.frombuffer(self.data, np.uint8), self.offsets[1:]
+        if len(codes) and codes.max() >= _NO_ASCII:  # numbers of eight bytes for each byte would be large
+            begins = codes.view(np.int8) >= _BEGINS
+            ends = np.cumsum(np.add.reduceat(begins, self.offsets[:-1], dtype=np.int64))
+        counts: Positions = ends - np.arange(_SIGNS, _SIGNS * len(self) + 1, _SIGNS)
         return counts
 
     def distinct(self, wanted: Mask) -> tuple[Texts, Indices]:
@@ -104,20 +112,23 @@ class Texts(Sequence[bytes]):
         return Texts._of_array(encoded.dictionary), np.where(wanted, found, -1)
 
     def _are_unlike(self) -> bool:
-        """Whether no two can be equal, by their lengths and some bytes in their middle; False says nothing."""
+        """Whether no two can be equal, by their lengths and some bytes of each; False says nothing."""
         lengths = np.diff(self.offsets)
         if not len(lengths) or lengths.min() < _WORD:
             return False
         words = np.ndarray((len(self.data) - _WORD + 1,), np.uint64, self.data, strides=(1,))  # from every byte on
-        marks = words[self.offsets[:-1] + (lengths - _WORD) // 2] * _ODD + lengths.view(np.uint64)
-        marks.sort()
-        return not (marks[1:] == marks[:-1]).any()
+        marks = lengths.view(np.uint64)
+        for after in ((lengths - _WORD) // 2, lengths - _WORD, 0):  # the middle; the end and the start if need be
+            marks = marks * _ODD + words[self.offsets[:-1] + after]
+            ordered = np.sort(marks)
+            if not (ordered[1:] == ordered[:-1]).any():
+                return True
+        return False
 
     def present(self, wanted: Mask) -> tuple[Texts, Indices]:
         """The same, but equal ones stay apart."""
-        # Copies: what is under way must not hold all that was read with it.
         if wanted.all():
-            return Texts(bytes(self.data), self.offsets), np.arange(len(self), dtype=np.int32)
+            return self, np.arange(len(self), dtype=np.int32)
         found = Texts._of_array(pieces(self.data, self.offsets, wanted).drop_null())
         return found, np.where(wanted, np.cumsum(wanted, dtype=np.int32) - 1, -1)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.escaped import Texts, blank_ones, escape, escape_all, unescape
@@ -22,6 +23,26 @@ def test_any_text_goes_to_the_wire_and_back(texts: list[str]) -> None:
     assert list(escaped) == [escape(text) for text in texts]
     assert json.loads(b'["%b"]' % b'","'.join(escaped)) == (texts or [""])
     assert [unescape(each) for each in escaped] == texts
+
+
+LONG = st.sampled_from([b"g" * 8, b"g" * 9, b"1 the same 1", b"1 the same 2", b"2 the same 1", b'"' * 8, b'","' * 5])
+
+
+@given(st.lists(st.tuples(LONG | st.sampled_from([b"", b"a", b"bb"]) | st.binary(max_size=9), st.booleans())))
+@example([(b"g" * 8, True), (b"g" * 9, True), (b"g" * 8, True)])
+def test_repeats_are_found_however_long_texts_are(rows: list[tuple[bytes, bool]]) -> None:
+    """The wanted ones, each once and in order; `present` keeps equal ones apart; a part of them is like the whole."""
+    texts, there = [text for text, _ in rows], [is_wanted for _, is_wanted in rows]
+    wanted = [text for text, is_wanted in rows if is_wanted]
+    parts = Texts.joined([Texts.of([b"x", *texts[:3]])[1:], Texts.of([*texts[3:], b"y"])[:-1]])
+    for whole in (Texts.of(texts), parts):
+        assert (list(whole), whole.size) == (texts, sum(map(len, texts)))
+        found, positions = whole.distinct(np.array(there, bool))
+        assert list(found) == list(dict.fromkeys(wanted))
+        assert positions.tolist() == [list(found).index(text) if is_wanted else -1 for text, is_wanted in rows]
+        found, positions = whole.present(np.array(there, bool))
+        assert list(found) == wanted
+        assert [position for position in positions.tolist() if position >= 0] == list(range(len(wanted)))
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\x1f", "\x7f", "\b\f", "\\u0000", '\\"', "\ufffd", "\u2028", "ÿ"])

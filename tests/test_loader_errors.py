@@ -95,6 +95,26 @@ def test_a_broken_json_line_is_refused_or_left_out(bad: str, tmp_path: Path) -> 
     assert source.skipped == 2
 
 
+OBJECT_OVER_LINES = '{"text": "b", "n": [{}\n, {}]}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"text": "a"}{"text": "b"}\n', 1),
+        ('{"text": "a"}\n{"text": "b"} {"text": "c"}\n\n', 2),
+        ('{"text": "a"}\n{"text": "b",\n"n": 1}\n{"text": "c"}{"text": "d"}\n', 2),
+        (OBJECT_OVER_LINES + '{"text": "c"}{"text": "d"}\n', 1),
+        ('{"text": "a"}\n' + OBJECT_OVER_LINES.replace("\n,", ",\r") + '{"text": "c"}{"text": "d"}\n', 2),
+        ('{"text": "a"}{"text": "b"\n}\n', 1),
+    ],
+)
+def test_a_line_is_one_object(content: str, line: int, tmp_path: Path) -> None:
+    """Neither two nor a part of one, also where there are as many objects as lines."""
+    (tmp_path / "in.jsonl").write_text(content, newline="")
+    assert f"in.jsonl:{line}: no JSON object" in refusal(tmp_path / "in.jsonl")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_lines_are_counted_in_wide_encodings(encoding: str, tmp_path: Path) -> None:
     """A bad line of a UTF-16 file is named by the number an editor shows."""

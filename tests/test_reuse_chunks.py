@@ -16,7 +16,9 @@ def known_of(texts: list[bytes], answered: set[str], classes: int = 0) -> Known:
     """What the file would say of a block: the score tells which text it is of."""
     labels = [f"known {text.decode()}" if text.decode() in answered else None for text in texts]
     scores = [float(len(text)) for text in texts]
-    return Known([b"key " + text for text in texts], labels, scores, lambda _: [0.5] * classes or None)
+    return Known(
+        [b"key " + text for text in texts], labels, scores, lambda row: [float(len(texts[row]))] * classes or None
+    )
 
 
 def cut(
@@ -48,7 +50,7 @@ def test_each_row_gets_what_belongs_to_it(
     """Known, sent, repeated or empty, wherever the blocks and the chunks end: no row is lost, none is another's."""
     rows = [text for block in blocks for text in block]
     row = start
-    for chunk in cut(blocks, answered, request, start):
+    for chunk in cut(blocks, answered, request, start, classes=2):
         assert (chunk.first_row, chunk.place.row <= row) == (row, True)
         sent_texts = [text.decode() for text in chunk.texts]
         assert not answered & set(sent_texts)
@@ -56,12 +58,12 @@ def test_each_row_gets_what_belongs_to_it(
         assert len(chunk.texts) <= int(request.rows)
         sent = Predictions([f"sent {text}" for text in sent_texts], [0.0] * len(chunk.texts), [None] * len(chunk.texts))
         predictions = chunk.of_rows(sent)
-        for label, score in zip(predictions.labels, predictions.scores, strict=True):
+        for label, score, probs in zip(predictions.labels, predictions.scores, predictions.probs, strict=True):
             text = rows[row]
             if text is None or not text or text.isspace():
                 assert label is None
             elif text in answered:
-                assert (label, score) == (f"known {text}", len(text))
+                assert (label, score, probs) == (f"known {text}", len(text), [len(text)] * 2)
             else:
                 assert label == f"sent {text}"
             row += 1

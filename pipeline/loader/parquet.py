@@ -105,12 +105,13 @@ class ParquetSource:
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
         """Batches from `row` on, each within `most_rows` and (by the average of its row group) `most_bytes`."""
+        wanted = None if names is None else self._columns_of(names)
         for group in range(self._file.metadata.num_row_groups):
             metadata = self._file.metadata.row_group(group)
             if row >= metadata.num_rows:
                 row -= metadata.num_rows
                 continue
-            size = max(1, min(most_rows, most_bytes * metadata.num_rows // max(1, _bytes_of(metadata, names))))
+            size = max(1, min(most_rows, most_bytes * metadata.num_rows // max(1, _bytes_of(metadata, wanted))))
             try:
                 for batch in self._read(group, size, names):
                     if row < batch.num_rows:
@@ -140,6 +141,12 @@ class ParquetSource:
             return False
         group = self._file.metadata.row_group(0)
         return bool(group.num_rows <= BLOCK_ROWS and group.total_byte_size <= SMALL_BYTES)
+
+    def _columns_of(self, names: Sequence[str]) -> list[int]:
+        """The Parquet columns that these are of. Asking a row group for an encrypted one would end the process."""
+        heads = {name.partition(".")[0] for name in names} | set(names)
+        paths = [self._file.schema.column(index).path for index in range(len(self._file.schema))]
+        return [index for index, path in enumerate(paths) if path.partition(".")[0] in heads]
 
     def _type_of(self, name: str) -> pa.DataType:
         path = [name] if name in self.columns else name.split(".")
@@ -198,12 +205,10 @@ def _texts_of(array: pa.Array) -> tuple[list[str | None], list[int]]:
         return texts, bad
 
 
-def _bytes_of(metadata: pq.RowGroupMetaData, names: Sequence[str] | None) -> int:
-    if names is None:
+def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> int:
+    if wanted is None:
         return int(metadata.total_byte_size)
-    heads = {name.partition(".")[0] for name in names} | set(names)
-    columns = (metadata.column(index) for index in range(metadata.num_columns))
-    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.partition(".")[0] in heads)
+    return sum(metadata.column(index).total_uncompressed_size for index in wanted if index < metadata.num_columns)
 
 
 def _first_line(error: Exception) -> str:

@@ -119,5 +119,5 @@ class Reusing:
 
 
 def _find(store: Reuse, block: TextBlock, rows: range) -> Found:
-    texts = block.texts.to_list()
-    return store.find([b"" if row in block.errors else texts[row] for row in rows])
+    texts = block.texts[rows.start : rows.stop].to_list()
+    return store.find([b"" if row in block.errors else text for row, text in zip(rows, texts, strict=True)])

@@ -18,6 +18,7 @@ from pipeline.writer.parquet import GROUP_BYTES, PAGE_BYTES
 
 PIECE_BYTES = 4 << 20
 MOST_FOOTER = 1 << 20  # bytes: ours is slow at reading them
+MOST_CHUNKS = 10_000  # of new columns in row groups: each takes half a millisecond and 300 bytes
 LABEL_BYTES, VALUE_BYTES = 32, 8  # of memory: of a row with its label, about, and of each of its values
 
 
@@ -46,8 +47,10 @@ class ParquetAppender:
     @classmethod
     def of(cls, draft: Draft, source: ParquetSource, layout: Layout, labels: Sequence[str]) -> ParquetAppender | None:
         """One for this file; None where it can't be copied, or the new columns of a row group would be too large."""
+        groups = source.group_rows
         values = layout.num_classes if layout.has_probs else 1
-        if max(source.group_rows, default=0) * (LABEL_BYTES + VALUE_BYTES * values) > GROUP_BYTES:
+        row = max([LABEL_BYTES, *(len(label) for label in labels)]) + VALUE_BYTES * values
+        if max(groups, default=0) * row > GROUP_BYTES or len(groups) * len(layout.names) > MOST_CHUNKS:
             return None
         try:
             return cls(draft, source, Footer(source.footer(MOST_FOOTER) or b""), layout, labels)
@@ -72,8 +75,12 @@ class ParquetAppender:
 
     def close(self) -> None:
         """Write the footer, if all rows are there."""
-        self._end_groups()
-        self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
+        try:
+            self._end_groups()
+            self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
+        finally:
+            if self._writer is not None:
+                self._writer.is_open = False  # else it tries once more when it goes, and says that it can't
         if self._groups:
             return
         sink = pa.BufferOutputStream()
@@ -81,10 +88,10 @@ class ParquetAppender:
         added = sink.getvalue().to_pybytes()[len(MAGIC) : -TAIL_BYTES]
         try:
             footer = self._footer.widened(added, self._end)
-            found = pq.read_schema(pa.BufferReader(MAGIC + footer))
-        except ValueError:
-            found = None
-        if found is None or not found.equals(pa.schema([*self._source.schema(), *self._schema])):
+        except ValueError as error:
+            raise InputError(f"{self._source.path}: has another footer than it had ({error}); it has changed") from None
+        found = pq.read_schema(pa.BufferReader(MAGIC + footer))
+        if not found.equals(pa.schema([*self._source.schema(), *self._schema])):
             raise OutputError(f"{self._path}: the columns can't be copied; set writer.compression to snappy")
         self._stream.write(footer)
 

@@ -17,7 +17,7 @@ from pipeline.writer import thrift
 from pipeline.writer.thrift import NOTHING, Struct
 
 _SCHEMA, _ROWS, _GROUPS, _NOTES, _ORDERS, _ENCRYPTION, _SIGNATURE = 2, 3, 4, 5, 7, 8, 9  # of FileMetaData
-_CHILDREN = 5  # of SchemaElement
+_TYPE, _CHILDREN = 1, 5  # of SchemaElement: only a column has a type
 _COLUMNS, _BYTES, _GROUP_ROWS, _COMPRESSED = 1, 2, 3, 6  # of RowGroup
 _FILE, _DESCRIPTION = 1, 3  # of ColumnChunk: the name of another file, and ColumnMetaData
 _CHUNK_PLACES = (2, 4, 6)  # of ColumnChunk: where it is in the file, and where its indexes are
@@ -39,12 +39,18 @@ class Footer:
         self.size = len(encoded)
         try:
             self._file = thrift.take(encoded, _SHAPE)
-            chunks = [chunk for group in self._file[_GROUPS].structs for chunk in group[_COLUMNS].structs]
+            groups = [group[_COLUMNS].structs for group in self._file[_GROUPS].structs]
+            columns = sum(_TYPE in element for element in self._file[_SCHEMA].structs)
+            rows = [thrift.integer(group[_GROUP_ROWS]) for group in self._file[_GROUPS].structs]
+            is_sum = sum(rows) == thrift.integer(self._file[_ROWS])
             self._children = thrift.integer(self._file[_SCHEMA].structs[0][_CHILDREN])
         except (KeyError, IndexError):
             raise ValueError("not what Parquet has there") from None
-        if _ENCRYPTION in self._file or _SIGNATURE in self._file or any(_FILE in chunk for chunk in chunks):
+        elsewhere = any(_FILE in chunk for group in groups for chunk in group)
+        if _ENCRYPTION in self._file or _SIGNATURE in self._file or elsewhere:
             raise ValueError("columns that can't be read in this file by everybody")
+        if not is_sum or any(len(group) != columns for group in groups):
+            raise ValueError("row groups that are not those of the file")
 
     def widened(self, added: bytes, start: int) -> bytes:
         """The footer of a file that has the same row groups, each with the columns of `added` after its own.
@@ -56,7 +62,7 @@ class Footer:
             ValueError: it has other rows.
         """
         file, more = self._file, thrift.take(added, _SHAPE_TO_MOVE)
-        if file[_ROWS] != more[_ROWS]:
+        if thrift.integer(file[_ROWS]) != thrift.integer(more[_ROWS]):
             raise ValueError("other rows")
         # Schema elements stand one after the other, each before its children; the first is the root.
         (root, *elements), (other, *others) = file[_SCHEMA].structs, more[_SCHEMA].structs
@@ -75,7 +81,7 @@ class Footer:
 
 
 def _wider_group(group: Struct, more: Struct, start: int) -> Struct:
-    if group[_GROUP_ROWS] != more[_GROUP_ROWS]:
+    if thrift.integer(group[_GROUP_ROWS]) != thrift.integer(more[_GROUP_ROWS]):
         raise ValueError("other rows")
     columns = [*group[_COLUMNS].structs, *[_moved(chunk, start) for chunk in more[_COLUMNS].structs]]
     wider = group | {_COLUMNS: group[_COLUMNS]._replace(data=columns)}
@@ -114,4 +120,7 @@ def _with_fields(note: Struct, schema: pa.Schema, fields: Sequence[pa.Field]) ->
 def _arrow_schema(note: Struct) -> pa.Schema | None:
     if thrift.binary(note[_KEY]) != _ARROW_SCHEMA:
         return None
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.binary(note[_TEXT]))))
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.binary(note[_TEXT]))))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"Arrow's schema: {error}") from None

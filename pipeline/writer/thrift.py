@@ -12,11 +12,16 @@ _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = 1, 2
 _INTEGERS = (4, 5, 6)
 _SIZES = {_TRUE: 0, _FALSE: 0, _BYTE: 1, _DOUBLE: 8, _UUID: 16}  # bytes of a value, where its kind says it
 _MOST_IN_HEADER = 14  # elements of a list
+_MOST_SHIFT = 63  # bits of a number before its last byte
 I32 = 5
 
 
 class Value(NamedTuple):
-    """A value and its kind: as it is encoded, or opened if it is a struct or a list of structs."""
+    """A value and its kind: as it is encoded, or opened if it is a struct or a list of structs.
+
+    Raises:
+        ValueError: it is not what it is asked for.
+    """
 
     kind: int
     data: bytes | Struct | list[Struct]
@@ -24,13 +29,15 @@ class Value(NamedTuple):
     @property
     def structs(self) -> list[Struct]:
         """The elements of a list that was opened."""
-        assert isinstance(self.data, list)  # noqa: S101
+        if not isinstance(self.data, list):
+            raise ValueError("no list of structs")  # noqa: TRY004 - one kind of error for whatever is damaged
         return self.data
 
     @property
     def struct(self) -> Struct:
         """A struct that was opened."""
-        assert isinstance(self.data, dict)  # noqa: S101
+        if not isinstance(self.data, dict):
+            raise ValueError("no struct")  # noqa: TRY004
         return self.data
 
 
@@ -47,8 +54,10 @@ def take(data: bytes, shape: Shape) -> Struct:
     """
     try:
         fields, end = _take_struct(data, 0, shape)
-    except (IndexError, RecursionError):
+    except IndexError:
         raise ValueError("cut short") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if end != len(data):
         raise ValueError("more than a struct, or less")
     return fields
@@ -162,6 +171,9 @@ def _skip(data: bytes, kind: int, at: int) -> int:
 
 
 def _skip_many(data: bytes, kinds: list[int], count: int, at: int) -> int:
+    sizes = [max(1, _SIZES[kind]) for kind in kinds if kind in _SIZES]
+    if len(sizes) == len(kinds):  # damaged bytes may say that there are 2 ** 60
+        return at + count * sum(sizes)
     for _ in range(count):
         for kind in kinds:
             at = _skip(data, _BYTE if kind in (_TRUE, _FALSE) else kind, at)  # only a field has it in its header
@@ -182,6 +194,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     while (byte := data[at]) > 127:  # noqa: PLR2004 - seven bits are the number's
         number |= (byte & 127) << shift
         shift, at = shift + 7, at + 1
+        if shift > _MOST_SHIFT:
+            raise ValueError("a number of more than 64 bits")
     return number | byte << shift, at + 1
 
 

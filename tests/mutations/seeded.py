@@ -63,10 +63,10 @@ ANSWERS = (
         ("test_escaped.py::test_any_text_goes_to_the_wire_and_back",),
     ),
     Mutation(
-        "a chunk that is cut at once sends a text twice",
-        "cutter.py",
-        "if len(seen) < len(chunk.texts) + len(texts):",
-        "if not seen:",
+        "texts that may be equal are taken for unlike",
+        "escaped.py",
+        "            if not (ordered[1:] == ordered[:-1]).any():\n                return True\n        return False",
+        "        return True",
         ("test_failures.py::test_the_same_text_is_sent_once_where_a_chunk_could_be_cut_at_once",),
     ),
     Mutation(
@@ -77,17 +77,59 @@ ANSWERS = (
         ("test_loader_errors.py::test_how_deep_a_line_may_nest_is_the_same_for_every_reader",),
     ),
     Mutation(
-        "what is taken at once may repeat what the chunk has",
+        "new texts come before those of the chunk",
         "cutter.py",
-        "if len(seen) < len(chunk.texts) + len(texts):",
-        "if len(set(texts)) < len(texts):",
+        "Texts.joined([earlier, texts])",
+        "Texts.joined([texts, earlier])",
         ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
+    ),
+    Mutation(
+        "texts of fewer bytes than are compared are taken for unlike",
+        "escaped.py",
+        "lengths.min() < _WORD",
+        "lengths.min() < 0",
+        ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
+    ),
+    Mutation(
+        "the second of two doubled quotes becomes the backslash",
+        "escaped.py",
+        "codes[quotes[::2]]",
+        "codes[quotes[1::2]]",
+        ("test_loader_regular.py::test_any_file_reads_as_the_csv_module_reads_it",),
+    ),
+    Mutation(
+        "why a row of a chunk's second block is not sent is said of another row",
+        "cutter.py",
+        "{done + index: rows.errors",
+        "{index: rows.errors",
+        ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
+    ),
+    Mutation(
+        "characters are counted as bytes",
+        "cutter.py",
+        "np.searchsorted(texts.chars(), self._max_chars",
+        "np.searchsorted(texts.offsets, self._max_chars",
+        ("test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text",),
+    ),
+    Mutation(
+        "two objects in a line are two rows",
+        "loader/members.py",
+        "if len(tokens) != len(lines) or ",
+        "if ",
+        ("test_loader_errors.py::test_a_line_is_one_object",),
+    ),
+    Mutation(
+        "an object may go over several lines",
+        "loader/members.py",
+        "if not _are_in_braces(lines) or (",
+        "if (",
+        ("test_loader_errors.py::test_a_line_is_one_object",),
     ),
     Mutation(
         "a Parquet string is taken for UTF-8 unseen",
         "loader/parquet.py",
-        "if not (is_ascii or _is_utf8(array)):",
-        "if not texts:",
+        "if texts is None or not (joined.isascii() or is_utf8(texts.data)):",
+        "if texts is None:",
         ("test_loader_parquet.py::test_parquet_strings_that_are_no_utf8_are_not_text",),
     ),
     Mutation(
@@ -257,8 +299,8 @@ ROWS = (
     Mutation(
         "a number among JSON texts goes to the next row",
         "loader/members.py",
-        "len(texts) != count or ",
-        "",
+        "if not (codes[texts.offsets[:-1]] == QUOTE).all():",
+        "if not texts:",
         ("test_loader.py::test_one_line_without_a_text_leaves_the_others_theirs",),
     ),
     Mutation(
@@ -298,9 +340,9 @@ ROWS = (
     ),
     Mutation(
         "a chunk's last text is shared by those that were seen before",
-        "cutter.py",
-        "self._positions.append(position)",
-        "self._positions.append(len(chunk.texts) - 1)",
+        "escaped.py",
+        "np.where(wanted, found, -1)",
+        "np.where(wanted, found.max(initial=0), -1)",
         ("test_failures.py::test_the_same_text_is_sent_once",),
     ),
     Mutation(
@@ -488,8 +530,8 @@ CHECKPOINT = (
     Mutation(
         "the same text in another spelling is another text",
         "loader/members.py",
-        "            _spell_alike(texts)\n",
-        "            texts = list(texts)\n",
+        "return _spelled_alike(texts) if _has_long_escape(codes) else texts",
+        "return texts",
         ("test_loader.py::test_a_text_has_one_form_however_it_is_spelled",),
     ),
     Mutation(
@@ -929,8 +971,8 @@ REUSE = (
     Mutation(
         "an answer is kept under the key of another text",
         "cutter.py",
-        "            if key is not None:\n                chunk.keys.append(key)\n",
-        "        if key is not None:\n            chunk.keys.append(key)\n",
+        "first[found >= len(chunk.texts)]",
+        "first[found >= 0]",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
     ),
     Mutation(
@@ -943,8 +985,8 @@ REUSE = (
     Mutation(
         "known rows are taken at once with those that are sent",
         "cutter.py",
-        "labels[at : at + len(texts)].count(None) < len(texts):",
-        "labels[at : at + len(texts)].count(None) < 0:",
+        "is_known, has_text & ~is_known, size)",
+        "is_known, has_text, size)",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
     ),
     Mutation(
@@ -957,8 +999,8 @@ REUSE = (
     Mutation(
         "known rows count as if they might be sent",
         "cutter.py",
-        "rows - known >= self._sizes.rows * ROWS_PER_TEXT",
-        "rows >= self._sizes.rows * ROWS_PER_TEXT",
+        "(self._row - chunk.first_row) + len(chunk.known)\n",
+        "(self._row - chunk.first_row)\n",
         ("test_reuse_chunks.py::test_known_rows_do_not_count_as_texts_of_a_request",),
     ),
     Mutation(
