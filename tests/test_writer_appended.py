@@ -43,9 +43,9 @@ ways = st.fixed_dictionaries(
     chunk_rows=st.integers(1, 9),
     failed=st.sets(st.integers(0, 20)),
 )
-@example(kinds=[0], groups=[1] * 14, way={}, metadata=None, mode="none", chunk_rows=3, failed=set())
+@example(kinds=[0], groups=[1] * 15, way={}, metadata=None, mode="none", chunk_rows=3, failed=set())
 @example(
-    kinds=[3] * 11, groups=[0, 2, 0, 0, 1, 0], way=INDEXED, metadata={"a": "b"}, mode="list", chunk_rows=1, failed={1}
+    kinds=[3] * 11, groups=[0, 2, 0, 0, 1, 0], way=INDEXED, metadata={"a": "b"}, mode="none", chunk_rows=1, failed={1}
 )
 @example(kinds=[], groups=[], way={"store_schema": False}, metadata=None, mode="columns", chunk_rows=1, failed=set())
 def test_any_file_is_copied_and_widened(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,15 @@ def test_damaged_bytes_are_a_value_error(damages: list[tuple[int, int, bytes]], 
         assert Footer(data).widened(FOOTER, 1000)
     except ValueError as error:
         assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("bits", [1, 16, 255])
+def test_no_byte_brings_another_error(bits: int) -> None:
+    """Each byte changed in turn, also those of Arrow's schema in base64."""
+    for spot in range(len(FOOTER)):
+        data = FOOTER[:spot] + bytes([FOOTER[spot] ^ bits]) + FOOTER[spot + 1 :]
+        with suppress(ValueError):
+            Footer(data).widened(FOOTER, 0)
 
 
 @pytest.mark.parametrize(

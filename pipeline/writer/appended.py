@@ -77,7 +77,8 @@ class ParquetAppender:
         """Write the footer, if all rows are there."""
         try:
             self._end_groups()
-            self._open().close()  # the footer that this writes stays between the pages and ours, and nobody reads it
+            if not self._groups:
+                self._open().close()  # the footer that this writes stays before ours, and nobody reads it
         finally:
             if self._writer is not None:
                 self._writer.is_open = False  # else it tries once more when it goes, and says that it can't

@@ -118,7 +118,7 @@ def _with_fields(note: Struct, schema: pa.Schema, fields: Sequence[pa.Field]) ->
 
 
 def _arrow_schema(note: Struct) -> pa.Schema | None:
-    if thrift.binary(note[_KEY]) != _ARROW_SCHEMA:
+    if _KEY not in note or thrift.binary(note[_KEY]) != _ARROW_SCHEMA:
         return None
     try:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.binary(note[_TEXT]))))
