@@ -56,14 +56,13 @@ def _are_in_braces(lines: RawRows) -> bool:
     Then whole objects are in it, at least one, for within JSON no opening brace comes right after a closing one. If
     there are as many objects as lines, each line is one.
     """
-    starts = np.append(lines.start, lines.ends[:-1])
-    opens, closes = lines.codes[starts] == ord("{"), lines.codes[lines.body_ends - 1] == ord("}")
+    opens, closes = lines.codes[lines.starts] == ord("{"), lines.codes[lines.body_ends - 1] == ord("}")
     return bool((opens & closes).all())
 
 
 def _are_deep(lines: RawRows) -> bool:
     """Whether one nests too deeply."""
-    long = np.flatnonzero(np.diff(lines.ends, prepend=lines.start) > SHALLOW)
+    long = np.flatnonzero(lines.ends - lines.starts > SHALLOW)
     return any(is_too_deep(line) for index in long.tolist() for line in lines[index : index + 1])
 
 

@@ -84,7 +84,7 @@ class RegularRecords:
 
 def _cells(rows: RawRows, separators: Positions, column: int) -> pa.LargeBinaryArray:
     """What stands in one column."""
-    starts = separators[:, column - 1] + 1 if column else np.append(rows.start, rows.ends[:-1])
+    starts = separators[:, column - 1] + 1 if column else rows.starts
     stops = separators[:, column] if column < separators.shape[1] - 1 else rows.body_ends
     is_quoted = rows.codes[starts] == QUOTE
     edges = np.column_stack([starts + is_quoted, stops - is_quoted]).ravel()

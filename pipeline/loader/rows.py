@@ -43,13 +43,17 @@ class RawRows:
         return np.frombuffer(self.data, np.uint8)
 
     @functools.cached_property
+    def starts(self) -> Positions:
+        """Where each row begins."""
+        return np.append(self.start, self.ends[:-1])
+
+    @functools.cached_property
     def body_ends(self) -> Positions:
         """Where the line end of each row begins: LF, CRLF or CR; the last row may have none."""
         last = self.codes[self.ends - 1]
         ends: Positions = self.ends - ((last == LF) | (last == CR))
         if self.data.find(b"\r", self.start, int(self.ends[-1])) >= 0:
-            starts = np.concatenate([[self.start], self.ends[:-1]])
-            ends -= (last == LF) & (ends > starts) & (self.codes[ends - 1] == CR)
+            ends -= (last == LF) & (ends > self.starts) & (self.codes[ends - 1] == CR)
         return ends
 
 

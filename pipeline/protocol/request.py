@@ -30,4 +30,4 @@ def encode(texts: Texts, model: str | None, request: Request, *, truncate: bool 
     body.update(request.extra)
     body.pop("input", None)
     head = b'%b%b"input":[' % (_encode(body)[:-1], b"," if body else b"")
-    return b"".join([head, memoryview(texts.data)[:-1], b"]}"])
+    return b"".join([head, texts.data[:-1], b"]}"])

@@ -278,8 +278,8 @@ ROWS = (
     Mutation(
         "what is added comes between CR and LF",
         "loader/rows.py",
-        "(ends > starts) & (self",
-        "(ends < starts) & (self",
+        "(ends > self.starts) & (self",
+        "(ends < self.starts) & (self",
         ("test_raw_rows.py::test_what_is_added_stands_before_the_line_end",),
     ),
     Mutation(
