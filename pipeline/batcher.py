@@ -106,9 +106,9 @@ class Batcher:
     def _keep(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
         self._remember(chunk, predictions)
         predictions = chunk.of_rows(predictions)
-        spent.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
+        spent.answered(predictions, shared=chunk.shared, reused=chunk.reused)
         self._store(chunk, predictions, spent)
-        self._progress.answered(predictions, shared=chunk.shared, reused=len(chunk.known))
+        self._progress.answered(predictions, shared=chunk.shared, reused=chunk.reused)
 
     async def classify(self, texts: Texts) -> Predictions:
         """Predictions for some texts that are in no chunk."""

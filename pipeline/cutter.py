@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from pipeline.config import Request
 from pipeline.escaped import Indices, Texts
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Place, TextBlock
-from pipeline.predictions import Predictions
+from pipeline.predictions import Prediction, Predictions
 
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
 KNOWN_ROWS = 8192  # at most in a chunk: with 1 % new rows, some eighty texts go into a request
@@ -22,6 +22,7 @@ ROW_SIZE, VALUE_SIZE = 100, 40  # bytes of memory of a known row, and of each of
 MOST_BYTES = 4  # of a character
 LOOK_AHEAD = 32  # rows at least that are looked at beyond those there is room for: some of them may repeat others
 NO_TEXTS = Texts.of([])
+Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Known(NamedTuple):
@@ -30,7 +31,7 @@ class Known(NamedTuple):
     keys: list[bytes]  # under which the answers of those that are sent are kept
     labels: list[str | None]  # None where nothing is known
     scores: list[float]
-    probs_of: Callable[[int], list[float] | None]  # made one by one: a block of them would be large
+    probs: Scores | None  # (rows, classes), if they are wanted
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ class Chunk:
     errors: dict[int, str] = field(default_factory=dict)  # index of a row that is not sent -> why
     known_size: int = 0  # bytes of what is known, about
     keys: list[bytes] = field(default_factory=list)  # of `texts`; none if no answers are kept for other runs
-    known: Predictions = field(default_factory=Predictions)  # of rows that need not be sent: -2, -3, ... in `positions`
+    known: Predictions = field(default_factory=Predictions)  # of its rows, where answers are kept; no label: not known
+    reused: int = 0  # rows that are known, and not sent
     owner: Any = None  # whose rows they are, for whoever stores the predictions
 
     @property
@@ -55,17 +57,21 @@ class Chunk:
     @property
     def shared(self) -> int:
         """Rows that another row's text is sent for."""
-        return len(self.positions) - len(self.errors) - len(self.texts) - len(self.known)
+        return len(self.positions) - len(self.errors) - len(self.texts) - self.reused
 
     def of_rows(self, predictions: Predictions) -> Predictions:
         """The predictions of the rows, from those of the texts."""
         if not self.errors and len(self.texts) == len(self.positions):
             return predictions
-        if not len(self.known):
+        if not self.reused:
             return predictions.spread(self.positions, self.errors)
-        after = len(self.texts) - 2
-        positions = [position if position >= -1 else after - position for position in self.positions]
-        return (predictions + self.known).spread(positions, self.errors)
+        rows = self.known.of(0, len(self.known))
+        for row, position in enumerate(self.positions):
+            if position >= 0:
+                rows[row] = predictions[position]
+        for row, why in self.errors.items():
+            rows[row] = Prediction(None, None, error=why)
+        return rows
 
 
 class Rows(NamedTuple):
@@ -87,7 +93,7 @@ class Rows(NamedTuple):
         size = ROW_SIZE
         if known is not None:
             is_known = has_text & np.array([label is not None for label in known.labels], bool)
-            size += VALUE_SIZE * len(known.probs_of(0) or ()) if len(wanted) else 0
+            size += VALUE_SIZE * known.probs.shape[1] if known.probs is not None else 0
         return cls(block.texts[wanted.start : wanted.stop], errors, known, is_known, has_text & ~is_known, size)
 
 
@@ -141,8 +147,8 @@ class Cutter:
     def _look(self, chunk: Chunk, rows: Rows, start: int) -> int:
         """The end of the rows to look at next: not many more than may fit."""
         new = max(0, self._sizes.rows - len(chunk.texts))  # the server's bound may have shrunk meanwhile
-        others = self._sizes.rows * ROWS_PER_TEXT - (self._row - chunk.first_row) + len(chunk.known)
-        known = min(KNOWN_ROWS - len(chunk.known), -(-(KNOWN_SIZE - chunk.known_size) // rows.known_size))
+        others = self._sizes.rows * ROWS_PER_TEXT - (self._row - chunk.first_row) + chunk.reused
+        known = min(KNOWN_ROWS - chunk.reused, -(-(KNOWN_SIZE - chunk.known_size) // rows.known_size))
         ahead = max(LOOK_AHEAD, len(chunk.texts))  # these are looked at again each time
         offsets = rows.texts.offsets
         most = min(int(offsets[start]) + MOST_BYTES * self._max_chars, int(offsets[-1]))  # of any size in the config
@@ -181,19 +187,20 @@ class Cutter:
         return max(1, least, fitting)
 
     def _take_known(self, chunk: Chunk, rows: Rows, some: range, positions: Indices) -> None:
-        """The keys of new texts, and what need not be sent; `positions` of `some` of the rows is told of the latter."""
+        """The keys of new texts, and what is known of `some` of the rows; `positions` are theirs."""
         known: Known = rows.known  # type: ignore[assignment] # there are some
         found, first = np.unique(positions, return_index=True)
         chunk.keys += [known.keys[some[index]] for index in first[found >= len(chunk.texts)].tolist()]
-        for index in np.flatnonzero(rows.is_known[some.start : some.stop]).tolist():
-            positions[index] = -2 - len(chunk.known)
-            chunk.known.labels.append(known.labels[some[index]])
-            chunk.known.scores.append(known.scores[some[index]])
-            chunk.known.probs.append(known.probs_of(some[index]))
-            chunk.known_size += rows.known_size
+        part = slice(some.start, some.stop)
+        chunk.known.labels += known.labels[part]
+        chunk.known.scores += known.scores[part]
+        chunk.known.probs += [None] * len(some) if known.probs is None else known.probs[part].tolist()
+        reused = int(np.count_nonzero(rows.is_known[part]))
+        chunk.reused += reused
+        chunk.known_size += reused * rows.known_size
 
     def _finish(self, chunk: Chunk) -> Chunk:
-        is_plain = not chunk.errors and not len(chunk.known) and len(chunk.texts) == self._row - chunk.first_row
+        is_plain = not chunk.errors and not chunk.reused and len(chunk.texts) == self._row - chunk.first_row
         chunk.positions = range(len(chunk.texts)) if is_plain else np.concatenate(self._positions).tolist()
         self._begin()
         return chunk

@@ -85,6 +85,11 @@ class Texts(Sequence[bytes]):
         data = bytes(self.data)
         return [data[start + 1 : end - 2] for start, end in pairwise(self.offsets.tolist())]
 
+    def views(self) -> Iterator[memoryview]:
+        """Each on its own, not copied."""
+        data = self.data
+        return (data[start + 1 : end - 2] for start, end in pairwise(self.offsets.tolist()))
+
     def copy(self) -> Texts:
         """The same, holding no more than itself."""
         return Texts(bytes(self.data), self.offsets)

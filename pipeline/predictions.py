@@ -37,6 +37,16 @@ class Predictions:
             return Prediction(None, None, None, self.errors[position], truncated)
         return Prediction(label, self.scores[position], self.probs[position], None, truncated)
 
+    def __setitem__(self, position: int, prediction: Prediction) -> None:
+        """Instead of one that had neither an error nor a cut text."""
+        label, score, probs, error, truncated = prediction
+        self.labels[position], self.scores[position] = label, math.nan if score is None else score
+        self.probs[position] = probs
+        if error is not None:
+            self.errors[position] = error
+        if truncated:
+            self.truncated.add(position)
+
     @classmethod
     def failed(cls, error: str) -> Predictions:
         """One text that has no answer, and why."""

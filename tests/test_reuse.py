@@ -10,24 +10,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_checkpoint_identity import identity
 
 from pipeline.checkpoint import Identity
+from pipeline.escaped import escape_all
 from pipeline.predictions import Predictions
 from pipeline.reuse import Reuse
 from pipeline.reuse.store import GROUP_BYTES, GROUP_S
 
 NAMES = {0: "no", 1: "yes"}
 GB = 10**9
-
-
-def token(text: str) -> bytes:
-    """A text as it goes over the wire."""
-    return msgspec.json.encode(text)
 
 
 def answer(number: int) -> list[float]:
@@ -54,16 +49,18 @@ def opened(
 
 def remember(store: Reuse, texts: list[str], numbers: list[int] | None = None) -> None:
     """Keep an answer to each text: that of its number."""
-    keys = store.find([token(text) for text in texts]).keys
+    keys = store.find(escape_all(texts)).keys
     store.remember(keys, answers(list(range(len(texts))) if numbers is None else numbers), NAMES)
 
 
 def found(store: Reuse, texts: list[str], names: dict[int, str] | None = None) -> list[tuple[Any, ...] | None]:
     """Label, score and probabilities of each text, None if nothing is known."""
-    known = store.find([token(text) for text in texts])
+    known = store.find(escape_all(texts))
     labels = known.labels(NAMES if names is None else names)
     return [
-        None if label is None else (label, float(known.scores[row]), known.probs_of(row))
+        None
+        if label is None
+        else (label, float(known.scores[row]), None if known.probs is None else known.probs[row].tolist())
         for row, label in enumerate(labels)
     ]
 
@@ -139,7 +136,7 @@ def test_only_sound_answers_are_kept(tmp_path: Path) -> None:
     mixed = mixed + Predictions(["maybe"], [0.5], [[0.5, 0.5]]) + Predictions(["no"], [0.5], [[0.5, 0.5]])
     texts = list("abcdefg")
     with opened(tmp_path / "r") as store:
-        store.remember(store.find([token(text) for text in texts]).keys, mixed, NAMES)
+        store.remember(store.find(escape_all(texts)).keys, mixed, NAMES)
     with opened(tmp_path / "r") as store:
         assert [each is not None for each in found(store, texts)] == [True, True, False, False, True, False, True]
 
@@ -148,13 +145,13 @@ def test_a_class_is_called_what_the_model_calls_it_now(tmp_path: Path) -> None:
     """The class is kept and not its name; while a name is not known, neither is the answer."""
     with opened(tmp_path / "r") as store:
         remember(store, ["a", "b"])
-        store.remember(store.find([token("c")]).keys, Predictions(["LABEL_1"], [0.75], [[0.25, 0.75]]), {})
-        store.remember(store.find([token("d")]).keys, Predictions(["LABEL_0"], [0.75], [[0.25, 0.75]]), {})
+        store.remember(store.find(escape_all(["c"])).keys, Predictions(["LABEL_1"], [0.75], [[0.25, 0.75]]), {})
+        store.remember(store.find(escape_all(["d"])).keys, Predictions(["LABEL_0"], [0.75], [[0.25, 0.75]]), {})
     with opened(tmp_path / "r") as store:
         assert [each and each[0] for each in found(store, list("abcd"))] == ["no", "yes", "yes", None]
         renamed = found(store, list("abcd"), {1: "ja"})
         assert [each and each[0] for each in renamed] == [None, "ja", "ja", None]
-        assert store.find([token("b"), token("a"), token("x")]).examples() == [(0, 1), (1, 0)]
+        assert store.find(escape_all(["b", "a", "x"])).examples() == [(0, 1), (1, 0)]
 
 
 # -- whose answers
@@ -246,7 +243,7 @@ def test_answers_without_probabilities_serve_no_run_that_needs_them(tmp_path: Pa
 def test_a_half_of_a_key_is_not_enough(tmp_path: Path) -> None:
     """Two texts with the same first 64 bits: the second is unknown, and never gets the answer of the first."""
     with opened(tmp_path / "r") as store:
-        (key,) = store.find([token("text")]).keys
+        (key,) = store.find(escape_all(["text"])).keys
         store.remember([key[:8] + bytes(8)], answers([0]), NAMES)
         store.flush(now=True)
         assert found(store, ["text"]) == [None]
@@ -315,7 +312,7 @@ def test_scores_keep_every_bit(tmp_path: Path) -> None:
     """Logits too: negative, tiny and large."""
     values = [-math.pi, 5e-324, -1e308, 0.1 + 0.2]
     with opened(tmp_path / "r", keep_probs=True) as store:
-        keys = store.find([token(str(value)) for value in values]).keys
+        keys = store.find(escape_all([str(value) for value in values])).keys
         probs: list[Sequence[float] | None] = [[value, math.nextafter(value, -math.inf)] for value in values]
         store.remember(keys, Predictions(["no"] * 4, values, probs), NAMES)
     with opened(tmp_path / "r", keep_probs=True) as store:

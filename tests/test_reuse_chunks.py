@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +17,8 @@ def known_of(texts: list[bytes], answered: set[str], classes: int = 0) -> Known:
     """What the file would say of a block: the score tells which text it is of."""
     labels = [f"known {text.decode()}" if text.decode() in answered else None for text in texts]
     scores = [float(len(text)) for text in texts]
-    return Known(
-        [b"key " + text for text in texts], labels, scores, lambda row: [float(len(texts[row]))] * classes or None
-    )
+    probs = np.array([[score] * classes for score in scores]).reshape(-1, classes) if classes else None
+    return Known([b"key " + text for text in texts], labels, scores, probs)
 
 
 def cut(

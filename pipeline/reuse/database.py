@@ -13,7 +13,8 @@ from pipeline.errors import DiskTrouble, ReuseError
 APPLICATION = 0x636C6673  # stands in the header of our files: "clfs"
 VERSION = 1  # of what is below, and of what `records` makes
 PAGE_BYTES = 4096
-CACHE_KIB = 8 << 10  # of each connection: memory is bounded, however large the file is
+# Pages in memory, however large the file is: a text is looked for at a place of its own, but written with neighbours.
+WRITING_KIB, READING_KIB = 8 << 10, 64 << 10
 LOG_BYTES = 32 << 20  # what is left of the write-ahead log between two commits
 BUSY_S = 5  # another run commits in a fraction of that
 PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0)  # SQLite itself does not wait for a file that another run is making
@@ -36,7 +37,7 @@ def path_of(setting: str) -> Path:
     return Path(setting).expanduser()
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, cache_kib: int) -> sqlite3.Connection:
     """A connection without transactions of its own, for use by one thread at a time; the file is made if need be.
 
     Raises:
@@ -46,21 +47,21 @@ def open_database(path: Path) -> sqlite3.Connection:
     with reuse_errors(path):
         for pause in PAUSES_S:
             try:
-                return _opened(path)
+                return _opened(path, cache_kib)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
                 time.sleep(pause)
-        return _opened(path)
+        return _opened(path, cache_kib)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, cache_kib: int) -> sqlite3.Connection:
     db = _connect(path, "rwc")
     try:
         if _looks_blank(db, path):
             _make(db, path)
         db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last commits, never break the file
-        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
         db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         # Where SQLite was built to overwrite what is deleted, giving up a table would write all of it once more.
         db.execute("PRAGMA secure_delete = OFF")

@@ -7,12 +7,13 @@ second half stands in the record and is compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.escaped import Texts
 from pipeline.predictions import Predictions
 
 KEY_BYTES = 16
@@ -41,21 +42,16 @@ class Found(NamedTuple):
         """
         return [names.get(index) for index in self.classes.tolist()]
 
-    def probs_of(self, position: int) -> list[float] | None:
-        """The probabilities of one text, if they are wanted."""
-        probs: list[float] | None = None if self.probs is None else self.probs[position].tolist()
-        return probs
-
 
 def record_type(num_classes: int) -> np.dtype[Any]:
     """The layout of a record; with 0 classes no probabilities are kept."""
     return np.dtype([("check", "<i8"), ("class", "<i4"), ("score", "<f8"), ("probs", "<f8", (num_classes,))])
 
 
-def keys_of(texts: Iterable[bytes], context: bytes) -> list[bytes]:
-    """The keys of texts, escaped."""
+def keys_of(texts: Texts, context: bytes) -> list[bytes]:
+    """The keys of texts."""
     begun, keys = blake2b(digest_size=KEY_BYTES, person=context), []
-    for text in texts:
+    for text in texts.views():
         hashed = begun.copy()
         hashed.update(text)
         keys.append(hashed.digest())

@@ -23,8 +23,17 @@ import msgspec
 import numpy as np
 
 from pipeline.checkpoint import Identity, differences
+from pipeline.escaped import Texts
 from pipeline.predictions import Predictions
-from pipeline.reuse.database import ANSWERS, PAGE_BYTES, is_busy, open_database, reuse_errors
+from pipeline.reuse.database import (
+    ANSWERS,
+    PAGE_BYTES,
+    READING_KIB,
+    WRITING_KIB,
+    is_busy,
+    open_database,
+    reuse_errors,
+)
 from pipeline.reuse.records import KEY_BYTES, NO_ANSWER, Array, Found, halves_of, keys_of, record_type, records_of
 
 GROUP_BYTES, GROUP_S = 4 << 20, 5.0  # what waits is committed when it is so much, or waits so long; read at once
@@ -59,7 +68,7 @@ class Reuse:
         self._waiting: list[tuple[bytes, Array]] = []  # keys one after the other, and their records
         self._waiting_bytes = 0
         self._committed = clock()
-        self._writer, self._reader = open_database(path), open_database(path)
+        self._writer, self._reader = open_database(path, WRITING_KIB), open_database(path, READING_KIB)
 
     def bind(self, identity: Identity, num_classes: int, *, keep_probs: bool) -> None:
         """Choose the context: the first one that differs in nothing from `identity`, or a new one.
@@ -92,8 +101,8 @@ class Reuse:
 
     # -- answers out
 
-    def find(self, texts: Sequence[bytes]) -> Found:
-        """What is known of texts, escaped."""
+    def find(self, texts: Texts) -> Found:
+        """What is known of texts."""
         keys = keys_of(texts, self._context)
         halves = halves_of(b"".join(keys))
         records = np.zeros(len(keys), self._type)
@@ -101,9 +110,10 @@ class Reuse:
         unknown = np.argsort(halves[:, 0])  # neighbours in the file one after the other
         step = max(1, GROUP_BYTES // self._type.itemsize)
         for table in TABLES:
+            if not len(unknown) or self._is_empty(table):
+                continue
             parts = [unknown[start : start + step] for start in range(0, len(unknown), step)]
-            left = [part[~self._take(table, part, halves, records)] for part in parts]
-            unknown = np.concatenate(left) if left else unknown
+            unknown = np.concatenate([part[~self._take(table, part, halves, records)] for part in parts])
         return Found(keys, records["class"], records["score"], records["probs"] if self._gives_probs else None)
 
     def _take(self, table: str, positions: Array, halves: Array, records: Array) -> Array:
@@ -115,12 +125,17 @@ class Reuse:
             self._wait(halves[positions[known]].tobytes(), read[known])
         return np.asarray(known)
 
+    def _is_empty(self, table: str) -> bool:
+        with reuse_errors(self.path), self._reading:
+            found = self._reader.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - of TABLES
+        return found is None
+
     def _read(self, table: str, ids: Array) -> Array:
         """The records with these ids; where there is none, one without an answer."""
         nothing = np.zeros((), self._type)
         nothing["class"] = NO_ANSWER
         blank, size = nothing.tobytes(), self._type.itemsize
-        query = f"SELECT (SELECT answer FROM {table} WHERE key = value) FROM json_each(?)"  # noqa: S608 - of TABLES
+        query = f"SELECT answer FROM json_each(?) LEFT JOIN {table} AS kept ON kept.key = value"  # noqa: S608 - of TABLES
         with reuse_errors(self.path), self._reading:
             rows = self._reader.execute(query, (msgspec.json.encode(ids.tolist()).decode(),)).fetchall()
         # Half a key may be that of an answer under another context, of another width; damage may leave no bytes.

@@ -78,12 +78,12 @@ class Reusing:
         if self._store is None or not self._is_used:
             return None
         try:
-            found = await asyncio.to_thread(_find, self._store, block, rows)
+            found = await asyncio.to_thread(self._store.find, block.texts[rows.start : rows.stop])
         except ClassifyError as error:
             self._give_up(error)
             return None
         await self._learn_names(found, block, rows)
-        return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs_of)
+        return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs)
 
     async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
         """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
@@ -116,8 +116,3 @@ class Reusing:
     def _give_up(self, error: ClassifyError) -> None:
         self._is_used = False
         self._progress.notice(f"{error}; going on without stored answers")
-
-
-def _find(store: Reuse, block: TextBlock, rows: range) -> Found:
-    texts = block.texts[rows.start : rows.stop].to_list()
-    return store.find([b"" if row in block.errors else text for row, text in zip(rows, texts, strict=True)])

@@ -12,7 +12,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.escaped import Texts, escape_all
 from pipeline.predictions import Predictions
 from pipeline.reuse import Reuse
 
@@ -32,10 +33,15 @@ BOUND = 10**10  # bytes
 FILLING = "x" * 220
 
 
-def blocks(texts: int) -> Iterator[list[bytes]]:
-    """So many texts, escaped, block by block."""
+def texts_of(numbers: Iterable[int]) -> Texts:
+    """The texts with these numbers."""
+    return escape_all([f"{FILLING} text {number}" for number in numbers])
+
+
+def blocks(texts: int) -> Iterator[Texts]:
+    """So many texts, block by block."""
     for first in range(0, texts, BLOCK):
-        yield [f"{FILLING} text {number}".encode() for number in range(first, min(texts, first + BLOCK))]
+        yield texts_of(range(first, min(texts, first + BLOCK)))
 
 
 def opened(path: Path) -> Reuse:
@@ -70,7 +76,7 @@ def look_up(path: Path, answers: int, at_once: int, *, of_file: bool) -> float:
     random = np.random.default_rng(7)
     while done < LOOKUPS:
         numbers = random.integers(0, answers, at_once) + (0 if of_file else answers)
-        texts = [f"{FILLING} text {number}".encode() for number in numbers.tolist()]
+        texts = texts_of(numbers.tolist())
         began = time.process_time()
         found = store.find(texts)
         labels = found.labels(NAMES)

@@ -1013,8 +1013,8 @@ REUSE = (
     Mutation(
         "a known answer goes to another row",
         "cutter.py",
-        "position if position >= -1 else after - position",
-        "position if position >= -1 else len(self.texts)",
+        "rows = self.known.of(0, len(self.known))",
+        "rows = self.known.of(1, len(self.known)) + self.known.of(0, 1)",
         ("test_reuse_chunks.py::test_each_row_gets_what_belongs_to_it",),
     ),
     Mutation(
@@ -1034,7 +1034,7 @@ REUSE = (
     Mutation(
         "known rows count as if they might be sent",
         "cutter.py",
-        "(self._row - chunk.first_row) + len(chunk.known)\n",
+        "(self._row - chunk.first_row) + chunk.reused\n",
         "(self._row - chunk.first_row)\n",
         ("test_reuse_chunks.py::test_known_rows_do_not_count_as_texts_of_a_request",),
     ),
