@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.predictions import Prediction
     from pipeline.record import RunRecord
 
+__version__ = "0.1.0"
+
 # Where each name lives: `classify --help` imports this package, and must not pay for what it does not use.
 _HOMES = {
     "ClassifyError": "errors",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipeline import streams
+from pipeline import __version__, streams
 from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="classify", description="Label a file with your own model, served by vLLM: the same file, with labels."
     )
+    parser.add_argument("--version", action="version", version=f"classify {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(

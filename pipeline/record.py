@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import platform
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from pipeline import __version__
 from pipeline.places import Location
 
 VERSION = 1
-_PACKAGES = ("classify-pipeline", "aiohttp", "msgspec", "pyarrow", "pandas", "uvloop")
+_PACKAGES = ("aiohttp", "msgspec", "numpy", "pandas", "pyarrow", "uvloop")
 
 
 class FailedFile(msgspec.Struct):
@@ -122,13 +122,7 @@ def encode_record(record: RunRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-@functools.cache
 def versions() -> dict[str, str]:
-    """Python's and our packages' versions."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    """Python's version, ours, and those of the packages that take part."""
+    packages = {name: sys.modules[name].__version__ for name in _PACKAGES if name in sys.modules}
+    return {"python": platform.python_version(), "classify-pipeline": __version__} | packages

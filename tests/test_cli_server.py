@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import time
 from pathlib import Path
@@ -192,6 +193,11 @@ def test_help_is_fast_and_complete(classify: Command) -> None:
         --dry-run --set --quiet --log-json"""
     for option in options.split():
         assert option in shown
+
+
+def test_the_version_is_that_of_the_package(classify: Command) -> None:
+    """As the installed package says, too."""
+    assert classify("--version").stdout == f"classify {importlib.metadata.version('classify-pipeline')}\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import Command
 from fake import FakeServer, label_of, refuse
@@ -17,6 +18,7 @@ from receiving import Receiver
 from test_cli import run_arguments, running, wait_until_answered
 from test_end_to_end import read, write
 
+from pipeline import __version__
 from pipeline.config import Config, Loader, Run, Server, Writer
 from pipeline.progress import Progress
 from pipeline.runner.reported import run_and_report
@@ -74,7 +76,7 @@ def test_a_good_night(tmp_path: Path, fake: FakeServer, receiver: Receiver, clas
     assert text.startswith("out.csv: 62 rows")
     assert (record["labelled"], record["rows_total"], record["exit_code"], record["error"]) == (60, 62, 0, None)
     assert datetime.fromisoformat(record["started"]) <= datetime.fromisoformat(record["finished"])
-    assert record["versions"]["classify-pipeline"]
+    assert record["versions"].items() >= {"classify-pipeline": __version__, "pyarrow": pa.__version__}.items()
     assert record["host"]
     assert receiver.paths == ["/hook/t0ken-s3cret"]
     assert receiver.seen[0]["Content-Type"] == "application/json"
