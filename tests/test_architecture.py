@@ -31,7 +31,7 @@ LAYERS = [
     ["batcher"],
     ["runner"],
     ["library", "check", "status", "schedule"],
-    ["signals"],
+    ["signals", "arguments"],
     ["cli"],
     ["__init__", "__main__"],
 ]
