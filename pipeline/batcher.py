@@ -12,11 +12,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from pipeline.chunks import Chunk
 from pipeline.config import Request, Retry
 from pipeline.counts import Counts
-from pipeline.endpoints import Endpoints
+from pipeline.endpoints import Endpoint, Endpoints
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
 from pipeline.escaped import Texts
 from pipeline.parcels import Parcel, parcels
@@ -58,6 +59,8 @@ class Batcher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._size = 0  # bytes of text in the parcels under way
         self._failed_first = 0
+        self._is_answered = False  # a server has said something sensible of a row
+        self._aside = Counts()  # what is spent on texts that are of no row
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
         """Send all chunks and wait for the last.
@@ -112,7 +115,7 @@ class Batcher:
 
     async def classify(self, texts: Texts) -> Predictions:
         """Predictions for some texts that are in no chunk."""
-        return await self._classify(texts, Counts())
+        return await self._classify(texts, self._aside)
 
     async def _classify(self, texts: Texts, spent: Counts, *, alone: bool = False) -> Predictions:
         """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
@@ -137,7 +140,7 @@ class Batcher:
                 return await self._ask(texts, spent, truncate=True)
             except RequestFailed as still:
                 error = still
-        if self._progress.rows_labelled == self._progress.rows_reused:  # no server has said anything sensible yet
+        if not self._is_answered:
             self._failed_first += 1
             if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
                 raise Misconfigured(
@@ -155,31 +158,53 @@ class Batcher:
         Raises:
             RequestFailed: it is (or may be, if there are several texts): refused, or failed on servers that are well.
         """
-        since, failures, overloads = self._clock(), 0, 0
+        tries = _Tries(self._clock(), alone)
         while True:
-            endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=alone)
+            endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=tries.alone)
             spent.spend(len(texts))
             if isinstance(outcome, Predictions):
+                self._is_answered |= spent is not self._aside
                 return outcome
             # The place is given back: nobody waits while holding one.
             if isinstance(outcome, Rejected):
                 raise outcome
-            if isinstance(outcome, Overloaded):
-                overloads += 1
-            elif await self._endpoints.is_well(endpoint, outcome):
-                failures += COSTLY if isinstance(outcome, TimedOut) else 1
-            else:
-                since = self._clock()  # a sick server's time is not on the request's account
-                if not isinstance(outcome, Unreachable):
-                    failures += COSTLY if alone else 0
-                    outcome.broke_server = alone
-                    alone = True
-            elapsed = 0.0 if isinstance(outcome, Overloaded) else self._clock() - since
-            delay = delay_before_next(failures, overloads, elapsed, self._retry, retry_after=outcome.retry_after)
-            too_large = overloads >= TOO_LARGE_AFTER or len(texts) > self._endpoints.sizes.rows
-            suspect = failures >= SUSPECT_AFTER or too_large
+            await self._weigh(tries, endpoint, outcome)
+            # How busy a server is has no bound in time but server.wait_s.
+            elapsed = 0.0 if isinstance(outcome, Overloaded) else self._clock() - tries.since
+            delay = delay_before_next(
+                tries.failures, tries.overloads, elapsed, self._retry, retry_after=outcome.retry_after
+            )
+            too_large = tries.overloads >= TOO_LARGE_AFTER or len(texts) > self._endpoints.sizes.rows
+            suspect = tries.failures >= SUSPECT_AFTER or too_large
             if delay is None or (suspect and len(texts) > 1):
                 raise outcome
             self._progress.retries += 1
             spent.retries += 1
             await self._endpoints.wait(delay, outcome)
+
+    async def _weigh(self, tries: _Tries, endpoint: Endpoint, outcome: RequestFailed) -> None:
+        """Count a failure against the request, if the server answers others."""
+        if isinstance(outcome, Overloaded):
+            tries.overloads += 1
+            if outcome.may_be_broken and tries.overloads > TOO_LARGE_AFTER:
+                if tries.alone and await self._endpoints.is_well(endpoint, outcome):
+                    tries.failures += 1
+                tries.alone = True
+        elif await self._endpoints.is_well(endpoint, outcome):
+            tries.failures += COSTLY if isinstance(outcome, TimedOut) else 1
+        else:
+            tries.since = self._clock()  # a sick server's time is not on the request's account
+            if not isinstance(outcome, Unreachable):
+                tries.failures += COSTLY if tries.alone else 0
+                outcome.broke_server = tries.alone
+                tries.alone = True
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of a request so far."""
+
+    since: float  # the time that counts
+    alone: bool  # it is sent where nothing else is in flight
+    failures: int = 0  # that count against it
+    overloads: int = 0  # times a server was too busy for it

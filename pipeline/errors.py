@@ -27,8 +27,12 @@ ClassifyError                    exit code
 
 from __future__ import annotations
 
+import errno
 import signal
 from typing import Any
+
+# Of an OSError: the disk is full, or a quota is, or it fails.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 class ClassifyError(Exception):
@@ -132,6 +136,8 @@ class RequestFailed(ClassifyError):
 
 class Overloaded(RequestFailed):
     """The server has too much to do: wait, and ask for less."""
+
+    may_be_broken = False  # a proxy's words for a server that is not there are the same
 
 
 class Unavailable(RequestFailed):

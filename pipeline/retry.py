@@ -29,8 +29,9 @@ def delay_before_next(
 ) -> float | None:
     """Seconds to wait before a request is tried again, or None when its budget is used up.
 
-    `failures` of the request count against `retry.attempts`; `overloads`, answers of a server that is too busy, only
-    against the time. What the server asked for with Retry-After is a floor, the jitter comes on top of it.
+    `failures` of the request count against `retry.attempts`, `elapsed_s` against `retry.max_elapsed_s`; `overloads`,
+    answers of a server that is too busy, against nothing. What the server asked for with Retry-After is a floor, the
+    jitter comes on top of it.
     """
     if failures >= retry.attempts:
         return None

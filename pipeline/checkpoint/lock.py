@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import DiskTrouble, OutputError, OutputHeld
+from pipeline.errors import DISK_TROUBLE, DiskTrouble, OutputError, OutputHeld
 
 LOOK_S = 0.1
 
@@ -31,17 +31,19 @@ class Lock:
 
     def __init__(self, path: Path, directory: Path | None = None) -> None:
         self.path, self._directory = path, directory
+        self._file = -1  # its descriptor, as long as it is open
 
     def __enter__(self) -> Self:
         try:
             self._take()
             while not self._is_seen():
-                os.close(self._file)
+                self._close()
                 self._take()
             if self._directory is not None:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            kind = DiskTrouble if error.errno in (28, 122, 5) else OutputError
+            self._close()
+            kind = DiskTrouble if error.errno in DISK_TROUBLE else OutputError
             raise kind(f"{self.path.parent}: can't be written to: {error.strerror}") from None
         me = {
             "pid": os.getpid(),
@@ -60,7 +62,7 @@ class Lock:
         if not self._taken():
             time.sleep(LOOK_S)  # `is_held` may have been looking
             if not self._taken():
-                os.close(self._file)
+                self._close()
                 who = read_holder(self.path) or "unknown"
                 raise OutputHeld(f"another run ({who}) holds this output; wait for it, or stop it")
 
@@ -75,7 +77,7 @@ class Lock:
         except BlockingIOError:
             return False
         except OSError as error:
-            os.close(self._file)
+            self._close()
             # some network file systems have no locks
             raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another place") from None
         return True
@@ -92,7 +94,12 @@ class Lock:
             if self._directory is not None:
                 self._directory.rmdir()
                 self.path.unlink()
-        os.close(self._file)
+        self._close()
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 def read_holder(path: Path) -> str | None:

@@ -166,10 +166,10 @@ class Endpoints:
                 return endpoint, predictions
 
     async def wait(self, delay: float, error: RequestFailed) -> None:
-        """Sleep before the next attempt, but no longer than patience lasts if nobody is answered meanwhile."""
-        until = self._clock() + delay
+        """Sleep before the next attempt, but no longer than patience lasts, whatever the server asked for."""
+        until = self._clock() + min(delay, self._config.server.wait_s + STARTING_PAUSE_S)
         while (left := until - self._clock()) > 0:
-            await self._sleep(min(left, self._config.server.wait_s + STARTING_PAUSE_S))
+            await self._sleep(left)
             if self._failing_since is not None and self._clock() < until:
                 self._give_up_if_due(error)
                 self.gate.raise_if_stopped()
@@ -184,9 +184,11 @@ class Endpoints:
         return await asyncio.shield(self._begin_examination(endpoint, error))
 
     def _begin_examination(self, endpoint: Endpoint, error: RequestFailed) -> asyncio.Future[bool]:
-        if endpoint.examination is None:
+        is_doubtful = isinstance(error, ConnectionLost)
+        if endpoint.examination is None or (is_doubtful and not endpoint.is_doubtful):
+            # One that was under way may have asked whoever was there before.
             endpoint.examination = self._begin(self._examine(endpoint, error))
-            endpoint.is_doubtful = isinstance(error, ConnectionLost)
+            endpoint.is_doubtful = is_doubtful
         return endpoint.examination
 
     def _give_up_if_due(self, error: RequestFailed) -> None:
@@ -247,9 +249,10 @@ class Endpoints:
 
     def drop(self, endpoint: Endpoint, error: UserError) -> None:
         """Ask it nothing any more; another model, or nobody left, ends the run."""
+        if endpoint not in self.all:
+            return  # by another request that was in flight
         endpoint.is_resting = True
-        if endpoint in self.all:
-            self.all.remove(endpoint)
+        self.all.remove(endpoint)
         if not self.all or isinstance(error, ModelChanged):
             self.gate.stop(error)
         else:

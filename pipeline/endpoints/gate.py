@@ -87,7 +87,7 @@ class Gate:
         """As many as there is room for; all of them where they wait for different things."""
         if any(each.is_reserved or each.is_resting or each.is_doubtful for each in self._endpoints):
             return self.wake_all()
-        room = sum(each.limiter.limit - each.limiter.in_flight for each in self._endpoints)
+        room = sum(max(0, each.limiter.limit - each.limiter.in_flight) for each in self._endpoints)
         while self._waiters and room > 0:
             if not (waiter := self._waiters.popleft()).done():
                 waiter.set_result(None)

@@ -29,7 +29,9 @@ def error_of(
     if status in (400, 413, 422):
         return Rejected(message, too_long=b"maximum context length" in body)
     if status in (408, 425, 429, 503):
-        return Overloaded(message, retry_after=retry_after)
+        busy = Overloaded(message, retry_after=retry_after)
+        busy.may_be_broken = status == 503 and retry_after is None  # noqa: PLR2004
+        return busy
     if status == 424 or status >= 500:  # noqa: PLR2004
         return Unavailable(message, retry_after=retry_after)
     if status in (401, 403):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +12,9 @@ from typing import BinaryIO, Self
 
 import pyarrow as pa
 
-from pipeline.errors import ClassifyError, DiskTrouble, OutputError
+from pipeline.errors import DISK_TROUBLE, ClassifyError, DiskTrouble, OutputError
 from pipeline.loader.lines import CODECS
 from pipeline.places import Location, local, parts_of
-
-_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 class Draft:
@@ -184,6 +181,6 @@ def disk_errors(path: Location | Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         ours: ClassifyError = OutputError(f"{path}: can't be written: {reason}")
-        if error.errno in _TROUBLE:
+        if error.errno in DISK_TROUBLE:
             ours = DiskTrouble(f"{path}: {reason}; what was answered is kept, make room and run the same command again")
         raise ours from None
