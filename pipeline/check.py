@@ -10,16 +10,17 @@ from pathlib import Path
 
 from pipeline.config import PIPE, Config, describe, origin
 from pipeline.endpoints import CANARY, Endpoints
-from pipeline.errors import InputError, UserError
+from pipeline.errors import InputError, RequestFailed, ServerGone, UserError
 from pipeline.inputs import Pair, Plan
 from pipeline.limiter import ChunkSize
 from pipeline.loader import Source, TextSpec, estimate_rows
+from pipeline.places import Location
 from pipeline.progress import Progress
 from pipeline.reuse import inspect, path_of
 from pipeline.runner import open_input, planned, urls_of
 from pipeline.runner.opening import open_checked, place_of
 from pipeline.text import storable
-from pipeline.writer import Layout
+from pipeline.writer import Layout, check_types
 
 MOST_BAD = 20  # files that can't be classified, of those that are named
 
@@ -63,7 +64,7 @@ async def _many(
             if pair.trouble is not None:
                 raise pair.trouble
             source, spec = await asyncio.to_thread(open_checked, config, pair.source)
-            place_of(config, pair, source)
+            _place(config, pair, source)
             first = first or (source, spec)
             found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
             rows, exact = rows + found, exact and is_exact
@@ -93,14 +94,25 @@ def _about(rows: int, *, exact: bool) -> str:
 def _output(config: Config, pair: Pair, source: Source) -> str:
     if config.writer.output == PIPE:
         return "  stdout: rows go out as they are answered"
-    location = place_of(config, pair, source)[1].location
+    location = _place(config, pair, source)
     return f"  {location}: {'exists' if location.exists() else 'will be made'}"
+
+
+def _place(config: Config, pair: Pair, source: Source) -> Location:
+    """Where the output goes, which can hold what is to be in it."""
+    config, place = place_of(config, pair, source)
+    check_types(config, source)
+    return place.location
 
 
 async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
         await endpoints.connect(wait=False)
-        canary, facts = await endpoints.all[0].ask_canary()
+        endpoint = next(each for each in endpoints.all if not each.is_resting)
+        try:
+            canary, facts = await endpoint.ask_canary()
+        except RequestFailed as error:  # it has just answered
+            raise ServerGone(endpoint.say(error)) from None
         await asyncio.to_thread(source.check, spec, Layout(config, facts.num_classes).names)
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"

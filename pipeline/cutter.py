@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,6 +33,11 @@ class Known(NamedTuple):
     labels: list[str | None]  # None where nothing is known
     scores: list[float]
     probs: Scores | None  # (rows, classes), if they are wanted
+
+    @classmethod
+    def nothing(cls, rows: int) -> Known:
+        """Of so many rows nothing is known, and no answer is kept."""
+        return cls([b""] * rows, [None] * rows, [math.nan] * rows, None)
 
 
 @dataclass(slots=True)

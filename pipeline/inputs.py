@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from pipeline.config import PIPE, Config, dated, days_of, is_dated
@@ -143,7 +143,7 @@ def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Lo
     kind, _ = location.look()
     is_known = config.loader.format is not None
     if kind is Kind.DIRECTORY:
-        paths = [path for path, _ in list_files(location) if not is_hidden(path)]
+        paths = [path for path in list_files(location) if not is_hidden(path)]
         found = [(path, location.within(path)) for path in paths if is_known or ending_format(path)]
     elif kind is Kind.NOTHING and is_pattern(text):
         found = [
@@ -161,7 +161,9 @@ def _without_outputs(found: list[tuple[str, Location]], folder: Location) -> lis
     if not found:
         return []
     path, source = found[0]
-    top = source.key.removesuffix(path)  # the input, with a slash at its end
+    # The input, with a slash at its end; what is in it may be a link to somewhere else.
+    within = replace(source, path=source.path.removesuffix(path), shown=source.shown.removesuffix(path))
+    top = f"{within.key.rstrip('/')}/"
     if not folder.key.startswith(top):
         return found
     inside = f"{folder.key.removeprefix(top)}/"

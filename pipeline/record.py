@@ -113,7 +113,7 @@ def read_record(location: Location) -> RunRecord | None:
     """
     try:
         return msgspec.json.decode(location.read() or b"", type=RunRecord)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -124,5 +124,9 @@ def encode_record(record: RunRecord) -> bytes:
 
 def versions() -> dict[str, str]:
     """Python's version, ours, and those of the packages that take part."""
-    packages = {name: sys.modules[name].__version__ for name in _PACKAGES if name in sys.modules}
-    return {"python": platform.python_version(), "classify-pipeline": __version__} | packages
+    found = {"python": platform.python_version(), "classify-pipeline": __version__}
+    for name in _PACKAGES:
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if version is not None:  # another thread may be importing it
+            found[name] = version
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pipeline.checkpoint import Checkpoint, is_held, read_holder
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, UserError
 from pipeline.output import OutputPlace, lock_of_directory
 from pipeline.places import Kind, Location, list_files
 
@@ -70,10 +70,16 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
     """The sum over all files in it of which there is a trace; files whose turn has not come leave none."""
     lock = lock_of_directory(folder, state_dir)
     holder = read_holder(lock.path) if is_held(lock.path) else None
-    each = [status_of(folder.within(path), state_dir) for path in _traces(folder)]
+    each, files = list[Status](), Counter[str]()
+    for path in _traces(folder):
+        try:
+            each.append(status_of(folder.within(path), state_dir))
+        except UserError:  # damaged, perhaps; the others are not
+            files["unreadable"] += 1
     if not each and holder is None:
         raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
-    files, failed = Counter(status.state for status in each), Counter[str]()
+    files.update(status.state for status in each)
+    failed = Counter[str]()
     for status in each:
         failed.update(status.failed)
     unfinished = any(state in files for state in ("interrupted", "running"))
@@ -95,7 +101,7 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
 def _traces(folder: Location) -> list[str]:
     """The outputs in a directory beside which a run has left something, by path from there on."""
     found = set()
-    for path, _ in list_files(folder):
+    for path in list_files(folder):
         parent, slash, name = path.rpartition("/")
         if trace := re.fullmatch(r"\.(.+)\.(?:run\.json|checkpoint)", name):
             found.add(f"{parent}{slash}{trace[1]}")

@@ -18,7 +18,8 @@ def open_missing() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            # Takes the lowest free number: this one. Data on a closed standard output is an error, as it is for `cat`.
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
     # Python found them closed, too.
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")

@@ -70,6 +70,17 @@ def test_each_row_gets_what_belongs_to_it(
     assert row == max(start, len(rows)) or start > len(rows)
 
 
+def test_answers_that_can_t_be_looked_up_any_more_cost_no_row() -> None:
+    """The file fails in the middle of a chunk: what was known stays, the rest is sent."""
+    cutter, chunks = Cutter(Request(rows=16), ChunkSize(16), 0, None), list[Chunk]()
+    for first, known in ((0, known_of([b"a", b"b"], {"a"})), (2, Known.nothing(2))):
+        chunks += cutter.cut(block_of(Place(first, 0, 0), ["a", "b"], {}), known)
+    (chunk,) = [*chunks, *cutter.rest()]
+    sent = [f"sent {text.decode()}" for text in chunk.texts]
+    rows = chunk.of_rows(Predictions(list(sent), [0.0] * len(sent), [None] * len(sent)))
+    assert rows.labels == ["known a", "sent b", "sent a", "sent b"]
+
+
 def test_known_rows_do_not_count_as_texts_of_a_request() -> None:
     """With one new row in a hundred a request carries some eighty texts."""
     rows: list[str | None] = [f"text {number}" for number in range(100_000)]

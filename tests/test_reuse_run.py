@@ -316,7 +316,7 @@ def test_the_path_in_a_config_is_relative_to_it(tmp_path: Path, fake: FakeServer
     done = classify("run", config, "--set", "run.reuse_max_gb=0", expect=2)
     complaint(done, "run.reuse_max_gb", "0.01")
     record = json.loads((tmp_path / ".in_labelled.jsonl.run.json").read_text())
-    assert (record["reused_rows"], record["settings"]["run"]["reuse"]) == (0, "~/r")
+    assert (record["reused_rows"], record["settings"]["run"]["reuse"]) == (0, str(tmp_path / "r"))
 
 
 def test_answers_of_a_run_that_was_resumed_serve_the_next(tmp_path: Path, fake: FakeServer) -> None:

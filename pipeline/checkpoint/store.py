@@ -63,19 +63,24 @@ class Checkpoint:
             remove(path)
         with database_errors(self.path):
             self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}")
-            is_blank = self._is_blank()
-            if read_only and is_blank:  # a run is about to make it
+            try:
+                self._prepare(read_only=read_only)
+            except BaseException:
                 self._db.close()
-                self._db = connect(":memory:")
-            if not read_only:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-            if is_blank:
-                self._db.executescript(_TABLES)
-            self.label_ids: dict[str, int] = {
-                name: id_ for id_, name in self._db.execute("SELECT id, name FROM labels")
-            }
-            self._stored_labels = len(self.label_ids)
+                raise
+
+    def _prepare(self, *, read_only: bool) -> None:
+        is_blank = self._is_blank()
+        if read_only and is_blank:  # a run is about to make it
+            self._db.close()
+            self._db = connect(":memory:")
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        if is_blank:
+            self._db.executescript(_TABLES)
+        self.label_ids: dict[str, int] = {name: id_ for id_, name in self._db.execute("SELECT id, name FROM labels")}
+        self._stored_labels = len(self.label_ids)
 
     def _is_blank(self) -> bool:
         """See that it is ours, and of this format, before anything is written into it; or that it is nobody's yet."""
@@ -97,8 +102,9 @@ class Checkpoint:
             return json.loads(row[0]) if row else None
 
     def put(self, **values: Any) -> None:
-        """Keep values under their names, at once."""
-        with database_errors(self.path), self._lock:
+        """Keep values under their names, at once: all or none."""
+        with database_errors(self.path), self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
             self._put(values)
 
     def put_later(self, **values: Any) -> None:
@@ -137,17 +143,15 @@ class Checkpoint:
             if not records and not meta:
                 return
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                new = [(id_, name) for name, id_ in labels[self._stored_labels :]]
-                self._db.executemany("INSERT INTO labels VALUES (?, ?)", new)
-                self._db.executemany(INSERT, records)
-                self._put(meta)
-                self._db.execute("COMMIT")
+                with self._db:  # commits, or rolls back
+                    self._db.execute("BEGIN IMMEDIATE")
+                    new = [(id_, name) for name, id_ in labels[self._stored_labels :]]
+                    self._db.executemany("INSERT INTO labels VALUES (?, ?)", new)
+                    self._db.executemany(INSERT, records)
+                    self._put(meta)
             except BaseException:
                 with self._adding:
                     self._waiting, self._waiting_meta = records + self._waiting, meta | self._waiting_meta
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 raise
             self._stored_labels = len(labels)
 
@@ -204,9 +208,9 @@ class Checkpoint:
     def reopen_failed(self) -> int:
         """Forget the rows that carry an error, other than those without a text; returns how many."""
         reopened = 0
-        with database_errors(self.path), self._lock:
+        with database_errors(self.path), self._lock, self._db:
             rows = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
-            self._db.execute("BEGIN IMMEDIATE")  # an error on the way closes the file, which rolls it back
+            self._db.execute("BEGIN IMMEDIATE")
             for row in rows:
                 errors = {int(index): error for index, error in json.loads(row[8]).items()}
                 failed = sorted(index for index, error in errors.items() if not error.startswith("empty:"))
@@ -214,7 +218,6 @@ class Checkpoint:
                     reopened += len(failed)
                     self._db.execute("DELETE FROM chunks WHERE first_row = ?", (row[0],))
                     self._db.executemany(INSERT, without(row, failed, errors))
-            self._db.execute("COMMIT")
         return reopened
 
     # -- the file

@@ -14,9 +14,8 @@ from pipeline.config.sections import (
     Run,
     Server,
     Writer,
-    describe,
-    public_settings,
 )
+from pipeline.config.shown import describe, public_settings
 from pipeline.config.urls import Uri, cut_options, mask_place, mask_url, mask_words, origin, split_uri
 
 __all__ = [

@@ -13,20 +13,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from pipeline.config.sections import Config
+from pipeline.config.sections import PATH_KEYS, Config
 from pipeline.errors import ConfigError
 
-# What a path in a config file is relative to is that file; these keys hold paths.
 # What a pattern in the struct can't say in words.
 EXPECTED = {"run.max_failed_rows": 'an integer, or a share like "1%"'}
-PATH_KEYS = (
-    "loader.input",
-    "writer.output",
-    "server.ca_bundle",
-    "run.state_dir",
-    "run.reuse",
-    "run.metrics_file",
-)
 
 
 def load(path: str | None, settings: dict[str, Any]) -> Config:
@@ -65,14 +56,20 @@ def _lay_over(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split `SECTION.KEY=VALUE`; VALUE is TOML where it parses as such and a string where it does not."""
+    """Split `SECTION.KEY=VALUE`; VALUE is TOML where it parses as such and a string where it does not.
+
+    No shell expands a `~` in it.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE, like request.rows=64")
+    name = name.strip()
+    if name in PATH_KEYS:
+        value = os.path.expanduser(value)  # noqa: PTH111 - a Path drops a closing slash
     try:
-        return name.strip(), tomllib.loads(f"v = {value}")["v"]
+        return name, tomllib.loads(f"v = {value}")["v"]
     except (tomllib.TOMLDecodeError, KeyError):
-        return name.strip(), value
+        return name, value
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pipeline.config.dates import days_of
-from pipeline.config.urls import is_http, is_secret_url, mask_place, mask_url, origin, read_secret_url
+from pipeline.config.urls import is_http, is_secret_url, mask_place, mask_url, read_secret_url
 from pipeline.errors import ConfigError
 from pipeline.text import storable
 
@@ -44,7 +44,7 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def shown(self) -> str:
         """The inputs as messages and records name them."""
-        return ", ".join(_shown(each) for each in self.inputs)
+        return ", ".join(mask_place(storable(each)) for each in self.inputs)
 
     @property
     def text_columns(self) -> list[str]:
@@ -177,15 +177,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError('run.notify_url is http://..., https://... or "env:NAME"')
 
     def seconds_left(self, now: datetime) -> float | None:
-        """Seconds from `now`, the start of the run, to the deadline; None without one."""
+        """Seconds from `now`, the start of the run, to the deadline, a time of this machine's; None without one."""
         if self.deadline is None:
             return None
         if span := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms])", self.deadline):
             return float(span[1]) * {"h": 3600, "m": 60, "s": 1}[span[2]]
         if not (clock := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", self.deadline)):
             raise ValueError(f'run.deadline is a time of day like "06:00" or a span like "4h", not {self.deadline!r}')
-        end = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
-        return ((end if end > now else end + timedelta(days=1)) - now).total_seconds()
+        here = now.astimezone().replace(tzinfo=None)
+        end = here.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
+        end = end if end > here else end + timedelta(days=1)
+        return (end.astimezone() - now.astimezone()).total_seconds()  # a night may have an hour more or less
 
     def url_to_notify(self, environment: dict[str, str]) -> str | None:
         """The url that is told how a run ended, read from `environment` if it says so; None if nobody is told.
@@ -202,6 +204,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return self.max_failed_rows
 
 
+# What these hold is relative to the config file they stand in; or a URI.
+PATH_KEYS = (
+    "loader.input",
+    "writer.output",
+    "server.ca_bundle",
+    "run.state_dir",
+    "run.reuse",
+    "run.metrics_file",
+)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All sections. `Config()` is every default."""
 
@@ -216,33 +229,3 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def is_piped(self) -> bool:
         """Whether one end is a pipe: what is answered can't be kept for a later run."""
         return PIPE in (*self.loader.inputs, self.writer.output)
-
-
-def describe(config: Config) -> list[str]:
-    """Every setting as a line of TOML, secrets masked: what `classify check` shows and the run record keeps."""
-    lines = []
-    for section, keys in public_settings(config).items():
-        for key, value in keys.items():
-            shown = "(not set)" if value is None else msgspec.json.encode(value).decode()
-            lines.append(f"{section}.{key} = {shown}")
-    return lines
-
-
-def public_settings(config: Config) -> dict[str, dict[str, Any]]:
-    """The settings as plain values, fit to be shown: header values, passwords and queries are masked."""
-    tree: dict[str, dict[str, Any]] = msgspec.to_builtins(config)
-    server = tree["server"]
-    server["url"] = [mask_url(url) for url in config.server.urls]
-    paths = (("loader", "input"), ("writer", "output"), ("run", "reuse"), ("run", "metrics_file"))
-    for section, key in paths:
-        tree[section][key] = _shown(tree[section][key])
-    server["headers"] = dict.fromkeys(config.server.headers, "***")
-    tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
-    return tree
-
-
-def _shown(place: Any) -> Any:
-    """A path or URI, or a list of them; they may be bytes that are no UTF-8."""
-    if isinstance(place, list):
-        return [_shown(each) for each in place]
-    return place and mask_place(storable(place))

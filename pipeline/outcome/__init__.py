@@ -104,7 +104,7 @@ def _named_output(config: Config) -> str:
     if config.writer.output or len(inputs) != 1 or inputs == [PIPE]:
         return config.writer.output
     try:
-        return str(default_output(locate(inputs[0])))
+        return str(default_output(config, locate(inputs[0])))
     except ClassifyError:  # what is wrong with the input is told already
         return ""
 

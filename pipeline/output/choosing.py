@@ -16,10 +16,10 @@ from pipeline.places import Kind, Location, locate, state_of, state_root
 LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
 
-def default_output(source: Location) -> Location:
+def default_output(config: Config, source: Location) -> Location:
     """Where the output goes if nobody says so."""
     stem, dot, endings = source.name.partition(".")
-    return source.beside(f"{stem}_labelled{dot}{endings}")
+    return source.beside(named_for(config, f"{stem}_labelled{dot}{endings}"))
 
 
 def locate_output(config: Config, named: str, source: Location) -> Location:
@@ -29,7 +29,7 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
         OutputError: it is a file and should be a directory. StoreRefused, StoreGone: its store.
     """
     if not named:
-        return default_output(source)
+        return default_output(config, source)
     location = locate(named)
     kind, _ = location.look()
     if location.is_folder and kind not in (Kind.DIRECTORY, Kind.NOTHING):
@@ -62,6 +62,8 @@ def place_at(config: Config, location: Location, source: Location, *, may_make_d
     format_of(location, config.writer.format, "writer.format")
     if location.store is None:
         _check_name(location)
+        if location.look()[0] is Kind.OTHER:
+            raise OutputError(f"{location}: is no regular file; choose another output, or {PIPE} for standard output")
         if not may_make_directory and not (folder := Path(location.path).parent).is_dir():
             raise OutputError(f"{location}: its directory {folder} does not exist; make it, or choose another output")
     if _is_same_file(location, source):

@@ -55,6 +55,7 @@ class OutputPlace:
             state = state_of(state_root(state_dir), location)
             self.checkpoint_path = state / "checkpoint"
             self.lock = Lock(state.with_name(f"{state.name}.lock"), state)
+        self._there: str | None = None  # the digest of what stood at its place when it was decided what to do
         # A draft is renamed into its place on a disk, so it stands beside it.
         self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
 
@@ -97,6 +98,7 @@ class OutputPlace:
         try:
             published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
             there = digest_file(self.location) if self.location.exists() else None
+            self._there = there
             record = None if there is None else self.record
             made = record.output_digest if record else None
             if there is not None and there not in (made, published) and not config.run.overwrite:
@@ -117,6 +119,20 @@ class OutputPlace:
         if was_begun and (decision is Next.FRESH or finished):  # killed before the clean-up, the second time
             remove(self.checkpoint_path)
         return decision
+
+    def see_untouched(self, made: str) -> None:
+        """See that nobody else has put anything at the output's place, on a disk, since `decide`; `made` is ours.
+
+        Raises:
+            OutputError: somebody has.
+        """
+        if self.location.store is None and self.location.exists():
+            there = digest_file(self.location)
+            if there not in (self._there, made):
+                raise OutputError(
+                    f"{self.location}: was put there by somebody else while this ran; what was answered is kept: "
+                    f"move it away, or replace it with --overwrite"
+                )
 
     def _published(self) -> str | None:
         """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
@@ -174,4 +190,7 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
 
 
 def _refusal(output: str, what: str, other: list[str]) -> str:
-    return f"{output}: {what} differently ({'; '.join(other)}); start over with --restart, or choose another output"
+    advice = "start over with --restart, or choose another output"
+    if all(line.startswith("input:") for line in other):
+        advice = f'{advice}; run.on_changed_input="restart" starts over what has changed, and nothing else'
+    return f"{output}: {what} differently ({'; '.join(other)}); {advice}"

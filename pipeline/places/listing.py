@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.config import cut_options
+from pipeline.errors import InputError
 from pipeline.places.location import Location, local, locate
 
 _MAGIC = re.compile(r"[*?[]")
 
 
-def list_files(location: Location, *, recursive: bool = True) -> list[tuple[str, int]]:
-    """The files in a directory, or under a prefix of a store: their paths from there on and their sizes, by path.
+def list_files(location: Location) -> list[str]:
+    """The files in a directory, or under a prefix of a store, by their paths from there on.
+
+    A link to a directory is followed, but not to one that it is in; a link to nothing is a file that can't be read.
 
     Raises:
-        FileNotFoundError: there is no such directory. StoreRefused, StoreGone: see `Store`.
+        FileNotFoundError: there is no such directory. InputError: it, or one in it, can't be read.
+        StoreRefused, StoreGone: see `Store`.
     """
     if location.store is not None:
         start = len(location.path) + 1
-        found = location.store.list(location.shown, location.path, recursive=recursive)
-        return sorted((each.path[start:], each.size) for each in found if each.is_file)
-    top = Path(location.path)
-    if not top.is_dir():
+        return sorted(each.path[start:] for each in location.store.list(location.shown, location.path) if each.is_file)
+    if not os.path.isdir(location.path):  # noqa: PTH112 - names may be bytes that are no UTF-8, and many
         raise FileNotFoundError(location.path)
-    paths = top.rglob("*") if recursive else top.iterdir()
-    return sorted((path.relative_to(top).as_posix(), path.stat().st_size) for path in paths if path.is_file())
+    return sorted(_local_files(Path(location.path)))
+
+
+def _local_files(top: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(top, onerror=_unreadable, followlinks=True):
+        above = {os.path.realpath(folder), *map(str, Path(os.path.realpath(folder)).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in above]  # noqa: PTH118
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() or (path.is_symlink() and not path.exists()):
+                yield path.relative_to(top).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # it went while we looked
+        raise InputError(
+            f"{error.filename}: can't be read: {error.strerror}; what is in it would be left out"
+        ) from None
 
 
 def is_pattern(text: str) -> bool:
@@ -79,7 +98,7 @@ def _local_paths(base: Location, parts: Sequence[str]) -> set[str]:
     top, found = Path(base.path), set()
     for path in glob.glob("/".join(parts), root_dir=top, recursive=True):  # noqa: PTH207 - a Path knows no root
         if (top / path).is_dir():
-            found |= {str(Path(path, each)) for each, _ in list_files(local(str(top / path)))}
+            found |= {str(Path(path, each)) for each in list_files(local(str(top / path)))}
         elif (top / path).is_file():
             found.add(path)
     return found
@@ -87,7 +106,7 @@ def _local_paths(base: Location, parts: Sequence[str]) -> set[str]:
 
 def _store_paths(base: Location) -> set[str]:
     try:
-        return {path for path, _ in list_files(base)}
+        return set(list_files(base))
     except FileNotFoundError:
         return set()
 

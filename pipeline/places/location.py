@@ -119,6 +119,16 @@ class Location:
         kind, size = self.look()
         return replace(self, content=self.read()) if kind is Kind.FILE and size <= most else self
 
+    def mark(self) -> tuple[int, ...] | None:
+        """What changes when a file on the disk is written to or replaced; None of a store's, or where nothing is."""
+        if self.store is not None:
+            return None
+        try:
+            found = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     def as_it_is_now(self) -> Location:
         """The same without a content that was read before."""
         return replace(self, content=None)

@@ -114,12 +114,12 @@ class Store:
         except StoreRefused:  # whoever may not look at it may still write to it
             return True
 
-    def list(self, shown: str, path: str, *, recursive: bool) -> list[fs.FileInfo]:
+    def list(self, shown: str, path: str) -> list[fs.FileInfo]:
         """What stands below `path`."""
         from pyarrow import fs
 
         with self.errors(shown):
-            found: list[fs.FileInfo] = self._system.get_file_info(fs.FileSelector(path, recursive=recursive))
+            found: list[fs.FileInfo] = self._system.get_file_info(fs.FileSelector(path, recursive=True))
             return found
 
     def open(self, shown: str, path: str) -> pa.NativeFile:

@@ -78,7 +78,7 @@ class Reuse:
         text = json.dumps(context_of(identity), sort_keys=True)
         now = json.loads(text)
         new = text, num_classes if keep_probs else 0
-        with reuse_errors(self.path), self._lock:
+        with reuse_errors(self.path), self._lock, self._writer:  # commits, or rolls back
             self._writer.execute("BEGIN IMMEDIATE")  # or a run that starts at the same time might add it, too
             suited = [
                 (kept, classes)
@@ -88,7 +88,6 @@ class Reuse:
             self._identity, self._classes = (suited or [new])[0]
             self._context = _key_of(self._identity, self._classes)
             self._touch_context()
-            self._writer.execute("COMMIT")
         self._num_classes, self._gives_probs = num_classes, keep_probs
         self._type = record_type(self._classes)
 
@@ -181,18 +180,13 @@ class Reuse:
         for start in range(0, len(halves), rows):
             part = slice(start, start + rows)
             ids = msgspec.json.encode(halves[part, 0].tolist()).decode()
-            try:
+            with self._writer:
                 self._writer.execute("BEGIN IMMEDIATE")
                 for _ in TABLES:  # under a bound that was lowered, both may have to go
                     if self._is_full():
                         self._turn()
                 self._writer.execute(query, (ids, records[part].tobytes()))
                 self._touch_context()
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
 
     def _is_full(self) -> bool:
         """Whether the newer answers take half of what is allowed, less what the next slice may take."""

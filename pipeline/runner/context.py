@@ -45,8 +45,10 @@ class Context:
     busy: threading.RLock = field(default_factory=threading.RLock)  # held by whoever commits or publishes
     is_closed: bool = False  # so is the checkpoint
     error: ClassifyError | None = None  # why there are no more
+    mark: tuple[int, ...] | None = field(init=False)  # of the input, before its rows are read
 
     def __post_init__(self) -> None:
+        self.mark = self.source.location.mark()
         # What was learned of the model goes on counting; the rest was compared by `OutputPlace.decide`.
         self.identity = (self.checkpoint.get("identity") or {}) | self.identity
         known = self.source.total_rows
@@ -101,8 +103,9 @@ class Context:
 
     def keep(self) -> None:
         """Commit all that was added, durably; nothing is made for a file that has no answer yet."""
-        if not isinstance(self.checkpoint, Brief) or self.counts.rows_done:
-            self.settle().flush()
+        with self.busy:
+            if not isinstance(self.checkpoint, Brief) or self.counts.rows_done:
+                self.settle().flush()
 
     def forget(self) -> None:
         """The output is there and whole: its checkpoint goes, if it has one on the disk."""

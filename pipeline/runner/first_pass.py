@@ -53,7 +53,9 @@ class FirstPass:
         Raises:
             ClassifyError: what ends the command; what was answered by then is kept.
         """
-        left = self._config.run.seconds_left(self._progress.started.astimezone().replace(tzinfo=None))
+        left = self._config.run.seconds_left(self._progress.started)
+        if left is not None:  # of the command; until now files were looked for and opened
+            left = max(0.0, left - self._progress.elapsed_s)
         works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._tick(), self._stopped.wait())
         tasks = [asyncio.ensure_future(each) for each in works]
         try:
@@ -101,7 +103,7 @@ class FirstPass:
                     remember=reusing.remember,
                     failed_allowed=self._config.run.failed_rows_allowed(rows),
                 )
-                reusing.begin(first.identity, endpoints, batcher.classify)
+                await reusing.begin(first.identity, endpoints, batcher.classify)
                 committing = asyncio.ensure_future(reusing.keep_committing())
                 try:
                     await batcher.run(self._chunks(first, opened))

@@ -45,10 +45,11 @@ class Many:
         self._total = Total(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
         self._threads, self._batch = (THREADS_OF_STORE, 1) if is_remote else (THREADS, BATCH)
-        self._room = asyncio.Semaphore(MOST_OPEN)
+        self._room, self._held = asyncio.Semaphore(MOST_OPEN), 0
         self._open: dict[Context, Pair] = {}
         self._answered: deque[Context] = deque()
         self._writers = 0
+        self._rows_ended = 0  # of the files that are done
         self._publishing: set[asyncio.Task[None]] = set()
         self._is_cancelled = False
         self._fatal: Exception | None = None
@@ -104,16 +105,22 @@ class Many:
 
     async def _settle_late_ones(self) -> None:
         """Files that take longer than small ones do get a checkpoint on the disk, until they are published."""
+        failed = set[Context]()  # which is said when they are published
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
             now_s = self._progress.elapsed_s
-            for file in [file for file in self._open if file.is_late(now_s)][:SETTLED_AT_ONCE]:
-                file.settle_meanwhile()
+            for file in [file for file in self._open if file.is_late(now_s) and file not in failed][:SETTLED_AT_ONCE]:
+                try:
+                    file.settle_meanwhile()
+                except OF_ONE_FILE:
+                    failed.add(file)
+                except ClassifyError as error:
+                    return self._end_with(error)
 
     def _let_go(self) -> None:
         """Keep what was answered of the files that are not published."""
         for file in self._open:
-            with closing(file), suppress(DiskTrouble):  # which has ended the command
+            with closing(file), suppress(DiskTrouble, *OF_ONE_FILE):  # the first has ended the command
                 file.keep()
 
     # -- opening
@@ -123,10 +130,12 @@ class Many:
         waiting, jobs = deque(self._plan.pairs), deque[tuple[list[Pair], Job]]()
         try:
             while waiting or jobs:
-                while waiting and len(jobs) < self._threads:
+                # What is open goes on before there must be room for more.
+                while waiting and len(jobs) < self._threads and (not jobs or self._held + self._batch <= MOST_OPEN):
                     pairs = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
                     for _ in pairs:
                         await self._room.acquire()
+                    self._held += len(pairs)
                     jobs.append((pairs, self._begin(self._open_all, pairs)))
                 await asyncio.wait([jobs[0][1]])
                 for file in self._take(*jobs.popleft()):
@@ -134,7 +143,8 @@ class Many:
         finally:
             await asyncio.gather(*(job for _, job in jobs), return_exceptions=True)
             for pairs, job in jobs:
-                self._take(pairs, job)
+                with suppress(ClassifyError):  # something else has ended the command
+                    self._take(pairs, job)
 
     def _begin(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
@@ -162,7 +172,7 @@ class Many:
                 files.append(opened)
                 continue
             if isinstance(opened, RunRecord):
-                self._total.add(opened)
+                self._add(opened)
                 self._progress.resume(opened.rows, opened.failed | {"empty": opened.empty})
             elif isinstance(opened, OF_ONE_FILE):
                 self._failed(pair, opened)
@@ -198,27 +208,39 @@ class Many:
         try:
             for file, came in zip(files, await self._begin(published, files, self._tick), strict=True):
                 if isinstance(came, RunRecord):
-                    self._total.add(came)
+                    self._add(came)
                 else:
                     self._failed(self._open[file], came)
         except Exception as error:  # noqa: BLE001 - raised again at the end of the command
-            self._fatal = self._fatal or error
-            self._first_pass.stop()
+            self._end_with(error)
         finally:
             for file in files:
                 file.close()
                 del self._open[file]
                 self._ended()
 
+    def _end_with(self, error: Exception) -> None:
+        """Let the command end with this error, after what is being published."""
+        self._fatal = self._fatal or error
+        self._first_pass.stop()
+
     def _tick(self) -> None:
         if self._is_cancelled:
             raise asyncio.CancelledError
 
+    def _add(self, record: RunRecord) -> None:
+        self._total.add(record)
+        self._rows_ended += record.rows
+
     def _ended(self) -> None:
         self._room.release()
+        self._held -= 1
         progress = self._progress
         progress.files_done += 1
-        rows = progress.rows_done / progress.files_done * progress.files_total
+        # Those that are open may be far larger than those that are done: what is known of them counts.
+        known = [file.wanted or 0 for file in self._open]
+        begun = progress.files_done + len(known)
+        rows = max(self._rows_ended + sum(known), progress.rows_done) / begun * progress.files_total
         progress.expect(int(rows), is_exact=progress.files_done == progress.files_total)
 
     def _failed(self, pair: Pair, error: ClassifyError) -> None:

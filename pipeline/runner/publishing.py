@@ -22,11 +22,13 @@ def published(files: list[Context], tick: Callable[[], None]) -> list[RunRecord 
     try:
         if len(files) == 1 and not files[0].is_brief:
             return [_kept(files[0], partial(publish, files[0], tick))]
-        return _together(files, tick)
+        try:
+            return _together(files, tick)
+        except OF_ONE_FILE:  # which of them it is about is seen one by one
+            return [_kept(file, partial(publish, file, tick)) for file in files]
     except BaseException:
         for file in files:
-            with file.busy:
-                file.keep()
+            file.keep()
         raise
 
 

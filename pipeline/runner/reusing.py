@@ -42,7 +42,9 @@ class Reusing:
         settings = self._config.run
         if settings.reuse is not None:
             try:
-                self._store = Reuse(path_of(settings.reuse), max_bytes=int(settings.reuse_max_gb * 1e9))
+                self._store = await asyncio.to_thread(
+                    Reuse, path_of(settings.reuse), max_bytes=int(settings.reuse_max_gb * 1e9)
+                )
             except DiskTrouble as error:
                 self._give_up(error)
         return self
@@ -56,7 +58,7 @@ class Reusing:
             except ClassifyError as failed:
                 self._give_up(failed)
 
-    def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
+    async def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
         """The model is known now; `ask` gives the predictions of a few texts. `identity` is that of any file.
 
         Raises:
@@ -68,20 +70,22 @@ class Reusing:
             return
         identity, keep_probs = identity | endpoints.identity, self._config.writer.probs != "none"
         try:
-            self._store.bind(identity, self._facts.num_classes, keep_probs=keep_probs)
+            await asyncio.to_thread(self._store.bind, identity, self._facts.num_classes, keep_probs=keep_probs)
             self._is_used = True
         except DiskTrouble as error:
             self._give_up(error)
 
     async def look_up(self, block: TextBlock, rows: range) -> Known | None:
-        """What is known of some texts of a block."""
-        if self._store is None or not self._is_used:
+        """What is known of some texts of a block; None if nothing ever is."""
+        if self._store is None:
             return None
+        if not self._is_used:
+            return Known.nothing(len(rows))  # the chunk that was begun may have rows that are known
         try:
             found = await asyncio.to_thread(self._store.find, block.texts[rows.start : rows.stop])
         except ClassifyError as error:
             self._give_up(error)
-            return None
+            return Known.nothing(len(rows))
         await self._learn_names(found, block, rows)
         return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs)
 

@@ -34,6 +34,7 @@ def publish(run: Context, tick: Callable[[], None]) -> RunRecord:
     with Draft(place.location, place.draft_path) as draft:
         record = _write(run, draft, tick)
         draft.sync()
+        _see_untouched(run, record)
         checkpoint.put(published=record.output_digest, identity=run.identity, total_rows=run.total)
         draft.publish(tick)
     location, content = place.record_location, encode_record(record)
@@ -57,7 +58,13 @@ def publish_briefly(run: Context, drafts: ExitStack, tick: Callable[[], None]) -
     record = _write(run, output, tick)
     note = drafts.enter_context(SmallDraft(place.record_location))
     note.write_bytes().write(encode_record(record))
+    _see_untouched(run, record)
     return record, (output, note)
+
+
+def _see_untouched(run: Context, record: RunRecord) -> None:
+    if not run.config.run.overwrite:
+        run.place.see_untouched(record.output_digest)
 
 
 def appear(drafts: list[Drafts]) -> None:
@@ -105,7 +112,15 @@ def see_no_change(run: Context, consequence: str) -> None:
     """
     location = run.source.location
     now = location.as_it_is_now()
-    same = digest_file(now) == run.identity["input"] if location.content is None else now.read() == location.content
+    if location.content is not None:
+        same = now.read() == location.content
+    else:
+        same = digest_file(now) == run.identity["input"]
+        if same and now.mark() != run.mark:
+            # Between two samples, perhaps, where the next run would not see it: no answer is to be used again.
+            run.identity["input"] = f"{run.identity['input']}, changed while it was read"
+            run.checkpoint.put(identity=run.identity)
+            same = False
     if not same:
         raise InputError(f"{run.source.path}: changed while it was read, {consequence}")
 

@@ -10,6 +10,10 @@ from pipeline.schedule.night import RETRY_AFTER_S, Night, Printed, explain
 
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"  # of flock, date and sleep; ours is absolute
 LONGEST_LINE = 999  # bytes of a command; Debian's cron refuses the whole crontab for a longer one
+# Each line NAME=value, as systemd and Kubernetes read it: a value is what it is, whatever a shell would make of it.
+_SET_ALL = (
+    'while IFS= read -r e || [ "$e" ]; do case ${e%%=*} in ""|[0-9]*|*[!A-Za-z0-9_]*);; *) export "$e"; esac; done'
+)
 
 
 def printed(night: Night) -> Printed:
@@ -40,7 +44,7 @@ def _command(night: Night) -> str:
     steps = [
         f"export PATH={SEARCH_PATH}",
         'flock -n 9 || { echo "$(date): not started, the night before still runs"; exit 75; }',
-        'set -a; [ ! -r "$n.env" ] || . "$n.env"; set +a',
+        f'[ ! -r "$n.env" ] || {_SET_ALL} <"$n.env"',
         f'while :; do {shlex.join(night.command)}; code=$?; echo "$(date): exit code $code"',
         f"[ $code -eq 75 ] && sleep {RETRY_AFTER_S} && {night.still()} || exit $code; done",
     ]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pipeline.config import Config, mask_place, mask_url, split_uri
-from pipeline.config.reading import PATH_KEYS
+from pipeline.config.sections import PATH_KEYS
 from pipeline.errors import ConfigError
 from pipeline.schedule.manifest import Mount, config_map, cron_job
 from pipeline.schedule.night import LONGEST_S, Night, Printed, explain, places
