@@ -12,6 +12,8 @@ from test_loader import blocks_of
 
 from pipeline.config import Loader
 from pipeline.loader import TextSpec, open_source
+from pipeline.loader.parquet import BATCH_BYTES
+from pipeline.loader.texts import BLOCK_CHARS
 
 STRINGS = [
     pa.string(),
@@ -59,3 +61,14 @@ def test_parquet_is_read_from_any_row_on(tmp_path: Path) -> None:
     for block in blocks:
         rest = [text for each in source.texts(spec, block.place) for text in sent(each)]
         assert rest == texts[block.place.row :]
+
+
+def test_texts_that_repeat_are_no_larger_in_memory_than_others(tmp_path: Path) -> None:
+    """Ten long texts, again and again: next to nothing in the file, and blocks of them are bounded all the same."""
+    texts = [f"{number % 10} {'x' * 20_000}" for number in range(2000)]
+    pq.write_table(pa.table({"text": texts, "id": range(2000)}), tmp_path / "in.parquet")
+    source = open_source(Loader(input=str(tmp_path / "in.parquet")))
+    blocks = list(source.texts(TextSpec(Loader())))
+    assert [text.decode() for block in blocks for text in block.texts] == texts
+    assert max(block.texts.size for block in blocks) <= 2 * BLOCK_CHARS
+    assert max(batch.nbytes for batch in source.batches()) <= 2 * BATCH_BYTES

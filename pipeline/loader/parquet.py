@@ -28,6 +28,7 @@ from pipeline.places import Location
 
 MAGIC, TAIL_BYTES = b"PAR1", 8  # a file ends with its footer, the length of that, and the magic
 BATCH_BYTES = 16 << 20
+SAMPLE_ROWS = 64  # of a row group that tell how large its rows are
 SMALL_BYTES = 1 << 20  # of a row group that is read once as a whole, where the file is in memory
 BATCH_ROWS = 16_384  # a batch of 64k rows costs some 50 MiB more and gains nothing
 
@@ -111,8 +112,11 @@ class ParquetSource:
             if row >= metadata.num_rows:
                 row -= metadata.num_rows
                 continue
-            size = max(1, min(most_rows, most_bytes * metadata.num_rows // max(1, _bytes_of(metadata, wanted))))
             try:
+                row_bytes = _bytes_of(metadata, wanted) / metadata.num_rows
+                if self.location.store is None and _has_dictionary(metadata, wanted) and not self._is_small:
+                    row_bytes = max(row_bytes, self._bytes_a_row(group, names))
+                size = max(1, min(most_rows, int(most_bytes / max(1.0, row_bytes))))
                 for batch in self._read(group, size, names):
                     if row < batch.num_rows:
                         yield batch.slice(row)
@@ -120,6 +124,11 @@ class ParquetSource:
             except (pa.ArrowException, OSError) as error:
                 what = InputError(f"{self.path}: row group {group} can't be read: {_first_line(error)}")
                 raise self.location.trouble(error) or what from None
+
+    def _bytes_a_row(self, group: int, names: Sequence[str] | None) -> float:
+        """By the first rows of a row group: what repeats takes next to nothing in the file, and all of it in memory."""
+        first = next(self._reader().iter_batches(SAMPLE_ROWS, row_groups=[group], columns=names, use_threads=False))
+        return float(first.nbytes / max(1, len(first)))
 
     def _read(self, group: int, size: int, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """The batches of a row group; all of a small file is read with the texts, and at once."""
@@ -209,6 +218,12 @@ def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> in
     if wanted is None:
         return int(metadata.total_byte_size)
     return sum(metadata.column(index).total_uncompressed_size for index in wanted if index < metadata.num_columns)
+
+
+def _has_dictionary(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> bool:
+    columns = range(metadata.num_columns) if wanted is None else wanted
+    encodings = {each for index in columns if index < metadata.num_columns for each in metadata.column(index).encodings}
+    return not encodings.isdisjoint(("RLE_DICTIONARY", "PLAIN_DICTIONARY"))
 
 
 def _first_line(error: Exception) -> str:
