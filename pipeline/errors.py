@@ -9,6 +9,7 @@ ClassifyError                    exit code
 │   ├── CheckpointMismatch            the checkpoint belongs to another run
 │   ├── ReuseError                    the file of run.reuse is not ours, damaged, or can't be written
 │   └── Misconfigured                 the server: wrong address, key, model, or no classifier at all
+│       └── ModelChanged              it serves another model than before
 ├── NotNow                       75   the same command works later
 │   ├── ServerGone                    nobody answered for too long
 │   ├── StoreGone                     a store of files can't be reached, or has too much to do
@@ -19,9 +20,13 @@ ClassifyError                    exit code
 │   └── ReaderGone               141      whoever read our standard output has seen enough
 └── RequestFailed                     one request failed; it never leaves the batcher
     ├── Overloaded                    try again later, and ask less: 429, 503, 408, 425
-    ├── Unavailable                   try again later: other 5xx, refused, reset, cut short
+    ├── Unavailable                   try again later: other 5xx
+    │   └── ConnectionLost            reset, cut short
+    │       └── Unreachable           refused
+    │           └── BadAddress        no such name, or TLS fails: at the start a person's mistake
     ├── TimedOut                      try again: no answer within server.timeout_s
     ├── BadAnswer                     try again: the answer fails a check of the protocol
+    ├── OtherModel                    the answer is sound, but not of the model seen so far: see who is there
     └── Rejected                      never again as it is: 400, 413, 422; halve it
 """
 

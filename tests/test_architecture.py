@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake import FakeServer
+
+from pipeline import errors
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 # Each module may import only what stands before it (modules of one line: none of each other).
@@ -54,6 +57,18 @@ def test_every_module_imports_only_lower_layers() -> None:
         module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for imported in imports_of(path) - {module}:
             assert LEVEL[imported] < LEVEL[module], f"{path.name} of {module} imports {imported}"
+
+
+def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+    """Each class stands in the docstring, as deep as it is derived."""
+    drawn, above = {}, [""]
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"([│├└─ ]*)([A-Z]\w+)(?:  |$)", line):
+            depth = len(found[1]) // 4
+            above[depth:] = [found[2]]
+            drawn[found[2]] = above[depth - 1] if depth else "Exception"
+    classes = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in classes}
 
 
 def test_the_picture_in_the_architecture_names_every_module() -> None:

@@ -1,7 +1,7 @@
 """What is answered: one SQLite file beside the output, one record a chunk.
 
 Durability: WAL with `synchronous = FULL`, so a commit that returned survives a power cut; commits are grouped, so
-that costs one sync a second. Identity is the row's position, never its text and never an id column.
+that costs a few syncs a second. Identity is the row's position, never its text and never an id column.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PLAIN = (
     ("rows_empty", "Of these, rows without a text.", "empty"),
     ("rows_truncated", "Of these, rows whose text was cut.", "truncated"),
     ("rows_resumed", "Of these, rows answered by an earlier run that was interrupted.", "resumed_rows"),
-    ("rows_reused", "Of these, rows whose answer was taken from an earlier output.", "reused_rows"),
+    ("rows_reused", "Of these, rows whose answer was taken from the file of run.reuse.", "reused_rows"),
     ("rows_shared", "Of these, rows that another row's text was sent for.", "shared_rows"),
     ("lines_skipped", "Lines of the input that are in no row, because they are no record.", "skipped_lines"),
     ("requests", "Requests that the last run sent.", "requests"),

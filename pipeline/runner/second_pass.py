@@ -158,7 +158,7 @@ def record_of(run: Context, rows: int, tally: Tally, digest: str, *, seconds_wri
         **when(run.started, seconds),
         seconds_writing=round(seconds_writing, 3),
         rows_per_s=round((counts.rows_done - counts.rows_resumed) / max(seconds, 1e-9), 1),
-        model={key.removeprefix("model."): value for key, value in run.identity.items() if "model." in key[:6]},
+        model={key.removeprefix("model."): value for key, value in run.identity.items() if key.startswith("model.")},
         identity=run.identity,
         settings=public_settings(config),
         versions=versions(),

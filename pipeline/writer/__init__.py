@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,14 +22,6 @@ from pipeline.loader.jsonl import JsonlSource
 from pipeline.writer.columns import Layout, PredictionReader, Tally
 from pipeline.writer.draft import Draft, SmallDraft, disk_errors, sync_file, write_whole
 from pipeline.writer.front import Front, Pipe
-
-if TYPE_CHECKING:
-    from pipeline.writer.appended import ParquetAppender
-    from pipeline.writer.delimited import CsvAppender, CsvSink
-    from pipeline.writer.jsonl import JsonlAppender, JsonlSink
-    from pipeline.writer.parquet import ParquetSink
-
-    Sink = CsvAppender | CsvSink | JsonlAppender | JsonlSink | ParquetAppender | ParquetSink
 
 __all__ = [
     "Draft",
