@@ -52,10 +52,11 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
     return load(path, settings)
 
 
-def _progress(options: argparse.Namespace) -> Progress:
+def _progress(options: argparse.Namespace, config: Config) -> Progress:
+    from pipeline.config import PIPE
     from pipeline.progress import Progress
 
-    is_shared = options.output == "-" and sys.stdout.isatty()  # a bar and rows on one terminal
+    is_shared = config.writer.output == PIPE and sys.stdout.isatty()  # a bar and rows on one terminal
     return Progress("json" if options.log_json else "quiet" if options.quiet or is_shared else "auto")
 
 
@@ -70,7 +71,8 @@ def _run(options: argparse.Namespace) -> int:
         from pipeline.runner.reported import run_and_report
         from pipeline.signals import run_with_signals
 
-    config, progress = _load_config(options, RUN_FLAGS), _progress(options)
+    config = _load_config(options, RUN_FLAGS)
+    progress = _progress(options, config)
     advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"
     record = run_with_signals(run_and_report(config, progress), advice)
     progress.finish(record, summary(record))
@@ -82,7 +84,7 @@ def _check(options: argparse.Namespace) -> int:
     from pipeline.signals import run_with_signals
 
     config = _load_config(options, RUN_FLAGS)
-    run_with_signals(check(config, _progress(options), streams.write))
+    run_with_signals(check(config, _progress(options, config), streams.write))
     return 0
 
 
