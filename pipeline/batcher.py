@@ -147,7 +147,7 @@ class Batcher:
                     f"the first {self._failed_first} rows failed and none was answered, the last with: {error}; "
                     f"raise run.max_failed_rows to go on all the same"
                 )
-        return Predictions.failed(f"{error.code}: {error}")
+        return Predictions.failed(f"{error.code}: {error.reason}")
 
     async def _ask(self, texts: Texts, spent: Counts, *, truncate: bool = False, alone: bool = False) -> Predictions:
         """One request, tried again as long as it is not the request's fault.

@@ -48,6 +48,8 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
             raise ConfigError(f"{mask_place(path)}: a config file ends in .toml; and --input names the input already")
         options.input, path = [path], None
     settings = dict(parse_setting(text) for text in options.set)
+    if getattr(options, "text_column", None) is not None:
+        settings["loader.template"] = None  # of a config: it would win over the flag
     settings |= {key: getattr(options, flag) for flag, key in flags.items() if getattr(options, flag) is not None}
     return load(path, settings)
 

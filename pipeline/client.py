@@ -90,17 +90,22 @@ class Client:
             async with self._session.request(method, url, data=sent, allow_redirects=False) as response:
                 return Reply(response.status, dict(response.headers), await self._read(response, largest))
         except (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError, UnicodeError) as error:
-            raise BadAddress(f"{self.shown}: {_reason(error)}") from None
+            raise self._at(BadAddress, _reason(error)) from None
         except aiohttp.ConnectionTimeoutError:
-            raise Unreachable(f"{self.shown}: no connection within {CONNECT_S:g} s") from None
+            raise self._at(Unreachable, f"no connection within {CONNECT_S:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"{self.shown}: {_reason(error)}") from None
+            raise self._at(Unreachable, _reason(error)) from None
         except TimeoutError:
             raise TimedOut(f"no answer within {self._server.timeout_s:g} s") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise ConnectionLost(f"{self.shown}: {_reason(error)}") from None
+            raise self._at(ConnectionLost, _reason(error)) from None
         except aiohttp.ClientError as error:
             raise BadAnswer(f"no HTTP answer: {_reason(error)}") from None
+
+    def _at(self, kind: type[ConnectionLost], reason: str) -> ConnectionLost:
+        error = kind(f"{self.shown}: {reason}")
+        error.server = self.shown
+        return error
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
         pieces, size = [], response.content_length or 0

@@ -136,7 +136,13 @@ class RequestFailed(ClassifyError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds, as the server asked
+        self.server = ""  # its address, if the message begins with it
         self.broke_server = False  # nothing else was in flight when the server broke
+
+    @property
+    def reason(self) -> str:
+        """The message without the address of the server: what a row gets must not depend on who was asked."""
+        return str(self).removeprefix(f"{self.server}: ")
 
 
 class Overloaded(RequestFailed):

@@ -6,6 +6,7 @@ A flag beats `--set`, `--set` beats the file, the file beats the default.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -124,6 +125,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dedupe: bool = True
     priority: int | None = None
     extra: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        try:
+            json.dumps(self.extra, allow_nan=False)
+        except (TypeError, ValueError) as error:  # TOML has dates, times, inf and nan
+            raise ValueError(f"request.extra holds what JSON can't: {error}") from None
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

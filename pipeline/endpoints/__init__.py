@@ -124,6 +124,10 @@ class Endpoints:
         if other or wrong or (self.facts.names and max(self.facts.names) >= facts.num_classes):
             said = "; ".join(other) or f"its classes are named {facts.names}, ours {self.facts.names}"
             raise ModelChanged(f"{endpoint.shown} serves another model: {said}")
+        if endpoint.answers_as and facts.model and facts.model != endpoint.answers_as:
+            said = f"its answers call it {facts.model!r}, and called it {endpoint.answers_as!r}"
+            raise ModelChanged(f"{endpoint.shown} serves another model: {said}")
+        endpoint.answers_as = endpoint.answers_as or facts.model
         self.identity = self.identity or identity
         self.facts.num_classes, self.facts.model = facts.num_classes, facts.model
         self.facts.names.update(facts.names)
@@ -213,7 +217,8 @@ class Endpoints:
             self.drop(endpoint, other)
             return False
         finally:
-            endpoint.examination, endpoint.is_doubtful = None, False
+            if endpoint.examination is asyncio.current_task():  # else a later one has the word
+                endpoint.examination, endpoint.is_doubtful = None, False
             self.gate.wake_all()
         return True
 
@@ -256,4 +261,4 @@ class Endpoints:
         if not self.all or isinstance(error, ModelChanged):
             self.gate.stop(error)
         else:
-            self._progress.notice(f"{error}; going on without it")
+            self._progress.notice(f"{endpoint.say(error)}; going on without it")

@@ -29,6 +29,7 @@ class Endpoint:
         self.facts = facts
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
         self.entry: ModelEntry | None = None
+        self.answers_as = ""  # what its answers call the model, once it was met
         self.is_resting = False  # nothing is sent but the canary
         self.is_doubtful = False  # a connection broke; nothing is sent until the canary says who is there
         self.is_reserved = False  # for one request alone
@@ -49,7 +50,7 @@ class Endpoint:
             raise error_of(
                 reply.status, reply.headers, reply.body, self._config.server.api_key_env, self.client.secrets
             )
-        predictions = decode(reply.body, len(texts), facts)
+        predictions = decode(reply.body, len(texts), facts, self.answers_as if facts is self.facts else "")
         if truncate:
             predictions.truncated = set(range(len(texts)))
         return predictions

@@ -63,7 +63,9 @@ class ParquetSource:
         """See `Source.check`."""
         for name in spec.columns:
             kind = self._type_of(name)
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            # pandas gives a column without any value the type null.
+            is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+            if not any(is_so(kind) for is_so in is_text):
                 raise InputError(f"{self.path}: the column {name!r} is of type {kind}, a text column is a string")
         refuse_existing(self.path, self.columns, added)
 

@@ -59,7 +59,9 @@ def place_at(config: Config, location: Location, source: Location, *, may_make_d
         ConfigError: the ending names no format, or input and output are the same file.
         OutputError: its directory is missing, or its name too long.
     """
-    format_of(location, config.writer.format, "writer.format")
+    kind = format_of(location, config.writer.format, "writer.format")
+    if kind == "parquet" and location.name.lower().endswith(tuple(CODECS)):
+        raise ConfigError(f"{location}: Parquet is compressed inside (writer.compression); leave out the last ending")
     if location.store is None:
         _check_name(location)
         if location.look()[0] is Kind.OTHER:

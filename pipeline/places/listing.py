@@ -39,9 +39,10 @@ def _local_files(top: Path) -> Iterator[str]:
         above = {os.path.realpath(folder), *map(str, Path(os.path.realpath(folder)).parents)}
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in above]  # noqa: PTH118
         for name in names:
-            path = Path(folder, name)
-            if path.is_file() or (path.is_symlink() and not path.exists()):
-                yield path.relative_to(top).as_posix()
+            path = os.path.join(folder, name)  # noqa: PTH118
+            # A Path raises where a link leads into a directory that can't be entered.
+            if os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)):  # noqa: PTH110, PTH113, PTH114
+                yield Path(path).relative_to(top).as_posix()
 
 
 def _unreadable(error: OSError) -> None:
@@ -97,9 +98,9 @@ def _split(text: str) -> tuple[str, list[str]]:
 def _local_paths(base: Location, parts: Sequence[str]) -> set[str]:
     top, found = Path(base.path), set()
     for path in glob.glob("/".join(parts), root_dir=top, recursive=True):  # noqa: PTH207 - a Path knows no root
-        if (top / path).is_dir():
+        if os.path.isdir(top / path):  # noqa: PTH112
             found |= {str(Path(path, each)) for each in list_files(local(str(top / path)))}
-        elif (top / path).is_file():
+        elif os.path.isfile(top / path) or os.path.islink(top / path):  # noqa: PTH113, PTH114
             found.add(path)
     return found
 

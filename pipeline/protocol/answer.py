@@ -96,19 +96,20 @@ _decode_models = msgspec.json.Decoder(ModelList).decode
 _UNSEEN = object()
 
 
-def decode(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
+def decode(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions:
     """Check the 200 answer to `texts` texts and return their predictions in the order of the texts.
 
-    `facts` learns the number of classes and the names of classes from a sound answer.
+    `facts` learns the number of classes and the names of classes from a sound answer; `model` is what answers of that
+    server call the model, if they do.
 
     Raises:
         BadAnswer: it is broken in itself (count, index, numbers, label that is not that of the largest value).
         OtherModel: sound, but not of the model in `facts`. Nothing is learned from it.
     """
-    return _decode_known(body, texts, facts) or _decode_closely(body, texts, facts)
+    return _decode_known(body, texts, facts, model) or _decode_closely(body, texts, facts, model)
 
 
-def _decode_closely(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
+def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions:
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -134,13 +135,23 @@ def _decode_closely(body: bytes, texts: int, facts: ModelFacts) -> Predictions:
             _name(item, index, names, tied)
         predictions.labels.append(label if label is not None else facts.names.get(index, f"LABEL_{index}"))
         predictions.scores.append(score)
+    _compare_model(answer, model)
     _compare(facts, classes, names, tied)
     facts.num_classes, facts.model = classes, answer.model
     facts.names.update({index: name for index, name in names.items() if name is not None})
     return predictions
 
 
-def _decode_known(body: bytes, texts: int, facts: ModelFacts) -> Predictions | None:
+def _compare_model(answer: Answer, model: str) -> None:
+    if not _is_of(answer, model):
+        raise OtherModel(f"the model is called {shorten(answer.model)!r} where it was {shorten(model)!r}")
+
+
+def _is_of(answer: Any, model: str) -> bool:
+    return not (answer.model and model) or answer.model == model
+
+
+def _decode_known(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions | None:
     """The quick way: an answer in order that agrees with all that is known already. None: the long way has the word.
 
     A label must be the known name of a class with the largest value, so nothing is learned here, and nothing is open.
@@ -151,7 +162,7 @@ def _decode_known(body: bytes, texts: int, facts: ModelFacts) -> Predictions | N
         answer = facts.decoder(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if [item.index for item in answer.data] != list(range(texts)):
+    if [item.index for item in answer.data] != list(range(texts)) or not _is_of(answer, model):
         return None
     labels, probs = [item.label for item in answer.data], [item.probs for item in answer.data]
     scores, class_of = list(map(max, probs)), {name: index for index, name in facts.names.items()}

@@ -30,7 +30,7 @@ def error_of(
         return Rejected(message, too_long=b"maximum context length" in body)
     if status in (408, 425, 429, 503):
         busy = Overloaded(message, retry_after=retry_after)
-        busy.may_be_broken = status == 503 and retry_after is None  # noqa: PLR2004
+        busy.may_be_broken = status in (408, 503) and retry_after is None
         return busy
     if status == 424 or status >= 500:  # noqa: PLR2004
         return Unavailable(message, retry_after=retry_after)

@@ -102,7 +102,7 @@ class Total:
         )
 
     def _why(self, code: int) -> str:
-        worst = [each for each in self._failed_files if each.exit_code == code]
+        worst = sorted(self._failed_files, key=lambda each: each.exit_code != code)  # first those that decide
         named = "; ".join(each.told for each in worst[:NAMED])
         more = f"; and {len(worst) - NAMED:,} more" if len(worst) > NAMED else ""
         return f"{len(self._failed_files):,} of {len(self._plan.pairs):,} files failed: {named}{more}"

@@ -44,8 +44,8 @@ ANSWERS = (
     Mutation(
         "the quick reading takes answers in the order they came in",
         "protocol/answer.py",
-        "if [item.index for item in answer.data] != list(range(texts)):",
-        "if len(answer.data) != texts:",
+        "if [item.index for item in answer.data] != list(range(texts)) or",
+        "if len(answer.data) != texts or",
         ("test_protocol_known.py::test_what_is_known_already_changes_no_answer",),
     ),
     Mutation(
@@ -1058,6 +1058,27 @@ REUSE = (
         "if outcome.may_be_broken and",
         "if not outcome.may_be_broken and",
         ("test_unattended.py::test_a_row_that_brings_a_503_every_time_costs_one_row",),
+    ),
+    Mutation(
+        "an answer may call its model what it likes",
+        "endpoints/endpoint.py",
+        "self.answers_as if facts is self.facts else",
+        "self.answers_as if facts is None else",
+        ("test_unattended.py::test_another_model_s_name_in_the_answers_stops_the_run",),
+    ),
+    Mutation(
+        "an address is in the error of a row",
+        "batcher.py",
+        "{error.code}: {error.reason}",
+        "{error.code}: {error}",
+        ("test_unattended.py::test_what_a_row_gets_does_not_depend_on_who_was_asked",),
+    ),
+    Mutation(
+        "an examination that is out of date ends the doubt",
+        "endpoints/__init__.py",
+        "if endpoint.examination is asyncio.current_task():",
+        "if endpoint.examination is not None:",
+        (f"{HOLES}test_a_later_examination_has_the_word",),
     ),
     Mutation(
         "the deadline begins with the first row",

@@ -27,11 +27,12 @@ from test_protocol import BAD, body, item
 from pipeline import Config, classify_texts
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Loader, Request, Run, Server
-from pipeline.endpoints import CANARY
-from pipeline.errors import BadAnswer, CheckpointMismatch
+from pipeline.endpoints import CANARY, Endpoints
+from pipeline.errors import BadAnswer, CheckpointMismatch, ConnectionLost, TimedOut
 from pipeline.loader import Place, TextSpec, open_source
 from pipeline.loader.texts import BLOCK_ROWS
 from pipeline.predictions import Predictions
+from pipeline.progress import Progress
 from pipeline.protocol import ModelFacts, decode
 from pipeline.runner.second_pass import appear
 from pipeline.writer import Draft, SmallDraft
@@ -45,11 +46,11 @@ def test_a_number_of_classes_without_as_many_values_is_not_believed() -> None:
         decode(body(item(0, BAD, num_classes=4)), 1, ModelFacts())
 
 
-def late(server: FakeServer) -> Action:
+def late(server: FakeServer, seconds: float = 0.3) -> Action:
     """The right answer, after all the others."""
 
     async def act(_: web.Request, texts: list[str]) -> web.StreamResponse:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(seconds)
         return web.json_response(server.answer(texts))
 
     return act
@@ -97,6 +98,21 @@ def test_no_row_is_blamed_for_a_sick_server(tmp_path: Path, fake: FakeServer) ->
     classified(tmp_path, texts, fake, request=Request(rows=8))
     assert sick_until
     assert_all_right(tmp_path, texts)
+
+
+async def test_a_later_examination_has_the_word(fake: FakeServer) -> None:
+    """A request times out, then the connection breaks: the first canary does not say who is there now."""
+    async with Endpoints(Config(), [fake.url], {}, Progress("quiet")) as endpoints:
+        await endpoints.connect()
+        (endpoint,) = endpoints.all
+        fake.script.extend([late(fake), late(fake, 2.0)])
+        first = endpoints._begin_examination(endpoint, TimedOut("no answer"))
+        await asyncio.sleep(0.1)
+        second = endpoints._begin_examination(endpoint, ConnectionLost("reset"))
+        assert await first
+        assert (second.done(), endpoint.is_doubtful) == (False, True)
+        assert await second
+        assert not endpoint.is_doubtful
 
 
 def test_patience_starts_anew_with_every_answer(tmp_path: Path, fake: FakeServer) -> None:
