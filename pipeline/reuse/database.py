@@ -156,7 +156,7 @@ def _as_ours(path: Path, error: sqlite3.Error) -> Exception:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
         return DiskTrouble(f"{path}: {error}")
     if code == sqlite3.SQLITE_NOTADB:
-        return ReuseError(f"{path}: is no file of stored answers ({error}); name another in run.reuse")
+        return ReuseError(f"{path}: is no file of stored answers, or damaged ({error}); name another in run.reuse")
     if code == sqlite3.SQLITE_CORRUPT:
         return ReuseError(_damaged(path, error))
     return ReuseError(f"{path}: {error}; {_ADVICE}")
