@@ -223,8 +223,9 @@ def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> in
 
 
 def _has_dictionary(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> bool:
-    columns = range(metadata.num_columns) if wanted is None else wanted
-    encodings = {each for index in columns if index < metadata.num_columns for each in metadata.column(index).encodings}
+    if wanted is None:  # one of all columns has one, most likely; asking for one that is encrypted ends the process
+        return True
+    encodings = {each for index in wanted if index < metadata.num_columns for each in metadata.column(index).encodings}
     return not encodings.isdisjoint(("RLE_DICTIONARY", "PLAIN_DICTIONARY"))
 
 
