@@ -120,8 +120,11 @@ class Location:
         return replace(self, content=self.read()) if kind is Kind.FILE and size <= most else self
 
     def mark(self) -> tuple[int, ...] | None:
-        """What changes when a file on the disk is written to or replaced; None of a store's, or where nothing is."""
-        if self.store is not None:
+        """What changes when a file on the disk is written to or replaced.
+
+        None of a store's, where nothing is, or where the content is known and will be compared.
+        """
+        if self.store is not None or self.content is not None:
             return None
         try:
             found = os.stat(self.path)  # noqa: PTH116

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing, suppress
 from pathlib import Path
@@ -45,7 +45,7 @@ class Many:
         self._total = Total(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
         self._threads, self._batch = (THREADS_OF_STORE, 1) if is_remote else (THREADS, BATCH)
-        self._room, self._held = asyncio.Semaphore(MOST_OPEN), 0
+        self._room = asyncio.Semaphore(MOST_OPEN)
         self._open: dict[Context, Pair] = {}
         self._answered: deque[Context] = deque()
         self._writers = 0
@@ -130,12 +130,11 @@ class Many:
         waiting, jobs = deque(self._plan.pairs), deque[tuple[list[Pair], Job]]()
         try:
             while waiting or jobs:
-                # What is open goes on before there must be room for more.
-                while waiting and len(jobs) < self._threads and (not jobs or self._held + self._batch <= MOST_OPEN):
+                # What is being opened goes on before there must be room for more.
+                while waiting and len(jobs) < self._threads and (not jobs or self._has_room(jobs)):
                     pairs = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
                     for _ in pairs:
                         await self._room.acquire()
-                    self._held += len(pairs)
                     jobs.append((pairs, self._begin(self._open_all, pairs)))
                 await asyncio.wait([jobs[0][1]])
                 for file in self._take(*jobs.popleft()):
@@ -145,6 +144,10 @@ class Many:
             for pairs, job in jobs:
                 with suppress(ClassifyError):  # something else has ended the command
                     self._take(pairs, job)
+
+    def _has_room(self, jobs: Iterable[tuple[list[Pair], Job]]) -> bool:
+        """Whether a batch more may be open, beside those that are and those of `jobs`."""
+        return len(self._open) + sum(len(pairs) for pairs, _ in jobs) + self._batch <= MOST_OPEN
 
     def _begin(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
@@ -234,7 +237,6 @@ class Many:
 
     def _ended(self) -> None:
         self._room.release()
-        self._held -= 1
         progress = self._progress
         progress.files_done += 1
         # Those that are open may be far larger than those that are done: what is known of them counts.
