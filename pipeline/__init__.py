@@ -6,6 +6,7 @@ from pipeline import Config, run, classify_texts, classify_frame
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.answers import Prediction
     from pipeline.config import Config
     from pipeline.errors import ClassifyError
     from pipeline.library import (
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
         run,
         run_async,
     )
-    from pipeline.predictions import Prediction
-    from pipeline.record import RunRecord
+    from pipeline.monitoring.record import RunRecord
 
-__version__ = "0.1.0"
 
 # Where each name lives: `classify --help` imports this package, and must not pay for what it does not use.
 _HOMES = {
     "ClassifyError": "errors",
     "Config": "config",
-    "Prediction": "predictions",
-    "RunRecord": "record",
+    "Prediction": "answers",
+    "RunRecord": "monitoring.record",
     "classify_frame": "library",
     "classify_frame_async": "library",
     "classify_texts": "library",

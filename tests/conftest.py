@@ -69,7 +69,7 @@ def classify(tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def embedded_url() -> Iterator[str]:
     """The base URL of the embedded server, run as the process that `spawned` would start."""
-    command = [sys.executable, "-m", "pipeline.embedded"]
+    command = [sys.executable, "-m", "pipeline.servers.embedded"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         yield process.stdout.readline().strip()

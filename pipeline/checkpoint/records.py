@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.loader import Place
-from pipeline.predictions import Predictions
+from pipeline.answers import Predictions
+from pipeline.texts import Position
 
 NO_LABEL = -1
 COLUMNS = "first_row, rows, at_row, at_offset, at_line, labels, scores, probs, errors, truncated"
@@ -28,7 +28,9 @@ class Slab(NamedTuple):
     truncated: frozenset[int]
 
 
-def record_of(first_row: int, place: Place, predictions: Predictions, ids: Mapping[str, int], num_classes: int) -> Row:
+def record_of(
+    first_row: int, place: Position, predictions: Predictions, ids: Mapping[str, int], num_classes: int
+) -> Row:
     """Predictions as a record; `ids` are those of the labels, and `num_classes` > 0 keeps the probabilities."""
     labels = array("i", [NO_LABEL if label is None else ids[label] for label in predictions.labels])
     probs = None

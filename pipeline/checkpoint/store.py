@@ -7,16 +7,59 @@ that costs a few syncs a second. Identity is the row's position, never its text 
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.checkpoint.database import connect, database_errors, remove
+from pipeline.answers import Predictions
 from pipeline.checkpoint.records import COLUMNS, INSERT, Row, Slab, record_of, slab_of, without
-from pipeline.errors import CheckpointMismatch
-from pipeline.loader import Place
-from pipeline.predictions import Predictions
+from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError
+from pipeline.texts import Position
+
+# -- The SQLite file itself: opened, deleted, and its errors as ours
+
+
+def connect(uri: str) -> sqlite3.Connection:
+    """A connection without transactions of its own, for use by one thread at a time."""
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, SQLite's side files first: left alone, they would be taken for those of the next one."""
+    for name in (f"{path.name}-wal", f"{path.name}-shm", path.name):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours.
+
+    Raises:
+        DiskTrouble: full, or failing. CheckpointMismatch: damaged. OutputError: it can't be read or written.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _as_ours(path, error) from None
+    except ValueError as error:  # what stands in it is no JSON, no UTF-8, no array
+        raise CheckpointMismatch(f"{path}: the checkpoint is damaged ({error}); start over with --restart") from None
+
+
+def _as_ours(path: Path, error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    primary = code & 0xFF
+    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return DiskTrouble(f"{path}: {error}; make room, then run the same command again")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return CheckpointMismatch(f"{path}: the checkpoint is damaged ({error}); start over with --restart")
+    return OutputError(f"{path}: the checkpoint can't be written or read: {error}")
+
+
+# -- What is answered: one SQLite file beside the output, one record a chunk
+
 
 VERSION = 1
 # In one transaction: a kill leaves all of it or nothing.
@@ -114,7 +157,7 @@ class Checkpoint:
 
     # -- answers in
 
-    def add(self, first_row: int, place: Place, predictions: Predictions, num_classes: int) -> None:
+    def add(self, first_row: int, place: Position, predictions: Predictions, num_classes: int) -> None:
         """Remember the predictions of the rows from `first_row` on; `place` is a place at or before that row.
 
         `num_classes` > 0: their probabilities are kept.
@@ -170,12 +213,12 @@ class Checkpoint:
             ranges = [Range(start, rows if stop is None else min(rows, stop)) for start, stop in ranges]
         return [each for each in ranges if each.stop is None or each.start < each.stop]
 
-    def place_before(self, row: int) -> Place | None:
+    def place_before(self, row: int) -> Position | None:
         """The last known place at or before `row`, None if that is the start of the file."""
         query = "SELECT at_row, at_offset, at_line FROM chunks WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1"
         with database_errors(self.path):
             found = self._db.execute(query, (row,)).fetchone()
-        return Place(*found) if found else None
+        return Position(*found) if found else None
 
     def slabs(self, num_classes: int) -> Iterator[Slab]:
         """All predictions in the order of the rows, record by record."""

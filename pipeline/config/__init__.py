@@ -1,7 +1,16 @@
 """Every knob, its default and its check; where it is read from; how it is shown."""
 
 from pipeline.config.dates import dated, days_of, is_dated
-from pipeline.config.reading import load, parse_setting
+from pipeline.config.load import load, parse_setting
+from pipeline.config.masking import (
+    Uri,
+    cut_options,
+    mask_place,
+    mask_url,
+    mask_words,
+    origin,
+    split_uri,
+)
 from pipeline.config.sections import (
     DEFAULT_URL,
     EMBEDDED,
@@ -15,8 +24,7 @@ from pipeline.config.sections import (
     Server,
     Writer,
 )
-from pipeline.config.shown import describe, public_settings
-from pipeline.config.urls import Uri, cut_options, mask_place, mask_url, mask_words, origin, split_uri
+from pipeline.config.show import describe, public_settings
 
 __all__ = [
     "DEFAULT_URL",

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pipeline.config.dates import days_of
-from pipeline.config.urls import is_http, is_secret_url, mask_place, mask_url, read_secret_url
+from pipeline.config.masking import is_http, is_secret_url, mask_place, mask_url, read_secret_url
 from pipeline.errors import ConfigError
-from pipeline.text import storable
+from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time

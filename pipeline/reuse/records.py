@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.escaped import Texts
-from pipeline.predictions import Predictions
+from pipeline.answers import Predictions
+from pipeline.texts import Texts
 
 KEY_BYTES = 16
 NO_ANSWER = -1

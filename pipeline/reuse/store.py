@@ -22,19 +22,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pipeline.answers import Predictions
 from pipeline.checkpoint import Identity, differences
-from pipeline.escaped import Texts
-from pipeline.predictions import Predictions
-from pipeline.reuse.database import (
-    ANSWERS,
-    PAGE_BYTES,
-    READING_KIB,
-    WRITING_KIB,
-    is_busy,
-    open_database,
-    reuse_errors,
-)
+from pipeline.reuse.database import ANSWERS, PAGE_BYTES, READING_KIB, WRITING_KIB, is_busy, open_database, reuse_errors
 from pipeline.reuse.records import KEY_BYTES, NO_ANSWER, Array, Found, halves_of, keys_of, record_type, records_of
+from pipeline.texts import Texts
 
 GROUP_BYTES, GROUP_S = 4 << 20, 5.0  # what waits is committed when it is so much, or waits so long; read at once
 MOST_WAITING = 8 * GROUP_BYTES  # more than that is let go: another run has kept the file for long

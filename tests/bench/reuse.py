@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.escaped import Texts, escape_all
-from pipeline.predictions import Predictions
+from pipeline.answers import Predictions
 from pipeline.reuse import Reuse
+from pipeline.texts import Texts, escape_all
 
 BLOCK, CHUNK = 4096, 256  # rows that are looked up at once, texts that are answered at once; as in a run
 LOOKUPS = 300_000

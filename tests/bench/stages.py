@@ -19,15 +19,19 @@ from pathlib import Path
 import pandas  # noqa: ICN001, F401 - pyarrow imports it on its way where it is installed; not a cost of any row
 import uvloop
 
-from pipeline import Config, protocol
+from pipeline import Config
+from pipeline.batcher.cutter import Chunk, Cutter
 from pipeline.checkpoint import Checkpoint, digest_file
-from pipeline.client import Client
 from pipeline.config import Loader, Request, Server, Writer
-from pipeline.cutter import Chunk, Cutter
-from pipeline.limiter import ChunkSize
-from pipeline.loader import Source, TextSpec, open_source
-from pipeline.protocol import ModelFacts
-from pipeline.writer import Draft, Layout, join
+from pipeline.formats.columns import Layout
+from pipeline.formats.source import Source, TextSpec
+from pipeline.loader import open_source
+from pipeline.servers import vllm as protocol
+from pipeline.servers.client import Client
+from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.vllm import ModelFacts
+from pipeline.storage import Draft
+from pipeline.writer import join
 
 CLASSES = 3  # of the server
 TEXTS = 256  # a request, as in limit.py

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline import Config, output, run
+from pipeline import Config, run
+from pipeline.answers import Predictions
 from pipeline.checkpoint import Checkpoint, Slab
 from pipeline.config import Loader, Server, Writer
-from pipeline.loader import Place
-from pipeline.predictions import Predictions
+from pipeline.runs import output
+from pipeline.texts import Position
 
 kept: dict[int, tuple[array[int], array[float]]] = {}
 
@@ -26,7 +27,7 @@ class InMemory(Checkpoint):
     Only what a run writes once (its identity) still goes into the file.
     """
 
-    def add(self, first_row: int, place: Place, predictions: Predictions, num_classes: int) -> None:  # noqa: ARG002
+    def add(self, first_row: int, place: Position, predictions: Predictions, num_classes: int) -> None:  # noqa: ARG002
         """Keep the predictions."""
         assert not predictions.errors
         assert not num_classes

@@ -25,17 +25,19 @@ from test_failures import assert_all_right, classified
 from test_protocol import BAD, body, item
 
 from pipeline import Config, classify_texts
+from pipeline.answers import Predictions
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Loader, Request, Run, Server
-from pipeline.endpoints import CANARY, Endpoints
 from pipeline.errors import BadAnswer, CheckpointMismatch, ConnectionLost, TimedOut
-from pipeline.loader import Place, TextSpec, open_source
-from pipeline.loader.texts import BLOCK_ROWS
-from pipeline.predictions import Predictions
-from pipeline.progress import Progress
-from pipeline.protocol import ModelFacts, decode
-from pipeline.runner.second_pass import appear
-from pipeline.writer import Draft, SmallDraft
+from pipeline.formats.source import BLOCK_ROWS, TextSpec
+from pipeline.loader import open_source
+from pipeline.monitoring.progress import Progress
+from pipeline.runs.publish import appear
+from pipeline.servers.endpoint import CANARY
+from pipeline.servers.pool import Endpoints
+from pipeline.servers.vllm import ModelFacts, decode
+from pipeline.storage import Draft, SmallDraft
+from pipeline.texts import Position
 
 # -- answers
 
@@ -153,7 +155,7 @@ def test_rows_beside_a_failed_one_keep_their_marks(tmp_path: Path) -> None:
     rows = answers(0, 1) + Predictions.failed("timeout: no answer") + answers(2, 3)
     rows.truncated = {0, 3}
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
-        checkpoint.add(0, Place(0, 0, 0), rows, 2)
+        checkpoint.add(0, Position(0, 0, 0), rows, 2)
         checkpoint.flush()
         assert checkpoint.reopen_failed() == 1
         assert [(len(slab.labels), set(slab.truncated)) for slab in checkpoint.slabs(2)] == [(1, {0}), (3, {1})]
@@ -176,7 +178,7 @@ def test_a_large_row_group_is_entered_at_any_of_its_blocks(tmp_path: Path) -> No
     pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
     settings = Loader(input=str(tmp_path / "in.parquet"))
     for start in (0, 1, BLOCK_ROWS, 2 * BLOCK_ROWS, 3 * BLOCK_ROWS - 1):
-        blocks = list(open_source(settings).texts(TextSpec(settings), Place(start, 0, 0)))
+        blocks = list(open_source(settings).texts(TextSpec(settings), Position(start, 0, 0)))
         assert blocks[0].place.row == start
         assert [text for block in blocks for text in sent(block)] == texts[start:]
 

@@ -1,0 +1,1 @@
+"""Cuts requests, keeps them in flight, tries again, isolates bad rows."""

@@ -1,0 +1,103 @@
+"""Whose answers these are: what must be the same for two runs to share a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.storage import Location, local, pieces_of
+
+SAMPLE_BYTES = 64 << 10
+SAMPLES = 64
+PIPED = "pipe "  # before the digest of what came through a pipe
+TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
+
+Identity = dict[str, Any]
+
+
+def digest_file(file: Location | Path) -> str:
+    """Size and a BLAKE2 digest of head, tail and evenly spread samples of a file, as `SIZE-HEX`.
+
+    Cheap for any size. What it can't see is a change between two samples that keeps the size. It is the same wherever
+    the file is: a store's own ETag says how an object was sent as well as what is in it, its time only when.
+
+    Raises:
+        InputError: the file can't be read. StoreRefused, StoreGone: its store.
+    """
+    location = file if isinstance(file, Location) else local(str(file))
+    try:
+        with pieces_of(location) as (size, pieces):
+            last = max(0, size - SAMPLE_BYTES)
+            hashed = hashlib.blake2b(digest_size=16)
+            offsets = sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}) if last else [0]
+            for piece in pieces(offsets, SAMPLE_BYTES):
+                hashed.update(piece)
+    except OSError as error:
+        raise InputError(f"{location}: {error.strerror}") from None
+    return f"{PIPED if location.is_piped else ''}{size}-{hashed.hexdigest()}"
+
+
+def was_piped(identity: Mapping[str, Any]) -> bool:
+    """Whether the input came through a pipe, so that it will not come again."""
+    return str(identity["input"]).startswith(PIPED)
+
+
+def identity_of(config: Config, input_digest: str) -> Identity:
+    """What the config says of the answers. What the server says is added under `model.`."""
+    loader, request = config.loader, config.request
+    texts = {"loader.template": loader.template} if loader.template else {"loader.text_column": loader.text_columns}
+    return {
+        "input": input_digest,
+        **texts,
+        "loader.format": loader.format,
+        "loader.encoding": loader.encoding,
+        "loader.delimiter": loader.delimiter,
+        "loader.on_bad_line": loader.on_bad_line,
+        "request.activation": request.activation,
+        "request.extra": request.extra,
+        "server.model": config.server.model,
+        "server.model_version": config.server.model_version,
+        "probabilities kept": config.writer.probs != "none",
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that differs, with both values.
+
+    What only one side knows of the model is no difference: nothing was heard of it yet. Names of classes may be
+    added but not change.
+    """
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        was, now = old.get(key), new.get(key)
+        if key.startswith("model.") and (was is None or now is None):
+            continue
+        if not _agree(key, was, now):
+            lines.append(f"{key}: was {_shown(was)}, now {_shown(now)}")
+    return lines
+
+
+def _agree(key: str, was: Any, now: Any) -> bool:
+    if key == "model.canary":
+        return len(was) == len(now) and all(_close(one, other) for one, other in zip(was, now, strict=True))
+    if key == "model.names":
+        return all(now.get(index, name) == name for index, name in was.items())
+    if key == "server.model" and (was is None or now is None):
+        return True  # named or found out: model.id is what counts
+    return bool(was == now)
+
+
+def _close(one: list[float], other: list[float]) -> bool:
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004

@@ -1,0 +1,68 @@
+"""The checkpoint of a file that will be done soon, most likely before one on the disk would be of any use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.answers import Predictions
+from pipeline.checkpoint.records import Row, Slab, record_of, slab_of
+from pipeline.checkpoint.store import Checkpoint, Range
+from pipeline.texts import Position
+
+
+class MemoryCheckpoint:
+    """What `Checkpoint` knows of a new file, in memory; `settle` makes one of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.label_ids: dict[str, int] = {}
+        self._records: list[Row] = []
+        self._values: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        """The value kept under `key`, None if there is none."""
+        return self._values.get(key)
+
+    def put(self, **values: Any) -> None:
+        """Keep values under their names."""
+        self._values |= values
+
+    put_later = put
+
+    def add(self, first_row: int, place: Position, predictions: Predictions, num_classes: int) -> None:
+        """See `Checkpoint.add`."""
+        for label in dict.fromkeys(predictions.labels):
+            if label is not None:
+                self.label_ids.setdefault(label, len(self.label_ids))
+        self._records.append(record_of(first_row, place, predictions, self.label_ids, num_classes))
+
+    def open_ranges(self, rows: int | None) -> list[Range]:
+        """All rows: none had a record when it began."""
+        return [Range(0, rows)] if rows != 0 else []
+
+    def place_before(self, _: int) -> Position | None:
+        """None but the start of the file."""
+        return None
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """None were answered when it began."""
+        return 0, {}
+
+    def slabs(self, num_classes: int) -> Iterator[Slab]:
+        """All predictions in the order of the rows, record by record."""
+        return (slab_of(record, num_classes) for record in sorted(self._records, key=lambda record: record[0]))
+
+    def settle(self) -> Checkpoint:
+        """A checkpoint on the disk that holds all this, durably.
+
+        Raises:
+            DiskTrouble, OutputError: see `Checkpoint`.
+        """
+        checkpoint = Checkpoint(self.path)
+        checkpoint.take(self._records, self.label_ids, self._values)
+        return checkpoint
+
+    def close(self) -> None:
+        """Let go of it; nothing is left."""

@@ -1,0 +1,186 @@
+"""JSON members as Arrow columns: one type a member over the whole file, or JSON text where there is none.
+
+Values travel as tokens, the JSON text of one value, so that nothing is decoded that is only passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.streams import storable
+
+Members = Mapping[str, bytes]  # name -> token
+Kind = Literal["string", "bool", "int", "uint", "float", "json"]
+MOST_COLUMNS = 10_000
+EXACT_IN_DOUBLE = 1 << 53
+DEEPEST = 500  # objects and lists in one another
+SHALLOW = 2 * DEEPEST  # bytes in which no more fit
+_STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
+LONGEST_INT = 24  # characters; 64 bits take 20
+
+ARROW_TYPES: dict[Kind, pa.DataType] = {
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "uint": pa.uint64(),
+    "float": pa.float64(),
+    "json": pa.string(),
+}
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_WORDS = {
+    b'"': "string",
+    b"{": "json",
+    b"[": "json",
+    b"t": "bool",
+    b"f": "bool",
+    b"n": "null",
+    b"N": "float",
+    b"I": "float",
+}
+
+
+def is_too_deep(line: bytes) -> bool:
+    """Whether it nests deeper than `DEEPEST`: parsers have bounds, too, but those depend on who calls them."""
+    if len(line) <= SHALLOW or line.count(b"[") + line.count(b"{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
+
+def parse_members(line: bytes) -> dict[str, bytes]:
+    """The members of a JSON object as tokens.
+
+    Python's own parser has the last word: it takes lone surrogates, NaN and Infinity, which the fast one refuses.
+
+    Raises:
+        ValueError: no JSON, or no object; the message says why.
+    """
+    try:
+        return {name: bytes(raw) for name, raw in _decode_members(line).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {name: json.dumps(value).encode() for name, value in parse_slowly(line).items()}
+
+
+def parse_slowly(line: bytes) -> dict[str, object]:
+    """The same by Python's own parser, values decoded."""
+    try:
+        tree = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(tree, dict):
+        raise ValueError("not an object in braces")  # noqa: TRY004 - one kind of error for a line that is no row
+    return tree
+
+
+def reach(members: Members, name: str) -> bytes | None:
+    """The token of member `name`: of exactly that name, else `a.b` is the member `b` of the object `a`."""
+    token = members.get(name)
+    head, dot, rest = name.partition(".")
+    if token is not None or not dot:
+        return token
+    inner = members.get(head)
+    return reach(parse_members(inner), rest) if inner is not None and inner.startswith(b"{") else None
+
+
+def text_of(token: bytes | None) -> str | None:
+    """The text that a token holds; None for null or a missing member.
+
+    Raises:
+        ValueError: it is no text; the message says what it is.
+    """
+    if token is None or token == b"null":
+        return None
+    if token[:1] != b'"':
+        kind = _WORDS.get(token[:1], "number")
+        raise ValueError({"json": "an object or a list", "bool": "a boolean"}.get(kind, "a number"))
+    try:
+        return _decode_string(token)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ValueError("a string with half a surrogate pair") from None
+
+
+class Columns:
+    """What the members of all lines seen so far are, in order of first appearance."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: dict[str, set[str]] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}
+
+    def add(self, members: Members) -> None:
+        """Take one line into account.
+
+        Raises:
+            InputError: there are more different members than columns are sensible.
+        """
+        for name, token in members.items():
+            kind = _WORDS.get(token[:1]) or _number_kind(token)
+            self._seen.setdefault(name, set()).add(kind)
+            if kind == "int":
+                value = int(token[:LONGEST_INT])  # of a longer one it only matters that it is too large
+                low, high = self._ranges.get(name, (value, value))
+                self._ranges[name] = (min(low, value), max(high, value))
+        if len(self._seen) > MOST_COLUMNS:
+            raise InputError(
+                f"{self._path}: more than {MOST_COLUMNS:,} different members; only a JSONL output can hold them"
+            )
+
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each column: the one all its values have, else JSON text."""
+        return {name: self._kind(name, seen - {"null"}) for name, seen in self._seen.items()}
+
+    def _kind(self, name: str, seen: set[str]) -> Kind:
+        low, high = self._ranges.get(name, (0, 0))
+        if seen <= {"string"}:
+            return "string"
+        if seen == {"bool"}:
+            return "bool"
+        if seen == {"int"} and low >= -(1 << 63) and high < 1 << 63:
+            return "int"
+        if seen == {"int"} and low >= 0 and high < 1 << 64:
+            return "uint"
+        if seen <= {"int", "float"} and max(-low, high) <= EXACT_IN_DOUBLE:
+            return "float"
+        return "json"
+
+
+def column_array(tokens: Sequence[bytes | None], kind: Kind) -> pa.Array:
+    """Tokens of one member as an Arrow array of `ARROW_TYPES[kind]`; a missing one is null."""
+    of = _CONVERT[kind]
+    values = [None if token is None or token == b"null" else of(token) for token in tokens]
+    return pa.array(values, ARROW_TYPES[kind])
+
+
+def _storable_text(token: bytes) -> str:
+    try:
+        return _decode_string(token)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return storable(json.loads(token))
+
+
+_CONVERT: dict[Kind, Callable[[bytes], object]] = {
+    "string": _storable_text,
+    "bool": b"true".__eq__,
+    "int": int,
+    "uint": int,
+    "float": float,
+    "json": bytes.decode,
+}
+
+
+def _number_kind(token: bytes) -> str:
+    return "int" if token.lstrip(b"-").isdigit() else "float"

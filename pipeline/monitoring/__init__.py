@@ -1,0 +1,1 @@
+"""What is told of a run: progress, record, status, metrics, notification."""

@@ -1,0 +1,129 @@
+"""How the last run ended, in Prometheus' text format, for node_exporter's textfile collector or anything like it.
+
+All are gauges: a file that is written anew for each run can't count over several of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, write_to_textfile
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_fd_to_metric_families
+
+from pipeline.monitoring.record import Outcome
+from pipeline.streams import storable
+
+MOST_LABELS = 100  # series of labels: a model may have any number of classes
+LONGEST_LABEL = 200  # characters of a label: a model may name them as it likes
+OTHERS = "(others)"  # all labels beyond these
+FIRST_BYTES = b"# HELP classify_"
+LAST_SUCCESS = "classify_last_success_timestamp_seconds"
+# Those that did not occur are 0: a series that comes and goes is hard to watch.
+FAILURE_CODES = ("not_text", "too_long", "rejected", "server_error", "timeout", "bad_answer")
+# Name, help, and the field of the outcome.
+PLAIN = (
+    ("last_run_exit_code", "Exit code of the last run; 0 is a success.", "exit_code"),
+    ("last_run_duration_seconds", "How long the last run took.", "seconds"),
+    ("last_run_already_complete", "1 if the last run had nothing to do.", "already_complete"),
+    ("rows", "Rows in the output; where the last run failed, rows answered so far.", "rows"),
+    ("rows_empty", "Of these, rows without a text.", "empty"),
+    ("rows_truncated", "Of these, rows whose text was cut.", "truncated"),
+    ("rows_resumed", "Of these, rows answered by an earlier run that was interrupted.", "resumed_rows"),
+    ("rows_reused", "Of these, rows whose answer was taken from the file of run.reuse.", "reused_rows"),
+    ("rows_shared", "Of these, rows that another row's text was sent for.", "shared_rows"),
+    ("lines_skipped", "Lines of the input that are in no row, because they are no record.", "skipped_lines"),
+    ("requests", "Requests that the last run sent.", "requests"),
+    ("requests_retried", "Requests that the last run tried again.", "retries"),
+    ("texts_sent", "Texts that the last run sent.", "texts_sent"),
+)
+
+
+class _Snapshot:
+    """What a registry asks for its metrics. Objects of the class Gauge may keep theirs in files of their own."""
+
+    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        return iter(self._families)
+
+
+def write_metrics(path: Path, job: str, outcome: Outcome) -> None:
+    """Let `path` say how the last run of `job` ended. A reader sees the old file or the new one.
+
+    The time of the last success is carried over from the old file.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if not may_replace(path):
+        raise OSError(errno.EEXIST, "it is there, and no metrics file of ours")
+    ended = datetime.fromisoformat(outcome.finished).timestamp()
+    succeeded = ended if outcome.exit_code == 0 else _last_success(path, job)
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(_families(job, outcome, ended, succeeded)))
+    write_to_textfile(str(path), registry)
+
+
+def may_replace(path: Path) -> bool:
+    """Whether nothing is there, or a file that we have written; never the rows of somebody."""
+    if not path.exists():
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(FIRST_BYTES)) in (FIRST_BYTES, b"")
+
+
+def _families(job: str, outcome: Outcome, ended: float, succeeded: float) -> list[GaugeMetricFamily]:
+    failed = dict.fromkeys(FAILURE_CODES, 0) | outcome.failed
+    return [
+        _family("classify_last_run_timestamp_seconds", "When the last run ended, well or not (Unix time).", job, ended),
+        _family(LAST_SUCCESS, "When a run last ended with exit code 0 (Unix time), 0 if none did.", job, succeeded),
+        *(_family(f"classify_{name}", help_, job, getattr(outcome, field)) for name, help_, field in PLAIN),
+        *([_family("classify_files", "Of a command about many files, how many.", job, outcome.files, "state")]
+          if outcome.files else []),
+        _family("classify_rows_failed", "Of the rows, those that failed, by error code.", job, failed, "code"),
+        _family("classify_rows_labelled", "Of the rows of the output, those with this label; the rarest as one.",
+                job, _bounded(outcome.labels), "label"),
+        _family("classify_labels", "How many different labels there are in the output.", job, len(outcome.labels)),
+    ]  # fmt: skip
+
+
+def _family(name: str, help_: str, job: str, value: float | Mapping[str, float], by: str = "") -> GaugeMetricFamily:
+    """One metric: a single value, or one for each value of the label `by`."""
+    family = GaugeMetricFamily(name, help_, labels=["output", by] if by else ["output"])
+    values = value if isinstance(value, Mapping) else {"": value}
+    for each, number in values.items():
+        family.add_metric([job, each] if by else [job], number)
+    return family
+
+
+def _bounded(labels: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent labels, cut where they are endless, and all others as one."""
+    bounded: dict[str, int] = {}
+    for label, rows in sorted(labels.items(), key=lambda pair: -pair[1]):
+        name = storable(label)
+        name = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+        if len(bounded) >= MOST_LABELS and name not in bounded:
+            name = OTHERS
+        bounded[name] = bounded.get(name, 0) + rows
+    return bounded
+
+
+def _last_success(path: Path, job: str) -> float:
+    """What the file that is there says of the last success of this job; 0 if it says nothing."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:  # a label may hold other line breaks
+            for family in text_fd_to_metric_families(file):
+                for sample in family.samples:
+                    if sample.name == LAST_SUCCESS and sample.labels.get("output") == job:
+                        return float(sample.value) if math.isfinite(sample.value) else 0.0
+    except Exception:  # noqa: BLE001 - whatever somebody else has written there is replaced
+        return 0.0
+    return 0.0

@@ -1,0 +1,239 @@
+"""The counters of a run, and how they are shown: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pipeline.answers import Predictions
+from pipeline.monitoring.record import RunRecord
+from pipeline.streams import say, say_event
+
+# -- What is counted: of a command as a whole, and of each of its files
+
+
+class Counts:
+    """What became of rows, and what it cost."""
+
+    def __init__(self, texts_sent: int = 0) -> None:
+        self.rows_done = 0
+        self.rows_resumed = 0  # of rows_done: those a former run had answered
+        self.rows_labelled = 0
+        self.failed: Counter[str] = Counter()  # error code -> rows
+        self.empty = 0
+        self.requests = self.retries = 0
+        self.texts_sent = texts_sent
+        self.rows_shared = 0  # rows that another row's text was sent for
+        self.rows_reused = 0  # rows with an answer of another run
+
+    def spend(self, texts: int) -> None:
+        """Count a request."""
+        self.requests += 1
+        self.texts_sent += texts
+
+    def add(self, other: Counts) -> None:
+        """Count what was counted elsewhere."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def answered(self, predictions: Predictions, *, shared: int = 0, reused: int = 0) -> None:
+        """Count the predictions of some rows."""
+        self.rows_done += len(predictions)
+        self.rows_labelled += len(predictions) - len(predictions.errors)
+        self.rows_shared += shared
+        self.rows_reused += reused
+        for error in predictions.errors.values():
+            self.failed_with(error.partition(":")[0], 1)
+
+    def resume(self, rows: int, codes: dict[str, int]) -> None:
+        """Count what an earlier run has answered."""
+        self.rows_done += rows
+        self.rows_resumed += rows
+        self.rows_labelled += rows - sum(codes.values())
+        for code, count in codes.items():
+            self.failed_with(code, count)
+
+    def failed_with(self, code: str, rows: int) -> None:
+        """Count rows without an answer; an empty text is no failure."""
+        if code == "empty":
+            self.empty += rows
+        else:
+            self.failed[code] += rows
+
+    @property
+    def rows_failed(self) -> int:
+        """Rows that should have got an answer and did not."""
+        return self.failed.total()
+
+
+# -- The counters of a run, and how they are shown: a bar on a terminal, a line every ten seconds elsewhere
+
+
+LINE_EVERY_S = 10.0
+Style = Literal["auto", "bar", "quiet", "json"]
+
+
+class Progress(Counts):
+    """What happened so far. `notice` and `show` are the only ways anything is said while a run goes on."""
+
+    def __init__(self, style: Style = "auto", *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.rows_total: int | None = None
+        self.total_is_exact = True
+        self.rows_written: int | None = None  # set when all is answered, while the output is written
+        self.files_total, self.files_done = 1, 0
+        self._style, self._clock = style, clock
+        self.started = datetime.now(UTC)
+        self._started = self._shown = clock()
+        self._in_flight: dict[int, float] = {}
+        self._bar: Any = None
+
+    # -- counting
+
+    @contextmanager
+    def request(self, texts: int) -> Iterator[None]:
+        """Count a request and hold its start while it is in flight."""
+        self.spend(texts)
+        number = self.requests
+        self._in_flight[number] = self._clock()
+        try:
+            yield
+        finally:
+            del self._in_flight[number]
+
+    def expect(self, rows: int, *, is_exact: bool) -> None:
+        """So many rows there will be."""
+        self.rows_total, self.total_is_exact = rows, is_exact
+        if self._bar is not None:
+            self._bar.total = rows
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._started
+
+    @property
+    def rate(self) -> float:
+        """Rows a second of this run, without those of a former one."""
+        return (self.rows_done - self.rows_resumed) / max(self.elapsed_s, 1e-9)
+
+    # -- showing
+
+    def notice(self, message: str) -> None:
+        """Say one line now, if there is something to say."""
+        if not message:
+            return
+        if self._style == "json":
+            say_event("notice", "warning", message=message)
+        elif self._bar is not None:
+            self._bar.write(message, file=sys.stderr)
+        else:
+            say(message)
+
+    def begin(self) -> None:
+        """From now on progress is shown."""
+        self._shown = self._clock()
+        if self._style == "bar" or (self._style == "auto" and sys.stderr.isatty()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a notebook without ipywidgets, which gets a bar of characters
+                from tqdm.auto import tqdm
+            self._bar = tqdm(
+                total=self.rows_total, initial=self.rows_done, unit=" rows", unit_scale=True, dynamic_ncols=True,
+                file=sys.stderr, smoothing=0.1, mininterval=0.2,
+            )  # fmt: skip
+
+    def show(self) -> None:
+        """Bring what is shown up to date; to be called some times a second."""
+        if self._bar is not None:
+            is_asking = self.rows_written is None
+            said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
+            said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(self.rows_done - self._bar.n)
+            if not is_asking:  # rows are done by now, so no update would show it
+                self._bar.refresh()
+        elif self._style != "quiet" and self._clock() - self._shown >= LINE_EVERY_S:
+            self._shown = self._clock()
+            if self._style == "json":
+                say_event("progress", "info", **self.snapshot())
+            else:
+                say(self.line())
+
+    def end(self) -> None:
+        """Nothing more is shown; the bar stays as it was last."""
+        if self._bar is not None:
+            self.show()
+            self._bar.close()
+            self._bar = None
+
+    def finish(self, record: RunRecord, lines: list[str]) -> None:
+        """The closing words of a run, the last line of which says it all; for machines, its record as well."""
+        if self._style == "json":
+            level = "error" if record.exit_code else "info"
+            say_event("finished", level, message=lines[-1], exit_code=record.exit_code, record=record)
+        else:
+            say("\n".join(lines))
+
+    def line(self) -> str:
+        """The state in one line."""
+        if self.rows_written is not None:
+            return f"writing: {self.rows_written:,} of {self.rows_done:,} rows"
+        total = self.rows_total
+        about = "" if self.total_is_exact else "about "
+        share = (
+            f" of {about}{total:,} ({min(100, 100 * self.rows_done / max(total, 1)):.0f} %)"
+            if total is not None
+            else ""
+        )
+        files = f", {self.files_done:,} of {self.files_total:,} files" if self.files_total > 1 else ""
+        eta = self.eta_s
+        left = f", ETA {_duration(eta)}" if eta is not None else ""
+        return f"{self.rows_done:,} rows{share}{files}, {self.rate:,.0f} rows/s{left}, {', '.join(self._details())}"
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the last row, at the rate so far; None while that can't be said."""
+        if self.rows_total is None or not self.rows_done - self.rows_resumed:
+            return None
+        return max(0, self.rows_total - self.rows_done) / self.rate
+
+    @property
+    def oldest_s(self) -> float:
+        """The age of the oldest request in flight, in seconds."""
+        return max(0.0, self._clock() - min(self._in_flight.values(), default=math.inf))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state for machines."""
+        return {
+            **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
+            "rows": self.rows_done,
+            "rows_total": self.rows_total,
+            "rows_per_s": round(self.rate, 1),
+            "eta_s": None if self.eta_s is None else round(self.eta_s),
+            "in_flight": len(self._in_flight),
+            "retries": self.retries,
+            "failed": dict(self.failed),
+            "empty": self.empty,
+            "oldest_request_s": round(self.oldest_s, 1),
+        }
+
+    def _details(self) -> list[str]:
+        return [
+            f"{len(self._in_flight)} in flight",
+            f"{self.retries} retries",
+            f"{self.rows_failed:,} failed",
+            f"oldest {self.oldest_s:.0f} s",
+        ]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

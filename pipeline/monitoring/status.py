@@ -1,0 +1,159 @@
+"""How far a run is, from the files it keeps beside its output. Reads only, and may be asked while the run goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from pipeline.checkpoint import Checkpoint, is_held, read_holder
+from pipeline.errors import OutputError, UserError
+from pipeline.runs.output import Output, lock_of_directory
+from pipeline.storage import Kind, Location, list_files
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """What is known of a run. `state` is running, interrupted, or complete."""
+
+    output: str
+    state: str
+    rows: int
+    rows_total: int | None
+    failed: dict[str, int]
+    empty: int
+    rows_per_s: float | None = None
+    eta_s: float | None = None
+    since: str | None = None
+    updated: str | None = None
+    servers: list[str] = []
+    model: str | None = None
+    held_by: str | None = None
+    files: dict[str, int] = {}  # of a directory: how many are in which state
+
+
+def status_of(output: Location, state_dir: str | None = None) -> Status:
+    """The status of the run that makes, or has made, `output`, a file or a directory, with that `run.state_dir`.
+
+    Raises:
+        OutputError: there is no trace of a run. StoreRefused, StoreGone: the output's store.
+    """
+    if output.look()[0] is Kind.DIRECTORY:
+        return _of_directory(output, state_dir)
+    place = Output(output, state_dir)
+    holder = read_holder(place.lock.path) if is_held(place.lock.path) else None
+    record = place.record
+    if os.path.exists(place.checkpoint_path):  # noqa: PTH110 - no error where nobody may look
+        with closing(Checkpoint(place.checkpoint_path, read_only=True)) as checkpoint:
+            published = checkpoint.get("published")
+            if holder or record is None or published != record.output_digest:
+                return _of_checkpoint(output, checkpoint, holder)
+    if record is None:
+        raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record of it")
+    return Status(
+        output=str(output),
+        state="complete" if output.exists() else "complete, but the output is gone",
+        rows=record.rows,
+        rows_total=record.rows,
+        failed=record.failed,
+        empty=record.empty,
+        rows_per_s=record.rows_per_s,
+        since=record.started,
+        servers=record.settings["server"]["url"],
+        model=record.model.get("id"),
+    )
+
+
+def _of_directory(folder: Location, state_dir: str | None) -> Status:
+    """The sum over all files in it of which there is a trace; files whose turn has not come leave none."""
+    lock = lock_of_directory(folder, state_dir)
+    holder = read_holder(lock.path) if is_held(lock.path) else None
+    each, files = list[Status](), Counter[str]()
+    for path in _traces(folder):
+        try:
+            each.append(status_of(folder.within(path), state_dir))
+        except UserError:  # damaged, perhaps; the others are not
+            files["unreadable"] += 1
+    if not each and holder is None:
+        raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
+    files.update(status.state for status in each)
+    failed = Counter[str]()
+    for status in each:
+        failed.update(status.failed)
+    unfinished = any(state in files for state in ("interrupted", "running"))
+    return Status(
+        output=str(folder),
+        state="running" if holder else "interrupted" if unfinished else "complete",
+        rows=sum(status.rows for status in each),
+        rows_total=None,
+        failed=dict(sorted(failed.items())),
+        empty=sum(status.empty for status in each),
+        since=min((status.since for status in each if status.since), default=None),
+        servers=each[0].servers if each else [],
+        model=each[0].model if each else None,
+        held_by=holder,
+        files=dict(sorted(files.items())),
+    )
+
+
+def _traces(folder: Location) -> list[str]:
+    """The outputs in a directory beside which a run has left something, by path from there on."""
+    found = set()
+    for path in list_files(folder):
+        parent, slash, name = path.rpartition("/")
+        if trace := re.fullmatch(r"\.(.+)\.(?:run\.json|checkpoint)", name):
+            found.add(f"{parent}{slash}{trace[1]}")
+    return sorted(found)
+
+
+def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None) -> Status:
+    rows, codes = checkpoint.counts()
+    last: dict[str, Any] = checkpoint.get("progress") or {}
+    identity: dict[str, Any] = checkpoint.get("identity") or {}
+    return Status(
+        output=str(output),
+        state="running" if holder else "interrupted",
+        rows=rows,
+        rows_total=last.get("rows_total"),
+        failed={code: count for code, count in sorted(codes.items()) if code != "empty"},
+        empty=codes.get("empty", 0),
+        rows_per_s=last.get("rows_per_s"),
+        eta_s=last.get("eta_s") if holder else None,
+        since=last.get("started"),
+        updated=last.get("updated"),
+        servers=last.get("servers", []),
+        model=identity.get("model.id"),
+        held_by=holder,
+    )
+
+
+def as_lines(status: Status) -> list[str]:
+    """The status for people."""
+    total = f" of {status.rows_total:,}" if status.rows_total else ""
+    share = f" ({100 * status.rows / status.rows_total:.0f} %)" if status.rows_total else ""
+    speed = f", {status.rows_per_s:,.0f} rows/s" if status.rows_per_s else ""
+    eta = f", ETA {status.eta_s:,.0f} s" if status.eta_s is not None else ""
+    lines = [f"{status.output}: {status.state}, {status.rows:,}{total} rows{share}{speed}{eta}"]
+    if status.files:
+        lines.append(f"files: {', '.join(f'{count:,} {state}' for state, count in status.files.items())}")
+    if status.failed:
+        lines.append(f"failed: {', '.join(f'{code} {rows:,}' for code, rows in status.failed.items())}")
+    if status.empty:
+        lines.append(f"empty: {status.empty:,}")
+    if status.since:
+        lines.append(f"since: {status.since}" + (f", last news {status.updated}" if status.updated else ""))
+    if status.servers:
+        lines.append(f"server: {', '.join(status.servers)}, model {status.model or '(unnamed)'}")
+    if status.held_by:
+        lines.append(f"held by: {status.held_by}")
+    if status.state == "interrupted":
+        lines.append("the same `classify run` goes on from here")
+    return lines
+
+
+def as_json(status: Status) -> str:
+    """The status for machines."""
+    return msgspec.json.encode(status).decode()

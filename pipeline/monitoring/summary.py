@@ -1,0 +1,115 @@
+"""What a person is told in the end: the summary of a run, a table of a few texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pipeline.answers import Prediction
+from pipeline.errors import ClassifyError
+from pipeline.monitoring.record import Outcome, RunRecord
+from pipeline.streams import one_line, storable
+
+MOST_LABELS = 10
+WIDTH = 60  # characters of a text in a table
+
+
+def summary(record: RunRecord) -> list[str]:
+    """The closing lines of a run: what is worth a look, and in the end the line that says it all."""
+    if record.already_complete:
+        return [closing_line(record)]
+    lines = []
+    if record.labels:
+        shown = [f"{_printable(label)} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
+        more = len(record.labels) - MOST_LABELS
+        lines.append(f"labels: {', '.join(shown)}" + (f", and {more} more" if more > 0 else ""))
+    if record.rows and record.empty == record.rows:
+        lines.append(f"empty: {record.empty:,} rows have no text - ALL of them; is it the right column?")
+    if record.skipped_lines:
+        lines.append(f"skipped: {record.skipped_lines:,} bad lines of the input are not in the output")
+    if record.failed:
+        codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
+        lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why")
+    return [*lines, closing_line(record)]
+
+
+def closing_line(record: RunRecord) -> str:
+    """A complete output in one line: where, how many rows came out how, in which time, and which code that is."""
+    ways = {"reused": record.reused_rows, "resumed": record.resumed_rows, "shared": record.shared_rows}
+    ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
+    counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
+    counts += [f"{count:,} {way}" for way, count in ways.items() if count]
+    line = f"{_printable(record.output)}: {_files(record)}"
+    if record.already_complete:
+        line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
+    else:
+        counts += [f"{record.requests:,} requests", f"{record.retries:,} retries"]
+        line += (
+            f"{record.rows:,} rows in {record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s), {', '.join(counts)}"
+        )
+    if record.exit_code:
+        line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
+    return line
+
+
+def _files(record: RunRecord) -> str:
+    """Of a command about many files, what became of them."""
+    if not record.files:
+        return ""
+    ways = {"complete already": record.files["complete already"], "failed": record.files["failed"]}
+    counts = [f"{count:,} {way}" for way, count in ways.items() if count]
+    return f"{record.files['all']:,} files" + (f" ({', '.join(counts)}), " if counts else ", ")
+
+
+def failure_line(message: str, outcome: Outcome) -> str:
+    """A failed run in one line: why, how far it came, and which code that is."""
+    came = ""
+    if outcome.rows_total is not None:
+        came = f"{_printable(outcome.output)}: {outcome.rows:,} of {outcome.rows_total:,} rows answered, "
+        came += f"{outcome.rows_failed:,} failed, in {outcome.seconds:,.1f} s; "
+    return f"{message} ({came}exit {outcome.exit_code})"
+
+
+def error_line(error: ClassifyError) -> str:
+    """An error in one line; one that ended a run with all that is known of it."""
+    message = one_line(str(error))
+    return message if error.outcome is None else failure_line(message, error.outcome)
+
+
+def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+    """Label, score and all probabilities of each text; only the top label is named in an answer."""
+    lines = []
+    for text, prediction in zip(texts, predictions, strict=True):
+        shown = _printable(" ".join(text.split()))
+        shown = shown if len(shown) <= WIDTH else shown[: WIDTH - 1] + "…"
+        if prediction.error is not None:
+            lines.append(f"{'-':<20} {'':>8}  {shown}\n    {prediction.error}")
+            continue
+        ranked = sorted(enumerate(prediction.probs or ()), key=lambda pair: -pair[1])
+        values = "  ".join(f"{index}:{value:.4f}" for index, value in ranked[:MOST_LABELS])
+        more = f"  … {len(ranked)} classes" if len(ranked) > MOST_LABELS else ""
+        lines.append(f"{_printable(prediction.label or ''):<20} {prediction.score:>8.4f}  {shown}\n    {values}{more}")
+    return [f"{'label':<20} {'score':>8}  text, and the value of each class by its index", *lines]
+
+
+def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+    """One JSON object a text."""
+    return [
+        msgspec.json.encode(
+            {
+                "text": storable(text),
+                "label": prediction.label,
+                "score": prediction.score,
+                "probs": prediction.probs,
+                "error": prediction.error,
+            }
+        ).decode()
+        for text, prediction in zip(texts, predictions, strict=True)
+    ]
+
+
+def _printable(text: str) -> str:
+    """What a terminal would obey, or could not show, as its escape."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return storable(shown)

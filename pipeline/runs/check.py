@@ -1,0 +1,159 @@
+"""Look before the run: config, input, output, server, model, one canary. Writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import PIPE, Config, describe, origin
+from pipeline.errors import InputError, RequestFailed, ServerGone, UserError
+from pipeline.formats.columns import Layout
+from pipeline.formats.source import Source, TextSpec
+from pipeline.loader import estimate_rows
+from pipeline.monitoring.progress import Progress
+from pipeline.reuse import inspect, path_of
+from pipeline.runs import open_input, planned
+from pipeline.runs.first_pass import urls_of
+from pipeline.runs.opening import open_checked, place_of
+from pipeline.runs.plan import Pair, Plan
+from pipeline.servers.endpoint import CANARY
+from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.pool import Endpoints
+from pipeline.storage import Location
+from pipeline.streams import storable
+from pipeline.writer import check_types
+
+MOST_BAD = 20  # files that can't be classified, of those that are named
+
+
+async def check(config: Config, progress: Progress, show: Callable[[list[str]], None]) -> None:
+    """Show what a run with this config would meet, in lines.
+
+    Raises:
+        ClassifyError: the first thing that would stop it.
+    """
+    told, plan = _told(config), await planned(config, progress)
+    if not plan.is_single:
+        return await _many(config, progress, plan, told, show)
+    async with open_input(config, plan) as (pair, source, spec):
+        rows, exact = await asyncio.to_thread(estimate_rows, source, spec)
+        lines = [
+            *("config", *(f"  {line}" for line in describe(config))),
+            *("input", f"  {source.path}: {_about(rows, exact=exact)} rows, text from {', '.join(spec.columns)}"),
+            *("output", await asyncio.to_thread(_output, config, pair, source)),
+            *_stored_answers(config),
+            *("server", *await _server(config, progress, source, spec)),
+            *told,
+            *("estimate", _estimate(config, rows)),
+        ]
+    return show(lines)
+
+
+async def _many(
+    config: Config, progress: Progress, plan: Plan, told: list[str], show: Callable[[list[str]], None]
+) -> None:
+    """The same for many files, of which the bad ones are named.
+
+    Raises:
+        InputError: there are bad ones; when all else was shown.
+    """
+    bad: list[str] = []
+    first: tuple[Source, TextSpec] | None = None
+    rows, exact = 0, True
+    for pair in plan.pairs:
+        try:
+            if pair.trouble is not None:
+                raise pair.trouble
+            source, spec = await asyncio.to_thread(open_checked, config, pair.source)
+            _place(config, pair, source)
+            first = first or (source, spec)
+            found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
+            rows, exact = rows + found, exact and is_exact
+        except UserError as error:
+            bad.append(storable(str(error)))
+    files = f"{len(plan.pairs):,} files, {_about(rows, exact=exact)} rows"
+    lines = [
+        *("config", *(f"  {line}" for line in describe(config))),
+        *("input", f"  {files}"),
+        *(f"  can't be classified: {each}" for each in bad[:MOST_BAD]),
+        *([f"  and {len(bad) - MOST_BAD:,} more can't be classified"] if len(bad) > MOST_BAD else []),
+        *("output", *(f"  {folder}" for folder in plan.folders)),
+        *_stored_answers(config),
+        *(("server", *await _server(config, progress, *first)) if first else ()),
+        *told,
+        *("estimate", _estimate(config, rows)),
+    ]
+    show(lines)
+    if bad:
+        raise InputError(f"{len(bad):,} of {len(plan.pairs):,} files can't be classified; mend them, or leave them out")
+
+
+def _about(rows: int, *, exact: bool) -> str:
+    return f"{'' if exact else 'about '}{rows:,}"
+
+
+def _output(config: Config, pair: Pair, source: Source) -> str:
+    if config.writer.output == PIPE:
+        return "  stdout: rows go out as they are answered"
+    location = _place(config, pair, source)
+    return f"  {location}: {'exists' if location.exists() else 'will be made'}"
+
+
+def _place(config: Config, pair: Pair, source: Source) -> Location:
+    """Where the output goes, which can hold what is to be in it."""
+    config, place = place_of(config, pair, source)
+    check_types(config, source)
+    return place.location
+
+
+async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
+    async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
+        await endpoints.connect(wait=False)
+        endpoint = next(each for each in endpoints.all if not each.is_resting)
+        try:
+            canary, facts = await endpoint.ask_canary()
+        except RequestFailed as error:  # it has just answered
+            raise ServerGone(endpoint.say(error)) from None
+        await asyncio.to_thread(source.check, spec, Layout(config, facts.num_classes).names)
+        shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
+        names = ", ".join(facts.names.values()) or "none"
+        return [
+            f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
+            f"  names seen so far: {names}",
+            *(
+                f"  {text!r}: {label} {score:.4f}"
+                for text, label, score in zip(CANARY, canary.labels, canary.scores, strict=True)
+            ),
+        ]
+
+
+def _estimate(config: Config, rows: int) -> str:
+    per_request = ChunkSize(config.request.rows).rows
+    wanted = min(rows, config.run.limit_rows or rows)
+    return f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
+
+
+def _stored_answers(config: Config) -> list[str]:
+    if config.run.reuse is None:
+        return []
+    size = inspect(path_of(config.run.reuse))
+    shown = "will be made" if size is None else f"{size / 1e9:.3f} GB of at most {config.run.reuse_max_gb:g}"
+    return ["stored answers", f"  {path_of(config.run.reuse)}: {shown}"]
+
+
+def _told(config: Config) -> list[str]:
+    """Who would learn how the run ended, and what would keep them from it."""
+    lines = []
+    if path := config.run.metrics_file:
+        from pipeline.monitoring.metrics import may_replace
+
+        there = "" if Path(path).absolute().parent.is_dir() else ": its directory does not exist"
+        other = "" if may_replace(Path(path)) else ": is there, and no metrics file of ours"
+        ending = "" if path.endswith(".prom") else ": node_exporter reads only files that end in .prom"
+        lines.append(f"  metrics: {storable(path)}{there or other or ending}")
+    if url := config.run.url_to_notify(dict(os.environ)):
+        lines.append(f"  notification: {origin(url)}")
+    return ["in the end", *lines] if lines else []

@@ -1,0 +1,242 @@
+"""First pass: the rows that are open get their answers, which go into the checkpoints.
+
+files | those with open rows | chunks, one file after the other | batcher | the checkpoint of each
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.answers import Predictions
+from pipeline.batcher.batcher import Batcher
+from pipeline.batcher.cutter import Chunk
+from pipeline.cancellation import SHOW_EVERY_S
+from pipeline.checkpoint import Checkpoint, differences
+from pipeline.config import EMBEDDED, Config, public_settings
+from pipeline.errors import CheckpointMismatch, DeadlineReached, OutputHeld, UserError
+from pipeline.formats.columns import Layout
+from pipeline.monitoring.progress import Counts, Progress
+from pipeline.runs.file import Context
+from pipeline.runs.reused import Reusing
+from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.pool import Endpoints
+
+GRACE_S = 5.0  # for what is in flight when the deadline comes
+OF_ONE_FILE = (UserError, OutputHeld)  # what is wrong with one file is not wrong with the next
+
+
+class FirstPass:
+    """All files of one command, through the same places in flight.
+
+    `when_done(file)` is called for each as soon as all its rows are answered, or it has an `error`. The server is
+    met when the first open row is: a command that has nothing to ask needs none.
+    """
+
+    def __init__(
+        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[Context], None]
+    ) -> None:
+        self._config, self._progress, self._environment = config, progress, environment
+        self._when_done = when_done
+        self.sizes = ChunkSize(config.request.rows)
+        self._reusing = Reusing(config, progress)
+        self._endpoints: Endpoints | None = None
+        self._going: dict[Context, None] = {}  # files that are not done, in their order
+        self._stopped = asyncio.Event()
+
+    async def run(self, files: AsyncIterator[Context]) -> None:
+        """Answers for all open rows of `files`.
+
+        Raises:
+            ClassifyError: what ends the command; what was answered by then is kept.
+        """
+        left = self._config.run.seconds_left(self._progress.started)
+        if left is not None:  # of the command; until now files were looked for and opened
+            left = max(0.0, left - self._progress.elapsed_s)
+        works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._tick(), self._stopped.wait())
+        tasks = [asyncio.ensure_future(each) for each in works]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                await self._let_in(tasks[0])
+                kept = "" if self._config.is_piped else " and kept, the same command goes on from there"
+                came = f"the deadline {self._config.run.deadline} came"
+                raise DeadlineReached(f"{came}; {self._progress.rows_done:,} rows are answered{kept}")
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for file in self._going:
+                self._know(file)
+            await asyncio.shield(asyncio.to_thread(_keep, list(self._going)))
+
+    def stop(self) -> None:
+        """End `run` before its time; what was answered is kept."""
+        self._stopped.set()
+
+    # -- from files to chunks
+
+    async def _answer(self, files: AsyncIterator[Context]) -> None:
+        async with aclosing(self._open(files)) as opened:
+            first = await anext(opened, None)
+            if first is None:
+                return
+            async with (
+                self._reusing as reusing,
+                urls_of(self._config) as urls,
+                Endpoints(self._config, urls, self._environment, self._progress, sizes=self.sizes) as endpoints,
+            ):
+                await endpoints.connect()
+                self._endpoints = endpoints
+                rows = first.wanted or self._progress.rows_total or 0
+                batcher = Batcher(
+                    endpoints,
+                    self._config.request,
+                    self._config.retry,
+                    self._progress,
+                    self._store,
+                    remember=reusing.remember,
+                    failed_allowed=self._config.run.failed_rows_allowed(rows),
+                )
+                await reusing.begin(first.identity, endpoints, batcher.classify)
+                committing = asyncio.ensure_future(reusing.keep_committing())
+                try:
+                    await batcher.run(self._chunks(first, opened))
+                finally:
+                    committing.cancel()
+
+    async def _open(self, files: AsyncIterator[Context]) -> AsyncGenerator[Context, None]:
+        """Those that have open rows; the others are done."""
+        async for file in files:
+            self._going[file] = None
+            try:
+                has_rows = await file.feed.has_rows()
+            except OF_ONE_FILE as error:
+                file.error, has_rows = error, False
+            if has_rows:
+                yield file
+            else:
+                self._read(file)
+
+    async def _chunks(self, first: Context, rest: AsyncIterator[Context]) -> AsyncIterator[Chunk]:
+        file: Context | None = first
+        while file is not None:
+            try:
+                await self._adopt(file)
+                async for chunk in file.feed.chunks():
+                    chunk.owner = file
+                    file.under_way += 1
+                    yield chunk
+            except OF_ONE_FILE as error:
+                file.error = error
+            self._read(file)
+            file = await anext(rest, None)
+
+    async def _adopt(self, file: Context) -> None:
+        """The model that answers must be the one whose answers are there already."""
+        endpoints = self._connected
+        begun = {key: file.identity.get(key) for key in endpoints.identity}
+        if other := differences(begun, endpoints.identity):
+            raise CheckpointMismatch(
+                f"{file.place.location}: was begun with another model ({'; '.join(other)}); "
+                f"start over with --restart, or choose another output"
+            )
+        added = Layout(file.config, endpoints.facts.num_classes).names
+        if added != Layout(file.config, 0).names:
+            await asyncio.to_thread(file.source.check, file.spec, added)
+        file.identity = endpoints.identity | file.identity
+        # The names of classes that earlier answers gave are checked in every answer of this run, too.
+        endpoints.facts.names.update({int(index): name for index, name in file.identity["model.names"].items()})
+        file.checkpoint.put(identity=file.identity, published=None)
+        file.is_adopted = True
+        file.feed.look_up = self._reusing.look_up
+
+    # -- from predictions to files
+
+    def _store(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
+        file: Context = chunk.owner
+        classes = self._connected.facts.num_classes if self._config.writer.probs != "none" else 0
+        file.store(chunk, predictions, spent, classes)
+        self._finish_if_answered(file)
+
+    def _read(self, file: Context) -> None:
+        file.is_read = True
+        self._finish_if_answered(file)
+
+    def _finish_if_answered(self, file: Context) -> None:
+        if file.is_read and not file.under_way and file in self._going:
+            del self._going[file]
+            file.total = file.feed.total if file.total is None else file.total
+            self._know(file)
+            self._when_done(file)
+
+    def _know(self, file: Context) -> None:
+        """Let the next commit keep what is known of model and input, too: if it is the model of this file."""
+        if not file.is_adopted:
+            return
+        names = self._connected.facts.names
+        file.identity["model.names"] = {str(index): name for index, name in names.items()}
+        file.checkpoint.put_later(identity=file.identity, total_rows=file.total or file.feed.total)
+
+    @property
+    def _connected(self) -> Endpoints:
+        assert self._endpoints is not None  # noqa: S101 - chunks come after it
+        return self._endpoints
+
+    # -- meanwhile
+
+    async def _let_in(self, work: asyncio.Future[None]) -> None:
+        """The deadline: send nothing more, but wait a little for what is in flight, which is paid for."""
+        if self._endpoints is None:
+            return
+        self._endpoints.gate.close()
+        for _ in range(int(GRACE_S / SHOW_EVERY_S)):
+            if work.done() or not self._endpoints.gate.in_flight:
+                return
+            await asyncio.sleep(SHOW_EVERY_S)
+
+    async def _tick(self) -> None:
+        """Show progress, and commit what came since."""
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            self._progress.show()
+            files = [file for file in self._going if isinstance(file.checkpoint, Checkpoint)]
+            for file in files:
+                file.checkpoint.put_later(progress=self._news(file))
+            await asyncio.to_thread(_flush, files)
+
+    def _news(self, file: Context) -> dict[str, Any]:
+        """What `classify status` tells of a file."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = self._progress.started.isoformat(timespec="seconds")
+        servers = public_settings(self._config)["server"]["url"]
+        news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
+        is_one_of_many = file.counts is not self._progress
+        return news | ({"rows_total": file.wanted, "rows_per_s": None, "eta_s": None} if is_one_of_many else {})
+
+
+def _flush(files: list[Context]) -> None:
+    for file in files:
+        file.flush_meanwhile()
+
+
+def _keep(files: list[Context]) -> None:
+    for file in files:
+        file.keep()
+
+
+@asynccontextmanager
+async def urls_of(config: Config) -> AsyncIterator[list[str]]:
+    """The urls to ask; the built-in server runs as long as they are needed."""
+    if EMBEDDED not in config.server.urls:
+        yield config.server.urls
+        return
+    from pipeline.servers.embedded import spawned
+
+    async with spawned() as url:
+        yield [url if each == EMBEDDED else each for each in config.server.urls]

@@ -1,0 +1,298 @@
+"""The output's place: what stands there, whether it is ours, and what the same command does again."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file, was_piped
+from pipeline.checkpoint.store import remove
+from pipeline.config import PIPE, Config, public_settings
+from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
+from pipeline.formats.source import ending_format, format_of
+from pipeline.monitoring.record import RunRecord, read_record
+from pipeline.storage import CODECS, Kind, Location, locate, state_of, state_root
+
+# -- Where an output goes, as named or by default
+
+
+LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
+
+
+def default_output(config: Config, source: Location) -> Location:
+    """Where the output goes if nobody says so."""
+    stem, dot, endings = source.name.partition(".")
+    return source.beside(named_for(config, f"{stem}_labelled{dot}{endings}"))
+
+
+def locate_output(config: Config, named: str, source: Location) -> Location:
+    """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
+
+    Raises:
+        OutputError: it is a file and should be a directory. StoreRefused, StoreGone: its store.
+    """
+    if not named:
+        return default_output(config, source)
+    location = locate(named)
+    kind, _ = location.look()
+    if location.is_folder and kind not in (Kind.DIRECTORY, Kind.NOTHING):
+        raise OutputError(f"{location}: is a file, not a directory; choose another output")
+    inside = location.is_folder or kind is Kind.DIRECTORY
+    return location.within(named_for(config, source.name)) if inside else location
+
+
+def place_output(config: Config, source: Location) -> Output:
+    """The output of the one input, as `writer.output` says.
+
+    Raises:
+        ConfigError: the ending names no format, or input and output are the same file.
+        OutputError: its directory is missing. StoreRefused, StoreGone: so is its bucket, or the store is not there.
+    """
+    named = config.writer.output
+    if not named and source.is_piped:
+        raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
+    location = locate_output(config, named, source)
+    return place_at(config, location, source, may_make_directory=named.endswith("/"))
+
+
+def place_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
+    """The output of one input at a location that was chosen for it.
+
+    Raises:
+        ConfigError: the ending names no format, or input and output are the same file.
+        OutputError: its directory is missing, or its name too long.
+    """
+    kind = format_of(location, config.writer.format, "writer.format")
+    if kind == "parquet" and location.name.lower().endswith(tuple(CODECS)):
+        raise ConfigError(f"{location}: Parquet is compressed inside (writer.compression); leave out the last ending")
+    if location.store is None:
+        _check_name(location)
+        if location.look()[0] is Kind.OTHER:
+            raise OutputError(f"{location}: is no regular file; choose another output, or {PIPE} for standard output")
+        if not may_make_directory and not (folder := Path(location.path).parent).is_dir():
+            raise OutputError(f"{location}: its directory {folder} does not exist; make it, or choose another output")
+    if _is_same_file(location, source):
+        raise ConfigError(f"{location}: is the input; the output must be another file")
+    return Output(location, config.run.state_dir)
+
+
+def named_for(config: Config, name: str) -> str:
+    """What the output of an input of that name is called in a directory: the same, but for another format's ending."""
+    wanted = config.writer.format
+    if wanted is None or format_of(name, wanted, "writer.format") == ending_format(name):
+        return name
+    for codec in CODECS:
+        name = name[: -len(codec)] if name.lower().endswith(codec) else name
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{Path(last).stem}.{wanted}"
+
+
+def lock_of_directory(folder: Location, state_dir: str | None) -> Lock:
+    """Who holds a directory of outputs: two nights that overlap are told so at once, not file by file."""
+    if folder.store is None and not state_dir:
+        return Lock(Path(folder.path) / ".classify.lock")
+    state = state_of(state_root(state_dir), folder)
+    return Lock(state.with_name(f"{state.name}.lock"), state)
+
+
+def _check_name(location: Location) -> None:
+    if len(os.fsencode(location.name)) > LONGEST_NAME:
+        raise OutputError(
+            f"{location}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes"
+        )
+
+
+def _is_same_file(one: Location, other: Location) -> bool:
+    if one.store is not None or other.store is not None:
+        return one.key == other.key
+    try:
+        return os.path.samefile(one.path, other.path)  # noqa: PTH121 - a Path costs more, for each of many files
+    except OSError:  # one of them is not there
+        return False
+
+
+# -- The output's place: what stands there, whether it is ours, and what the same command does again
+
+
+class Next(Enum):
+    """What is to be done with an output."""
+
+    DONE = "it is complete: nothing"
+    FRESH = "start from the first row"
+    RESUME = "go on from the checkpoint"
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be made: {error.strerror}; choose another output") from None
+
+
+class Output:
+    """An output and the files the run keeps for it.
+
+    They stand beside it, under dot names, so that readers of directories skip them. Where a store or `run.state_dir` is
+    concerned, checkpoint and lock stand in the state directory; the record is beside the output always, so that
+    whoever finds the one finds the other.
+    """
+
+    def __init__(self, location: Location, state_dir: str | None = None) -> None:
+        if not location.name:
+            raise OutputError(f"{location}: is no file; name the output of a run")
+        self.location = location
+        self.record_location = location.beside(f".{location.name}.run.json")
+        if location.store is None and not state_dir:
+            self.checkpoint_path = Path(location.beside(f".{location.name}.checkpoint").path)
+            self.lock = Lock(Path(location.beside(f".{location.name}.lock").path))
+        else:
+            state = state_of(state_root(state_dir), location)
+            self.checkpoint_path = state / "checkpoint"
+            self.lock = Lock(state.with_name(f"{state.name}.lock"), state)
+        self._there: str | None = None  # the digest of what stood at its place when it was decided what to do
+        # A draft is renamed into its place on a disk, so it stands beside it.
+        self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the run that made the output."""
+        return read_record(self.record_location)
+
+    def make_directory(self) -> None:
+        """Make the directory of the output on a disk.
+
+        Raises:
+            OutputError: it can't be made.
+        """
+        if self.location.store is not None:
+            return
+        make_directory(Path(self.location.path).parent)
+
+    def prove_writable(self) -> None:
+        """See that the store takes what this run will bring, before anything is paid for: by a record of nothing yet.
+
+        Raises:
+            StoreRefused, StoreGone: it does not.
+        """
+        if self.location.store is not None and not self.record_location.exists():
+            self.record_location.put(iter([b""]))
+
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, made if there is none."""
+        return Checkpoint(self.checkpoint_path)
+
+    def decide(self, config: Config, identity: Identity) -> Next:
+        """What the command does, by the table in the README; removes a checkpoint that is of no more use.
+
+        Raises:
+            OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
+        """
+        was_begun = self.checkpoint_path.exists()
+        checkpoint = self.checkpoint() if was_begun and not config.run.restart else None
+        try:
+            published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
+            there = digest_file(self.location) if self.location.exists() else None
+            self._there = there
+            record = None if there is None else self.record
+            made = record.output_digest if record else None
+            if there is not None and there not in (made, published) and not config.run.overwrite:
+                raise OutputError(
+                    f"{self.location}: exists, and was not made by this program (or changed since); "
+                    f"choose another output, or replace it with --overwrite"
+                )
+            complete = there is not None and there == made and (checkpoint is None or there == published)
+            decision = Next.FRESH
+            if complete and record is not None and not config.run.restart:
+                decision = _after_complete(config, identity, record, checkpoint)
+            elif checkpoint is not None:
+                decision = _after_interrupted(config, identity, checkpoint)
+        finally:
+            if checkpoint:
+                checkpoint.close()
+        finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
+        if was_begun and (decision is Next.FRESH or finished):  # killed before the clean-up, the second time
+            remove(self.checkpoint_path)
+        return decision
+
+    def see_untouched(self, made: str) -> None:
+        """See that nobody else has put anything at the output's place, on a disk, since `decide`; `made` is ours.
+
+        Raises:
+            OutputError: somebody has.
+        """
+        if self.location.store is None and self.location.exists():
+            there = digest_file(self.location)
+            if there not in (self._there, made):
+                raise OutputError(
+                    f"{self.location}: was put there by somebody else while this ran; what was answered is kept: "
+                    f"move it away, or replace it with --overwrite"
+                )
+
+    def _published(self) -> str | None:
+        """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
+        try:
+            with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
+                published: str | None = checkpoint.get("published")
+                return published
+        except ClassifyError:
+            return None
+
+
+def _after_complete(config: Config, identity: Identity, record: RunRecord, checkpoint: Checkpoint | None) -> Next:
+    other = differences(record.identity, identity)
+    if any(line.startswith("input:") for line in other):
+        return Next.FRESH  # last night's file was replaced by tonight's
+    if other:
+        raise CheckpointMismatch(_refusal(config.writer.output, "was made", other))
+    wanted = config.run.limit_rows
+    other = differences(shape_of(record.settings), shape_of(public_settings(config)))
+    if config.run.retry_failed and record.failed:
+        if checkpoint is None:
+            raise CheckpointMismatch(
+                f"{config.writer.output}: its checkpoint is gone; --restart classifies all rows again"
+            )
+        if wanted is not None and wanted < record.rows:
+            raise ConfigError(
+                f"{config.writer.output}: has {record.rows:,} rows; --limit-rows {wanted} would drop some"
+            )
+        return Next.RESUME
+    if not other and (record.is_whole or (wanted is not None and wanted <= record.rows)):
+        return Next.DONE
+    if checkpoint is not None:
+        return Next.RESUME
+    raise CheckpointMismatch(_refusal(config.writer.output, "was written", other))
+
+
+def shape_of(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings that shape the output without changing an answer."""
+    keys = ("writer.prefix", "writer.probs", "writer.labels", "writer.format", "request.too_long")
+    return {key: settings.get(key.partition(".")[0], {}).get(key.partition(".")[2]) for key in keys}
+
+
+def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoint) -> Next:
+    begun: dict[str, Any] | None = checkpoint.get("identity")
+    if begun is None or was_piped(begun):  # killed before anything was kept; or there is nothing to go on with
+        return Next.FRESH
+    other = differences(begun, identity)
+    if any(line.startswith("input:") for line in other) and config.run.on_changed_input == "restart":
+        return Next.FRESH
+    if config.request.too_long == "error" and checkpoint.has_truncated():
+        other.append("request.too_long: was truncate, and there are answers to cut texts, now error")
+    if other:
+        raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other))
+    return Next.RESUME
+
+
+def _refusal(output: str, what: str, other: list[str]) -> str:
+    advice = "start over with --restart, or choose another output"
+    if all(line.startswith("input:") for line in other):
+        advice = f'{advice}; run.on_changed_input="restart" starts over what has changed, and nothing else'
+    return f"{output}: {what} differently ({'; '.join(other)}); {advice}"

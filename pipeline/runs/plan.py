@@ -1,0 +1,177 @@
+"""Which files a command reads, and where the output of each goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from pipeline.config import PIPE, Config, dated, days_of, is_dated
+from pipeline.errors import ClassifyError, ConfigError, InputError, OutputError
+from pipeline.formats.source import ending_format
+from pipeline.runs.output import locate_output, named_for
+from pipeline.storage import Kind, Location, is_hidden, is_named, is_pattern, list_files, local, locate, match_files
+
+STDIN = Location("stdin", "stdin.jsonl", is_piped=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One input and where its output goes (None: as `writer.output` says); or what is wrong with them."""
+
+    source: Location
+    output: Location | None = None
+    trouble: ClassifyError | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one command does: many files to many, or one to one."""
+
+    pairs: list[Pair]
+    folders: list[Location] = field(default_factory=list)  # the output directories
+    is_single: bool = False  # what is wrong with the one file is wrong with the command
+
+
+def plan_of(config: Config, today: date) -> Plan:
+    """The files that `config` names, on that day if `run.date` names none.
+
+    Raises:
+        ConfigError: two inputs would have one output, or the output is no directory where it must be one.
+        InputError: nothing is there. StoreRefused, StoreGone: a store.
+    """
+    inputs, output = config.loader.inputs, config.writer.output
+    if not inputs:
+        raise ConfigError("no input; name one with --input, or with loader.input in a config file")
+    if PIPE in inputs and len(inputs) > 1:
+        raise ConfigError(f"{PIPE} is standard input, and stands alone; name files, or pipe them")
+    if any(is_dated(place) for place in (*inputs, output)):
+        days = days_of(config.run.date, today)
+    elif config.run.date:
+        raise ConfigError(f"run.date is {config.run.date}, but {{date}} stands neither in the input nor in the output")
+    else:
+        days = [today]
+    plans = [_plan_of_day(config, [dated(each, day) for each in inputs], dated(output, day)) for day in days]
+    pairs = [pair for plan in plans for pair in plan.pairs]
+    is_one = len(plans) == 1 and plans[0].is_single
+    if config.run.allow_empty and (not is_one or any(is_dated(each) for each in inputs)):
+        pairs = [pair for pair in pairs if pair.source.exists()]
+    if is_one and pairs:
+        return plans[0]
+    if output == PIPE:
+        raise ConfigError(f"{PIPE} takes the rows of one file; name a directory with --output")
+    return _checked(pairs, [folder for plan in plans for folder in plan.folders])
+
+
+def _plan_of_day(config: Config, inputs: list[str], output: str) -> Plan:
+    if inputs == [PIPE]:
+        return Plan([_single(config, STDIN, output)], is_single=True)
+    if len(inputs) == 1 and _is_plain(inputs[0]):
+        return Plan([_single(config, locate(inputs[0]), output)], is_single=True)
+    folder, pairs = _folder_of(inputs, output), []
+    for text in inputs:
+        found = _files_of(text, config, folder)
+        pairs += [Pair(source, folder.within(named_for(config, path))) for path, source in found]
+        if not found and not config.run.allow_empty:
+            pairs.append(Pair(locate(text), trouble=InputError(_nothing(text))))
+    return Plan(pairs, [folder])
+
+
+def _nothing(text: str) -> str:
+    location = locate(text)
+    if location.look()[0] is Kind.DIRECTORY:
+        return (
+            f"{location}: the directory holds no file that ends in .csv, .tsv, .parquet or .jsonl; "
+            f"set loader.format if they are called otherwise"
+        )
+    return f"{location}: no file matches; check --input, or set run.allow_empty if that is all right"
+
+
+def _single(config: Config, source: Location, output: str) -> Pair:
+    if output == PIPE or not any(is_dated(each) for each in (*config.loader.inputs, config.writer.output)):
+        return Pair(source)
+    try:
+        return Pair(source, locate_output(config, output, source))
+    except OutputError as error:
+        return Pair(source, trouble=error)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it names one file: also one that is not there, if it is no pattern."""
+    kind, _ = locate(text).look()
+    return kind not in (Kind.DIRECTORY, Kind.NOTHING) or (kind is Kind.NOTHING and not is_pattern(text))
+
+
+def _folder_of(inputs: list[str], output: str) -> Location:
+    """The directory that the outputs go to: as named, or beside the one that is read, as NAME_labelled."""
+    if output == PIPE:
+        raise ConfigError(f"{PIPE} takes the rows of one file; name a directory with --output")
+    if not output:
+        source = locate(inputs[0].rstrip("/") or "/")
+        if len(inputs) > 1 or source.look()[0] is not Kind.DIRECTORY:
+            raise ConfigError("several inputs need a directory for their outputs; name one with --output, like out/")
+        if source.store is not None and not source.name:
+            raise ConfigError(f"{source}: a bucket has nothing beside it; name a directory with --output")
+        if source.name in ("", ".", ".."):
+            source = local(source.key)
+        return source.beside(f"{source.name}_labelled")
+    folder = locate(output)
+    kind, _ = folder.look()
+    if kind not in (Kind.DIRECTORY, Kind.NOTHING):
+        raise OutputError(f"{folder}: is a file; several inputs need a directory for their outputs")
+    if kind is Kind.NOTHING and not folder.is_folder:
+        raise ConfigError(f"{folder}: several inputs need a directory for their outputs; end it in a slash")
+    return folder
+
+
+def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Location]]:
+    """The files that one input stands for: how each is called below the output directory, and where it is.
+
+    Of a directory those whose ending names a format, or all if `loader.format` does; what a pattern names is taken by
+    its word.
+    """
+    location = locate(text)
+    kind, _ = location.look()
+    is_known = config.loader.format is not None
+    if kind is Kind.DIRECTORY:
+        paths = [path for path in list_files(location) if not is_hidden(path)]
+        found = [(path, location.within(path)) for path in paths if is_known or ending_format(path)]
+    elif kind is Kind.NOTHING and is_pattern(text):
+        found = [
+            (path, source)
+            for path, source in match_files(text)
+            if is_known or ending_format(path) or is_named(text, path)
+        ]
+    else:
+        return [(location.name, location)]
+    return _without_outputs(found, folder)
+
+
+def _without_outputs(found: list[tuple[str, Location]], folder: Location) -> list[tuple[str, Location]]:
+    """Leave out what stands in the output directory, should that be below the input, too."""
+    if not found:
+        return []
+    path, source = found[0]
+    # The input, with a slash at its end; what is in it may be a link to somewhere else.
+    within = replace(source, path=source.path.removesuffix(path), shown=source.shown.removesuffix(path))
+    top = f"{within.key.rstrip('/')}/"
+    if not folder.key.startswith(top):
+        return found
+    inside = f"{folder.key.removeprefix(top)}/"
+    return [(path, source) for path, source in found if not path.startswith(inside)]
+
+
+def _checked(pairs: list[Pair], folders: list[Location]) -> Plan:
+    """See that no two inputs have the same output; the same file named twice is one."""
+    by_output: dict[str, Pair] = {}
+    kept = []
+    for pair in pairs:
+        first = by_output.setdefault(str(pair.output), pair) if pair.output else pair
+        if first is not pair and first.source.key != pair.source.key:
+            raise ConfigError(
+                f"{first.source} and {pair.source} would both be written to {pair.output}; classify them apart"
+            )
+        if first is pair:
+            kept.append(pair)
+    if len(kept) == 1 and kept[0].trouble:
+        raise kept[0].trouble
+    return Plan(kept, list({folder.key: folder for folder in folders}.values()))

@@ -1,0 +1,121 @@
+"""What a run takes from the file of `run.reuse`, and what it gives to it.
+
+A file that can't be used stops the run before anything is asked; one that fails later costs a notice, never the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from pipeline.answers import Predictions
+from pipeline.batcher.cutter import Chunk, Known
+from pipeline.cancellation import SHOW_EVERY_S
+from pipeline.checkpoint import Identity
+from pipeline.config import Config
+from pipeline.errors import ClassifyError, DiskTrouble
+from pipeline.monitoring.progress import Progress
+from pipeline.reuse import Found, Reuse, path_of
+from pipeline.servers.pool import Endpoints
+from pipeline.servers.vllm import ModelFacts
+from pipeline.texts import TextBlock, Texts
+
+Ask = Callable[[Texts], Awaitable[Predictions]]
+
+
+class Reusing:
+    """The stored answers in one run; without `run.reuse` nothing is ever known, and nothing kept.
+
+    Raises:
+        ReuseError: the file is damaged, not ours, or can't be written.
+    """
+
+    def __init__(self, config: Config, progress: Progress) -> None:
+        self._config, self._progress = config, progress
+        self._store: Reuse | None = None
+        self._is_used = False
+
+    async def __aenter__(self) -> Self:
+        settings = self._config.run
+        if settings.reuse is not None:
+            try:
+                self._store = await asyncio.to_thread(
+                    Reuse, path_of(settings.reuse), max_bytes=int(settings.reuse_max_gb * 1e9)
+                )
+            except DiskTrouble as error:
+                self._give_up(error)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            try:
+                await asyncio.shield(asyncio.to_thread(self._store.close, keep=self._is_used))
+            except ClassifyError as failed:
+                self._give_up(failed)
+
+    async def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
+        """The model is known now; `ask` gives the predictions of a few texts. `identity` is that of any file.
+
+        Raises:
+            ReuseError: the file can't be written.
+        """
+        self._facts: ModelFacts = endpoints.facts
+        self._ask = ask
+        if self._store is None:
+            return
+        identity, keep_probs = identity | endpoints.identity, self._config.writer.probs != "none"
+        try:
+            await asyncio.to_thread(self._store.bind, identity, self._facts.num_classes, keep_probs=keep_probs)
+            self._is_used = True
+        except DiskTrouble as error:
+            self._give_up(error)
+
+    async def look_up(self, block: TextBlock, rows: range) -> Known | None:
+        """What is known of some texts of a block; None if nothing ever is."""
+        if self._store is None:
+            return None
+        if not self._is_used:
+            return Known.nothing(len(rows))  # the chunk that was begun may have rows that are known
+        try:
+            found = await asyncio.to_thread(self._store.find, block.texts[rows.start : rows.stop])
+        except ClassifyError as error:
+            self._give_up(error)
+            return Known.nothing(len(rows))
+        await self._learn_names(found, block, rows)
+        return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs)
+
+    async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
+        """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
+        names = self._names
+        unnamed = [block.texts[rows[at]] for index, at in found.examples() if index not in names]
+        if unnamed:
+            await self._ask(Texts.of(unnamed))
+
+    @property
+    def _names(self) -> Mapping[int, str]:
+        """What the classes are called: by the answers of this run, or by number if the server has no names."""
+        facts = self._facts
+        return facts.names or {index: f"LABEL_{index}" for index in range(facts.num_classes)}
+
+    def remember(self, chunk: Chunk, predictions: Predictions) -> None:
+        """Keep the answers to the texts of a chunk, which passed all checks."""
+        if self._store is not None and self._is_used and chunk.keys:
+            self._store.remember(chunk.keys, predictions, self._names)
+
+    async def keep_committing(self) -> None:
+        """Until cancelled. Apart from the checkpoint's commits, which must not wait for these."""
+        while True:
+            await asyncio.sleep(SHOW_EVERY_S)
+            if self._store is not None and self._is_used:
+                try:
+                    await asyncio.to_thread(self._store.flush)
+                except ClassifyError as error:
+                    self._give_up(error)
+
+    def _give_up(self, error: ClassifyError) -> None:
+        self._is_used = False
+        self._progress.notice(f"{error}; going on without stored answers")

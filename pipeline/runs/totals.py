@@ -1,0 +1,113 @@
+"""What came of many files: the sum of their records, and which of them failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pipeline.config import Config, mask_place, public_settings
+from pipeline.errors import ClassifyError
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.record import FailedFile, RunRecord, versions, when
+from pipeline.runs.plan import Pair, Plan
+from pipeline.streams import one_line, storable
+
+PRECEDENCE = (1, 130, 143, 75, 4, 2, 3, 0)  # which exit code of several is that of the command
+TOLD = 20  # files that failed, at most, that are told of while it goes on
+NAMED = 3  # of these, at most, in the closing line
+SUMMED = ("rows", "labelled", "empty", "truncated", "skipped_lines", "resumed_rows", "shared_rows", "reused_rows")
+
+
+class Total:
+    """Counts the files of a command as they end."""
+
+    def __init__(self, config: Config, plan: Plan, progress: Progress) -> None:
+        self._config, self._plan, self._progress = config, plan, progress
+        self._codes: Counter[int] = Counter()
+        self._sums, self._labels, self._failed = Counter[str](), Counter[str](), Counter[str]()
+        self._complete_already = 0
+        self._failed_files: list[FailedFile] = []
+        self._one: RunRecord | None = None
+
+    def add(self, record: RunRecord) -> None:
+        """A file is complete, or was."""
+        self._codes[record.exit_code] += 1
+        self._complete_already += record.already_complete
+        self._sums.update({name: getattr(record, name) for name in SUMMED})
+        self._labels.update(record.labels)
+        self._failed.update(record.failed)
+        if record.exit_code:
+            self._failed_files.append(FailedFile(record.input, record.exit_code, record.error or ""))
+        if self._one is None or not record.already_complete:
+            self._one = record
+
+    def fail(self, pair: Pair, error: ClassifyError) -> str:
+        """A file could not be classified; returns what is told of it."""
+        self._codes[error.exit_code] += 1
+        message = one_line(storable(str(error)))
+        place = storable(str(pair.source))
+        self._failed_files.append(FailedFile(place, error.exit_code, message))
+        if len(self._failed_files) > TOLD:
+            return ""
+        more = "; more that fail are counted, and told in the end" if len(self._failed_files) == TOLD else ""
+        return (message if place in message else f"{place}: {message}") + more
+
+    def weigh(self, error: ClassifyError) -> None:
+        """Something has ended the command: should a file have failed in a way that counts for more, so does it."""
+        self._codes[error.exit_code] += 1
+        code = self._code
+        if code != error.exit_code:
+            error.exit_code, error.args = code, (f"{error}; {self._why(code)}",)
+
+    @property
+    def _code(self) -> int:
+        return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
+
+    def record(self) -> RunRecord:
+        """The record of the command, which is the sum of those of its files."""
+        progress, files = self._progress, len(self._plan.pairs)
+        if self._codes.total() != files:
+            raise RuntimeError(f"of {files} files {self._codes.total()} ended")  # never say that all is well
+        failed, code = self._failed_files, self._code
+        sums: dict[str, Any] = {name: self._sums[name] for name in SUMMED}
+        return RunRecord(
+            exit_code=code,
+            error=self._why(code) if code else None,
+            input=self._config.loader.shown,
+            input_digest="",
+            output=self._output(),
+            output_digest="",
+            is_whole=not failed,
+            rows_total=self._sums["rows"],
+            labels=dict(self._labels.most_common()),
+            failed=dict(sorted(self._failed.items())),
+            files={
+                "all": files,
+                "done": progress.files_done,
+                "complete already": self._complete_already,
+                "failed": len(failed),
+            },
+            failed_files=failed,
+            requests=progress.requests,
+            texts_sent=progress.texts_sent,
+            retries=progress.retries,
+            **sums,
+            **when(progress.started, progress.elapsed_s),
+            rows_per_s=round(progress.rate, 1),
+            already_complete=self._complete_already == files,
+            model=self._one.model if self._one else {},
+            identity={},
+            settings=public_settings(self._config),
+            versions=versions(),
+        )
+
+    def _why(self, code: int) -> str:
+        worst = sorted(self._failed_files, key=lambda each: each.exit_code != code)  # first those that decide
+        named = "; ".join(each.told for each in worst[:NAMED])
+        more = f"; and {len(worst) - NAMED:,} more" if len(worst) > NAMED else ""
+        return f"{len(self._failed_files):,} of {len(self._plan.pairs):,} files failed: {named}{more}"
+
+    def _output(self) -> str:
+        if len(self._plan.folders) == 1:
+            return storable(f"{self._plan.folders[0]}".rstrip("/") + "/")
+        return mask_place(storable(self._config.writer.output))

@@ -1,0 +1,1 @@
+"""Servers: what they speak, how they are reached, and how much they are asked."""

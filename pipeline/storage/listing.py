@@ -1,0 +1,123 @@
+"""The files in a directory, below a prefix of a store, or that a pattern names."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.config import cut_options
+from pipeline.errors import InputError
+from pipeline.storage.location import Location, local, locate
+
+_MAGIC = re.compile(r"[*?[]")
+
+
+def list_files(location: Location) -> list[str]:
+    """The files in a directory, or under a prefix of a store, by their paths from there on.
+
+    A link to a directory is followed, but not to one that it is in; a link to nothing is a file that can't be read.
+
+    Raises:
+        FileNotFoundError: there is no such directory. InputError: it, or one in it, can't be read.
+        StoreRefused, StoreGone: see `Store`.
+    """
+    if location.store is not None:
+        start = len(location.path) + 1
+        return sorted(each.path[start:] for each in location.store.list(location.shown, location.path) if each.is_file)
+    if not os.path.isdir(location.path):  # noqa: PTH112 - names may be bytes that are no UTF-8, and many
+        raise FileNotFoundError(location.path)
+    return sorted(_local_files(Path(location.path)))
+
+
+def _local_files(top: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(top, onerror=_unreadable, followlinks=True):
+        above = {os.path.realpath(folder), *map(str, Path(os.path.realpath(folder)).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in above]  # noqa: PTH118
+        for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118
+            # A Path raises where a link leads into a directory that can't be entered.
+            if os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)):  # noqa: PTH110, PTH113, PTH114
+                yield Path(path).relative_to(top).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # it went while we looked
+        raise InputError(
+            f"{error.filename}: can't be read: {error.strerror}; what is in it would be left out"
+        ) from None
+
+
+def is_pattern(text: str) -> bool:
+    """Whether it may be a pattern of names, with `*`, `?`, `[...]`, or `**` for any number of directories."""
+    return bool(_split(text)[1])
+
+
+def match_files(pattern: str) -> list[tuple[str, Location]]:
+    """The files that a pattern names, by path from its first part with a wildcard on, and where they are.
+
+    A directory that is named stands for all files in it. Names that begin with a dot or an underscore are left out, as
+    readers of directories do, unless a part of the pattern begins so.
+
+    Raises:
+        ConfigError, StoreRefused, StoreGone: see `locate` and `Store`.
+    """
+    named, parts = _split(pattern)
+    base = locate(named)
+    below = _local_paths(base, parts) if base.store is None else _store_paths(base)
+    return [(path, base.within(path)) for path in sorted(below) if _matches(path.split("/"), parts)]
+
+
+def is_named(pattern: str, path: str) -> bool:
+    """Whether one of the files of `match_files` is named itself, and not only a directory that it is in."""
+    return _matches(path.split("/"), _split(pattern)[1], whole=True)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of it has a name that readers of directories skip: `.x.csv.checkpoint`, `_SUCCESS`."""
+    return any(part.startswith((".", "_")) for part in path.split("/"))
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """The directory before the first part with a wildcard, with a URI's options, and the parts from there on."""
+    text, options = cut_options(text) if "://" in text else (text, "")
+    parts = text.split("/")
+    names = 3 if "://" in text else 0  # of a URI, after scheme and bucket
+    first = next((index for index, part in enumerate(parts) if index >= names and _MAGIC.search(part)), len(parts))
+    base = "".join(f"{part}/" for part in parts[:first])
+    rest = [unquote(part) for part in parts[first:]] if text.startswith("file:") else parts[first:]
+    if rest and not rest[-1]:  # a slash at the end names directories alone
+        rest[-1] = "**"
+    return (base or "./") + options, rest
+
+
+def _local_paths(base: Location, parts: Sequence[str]) -> set[str]:
+    top, found = Path(base.path), set()
+    for path in glob.glob("/".join(parts), root_dir=top, recursive=True):  # noqa: PTH207 - a Path knows no root
+        if os.path.isdir(top / path):  # noqa: PTH112
+            found |= {str(Path(path, each)) for each in list_files(local(str(top / path)))}
+        elif os.path.isfile(top / path) or os.path.islink(top / path):  # noqa: PTH113, PTH114
+            found.add(path)
+    return found
+
+
+def _store_paths(base: Location) -> set[str]:
+    try:
+        return set(list_files(base))
+    except FileNotFoundError:
+        return set()
+
+
+def _matches(names: Sequence[str], parts: Sequence[str], *, whole: bool = False) -> bool:
+    """Whether the pattern's parts fit the path, or, but for `whole`, a directory that it is in."""
+    if not parts or not names:
+        return not parts and (not names if whole else not is_hidden("/".join(names)))
+    if parts[0] == "**":
+        skipped = not is_hidden(names[0]) and _matches(names[1:], parts, whole=whole)
+        return skipped or _matches(names, parts[1:], whole=whole)
+    fits = fnmatchcase(names[0], parts[0]) and (not is_hidden(names[0]) or is_hidden(parts[0]))
+    return fits and _matches(names[1:], parts[1:], whole=whole)

@@ -1,0 +1,254 @@
+"""An object store through pyarrow's file systems: with bounded patience, and its errors as ours."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pipeline.config import Uri
+from pipeline.errors import ClassifyError, StoreGone, StoreRefused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
+
+
+# -- An object of a store as a stream: read in pieces that grow, so that a look costs little and a file few requests
+
+
+FIRST_BYTES = 256 << 10  # a header and the first rows are mostly in it
+MOST_BYTES = 8 << 20  # a request takes 30 to 100 ms before its first byte comes
+
+
+class StoreStream:
+    """Reads a file of a store from one place on. `trouble` says what an error of pyarrow means."""
+
+    def __init__(self, file: pa.NativeFile, trouble: Callable[[Exception], ClassifyError | None]) -> None:
+        self._file, self._trouble = file, trouble
+        self._held = memoryview(b"")
+        self._at = 0  # the end of what is held
+        self._next = FIRST_BYTES
+        self.closed = False
+
+    def seek(self, offset: int) -> None:
+        """Go to a place in the file."""
+        self._at, self._held = offset, memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, `size` of them or fewer; none at the end.
+
+        Raises:
+            StoreRefused, StoreGone: see `Store`.
+        """
+        import pyarrow as pa
+
+        if not self._held:
+            try:
+                self._held = memoryview(self._file.read_at(max(size, self._next), self._at))
+            except (OSError, pa.ArrowException) as error:
+                raise self._trouble(error) or error from None
+            self._at += len(self._held)
+            self._next = min(2 * self._next, MOST_BYTES)
+        taken, self._held = self._held[:size], self._held[size:]
+        return bytes(taken)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.closed = True
+        self._held = memoryview(b"")
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# -- An object store through pyarrow's file systems: with bounded patience, and its errors as ours
+
+
+# A store that does not answer is given up after some 20 seconds: three attempts of so many each.
+ATTEMPTS = 3
+PATIENCE_S = 5.0
+PART_BYTES = 10 << 20  # of an upload; pyarrow cuts its parts there, too
+OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
+
+_S3 = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation: (.*)", re.DOTALL)
+_GS = re.compile(r"google::cloud::Status\((\w+): (.*?)(?: error_info=|\)\s*$|$)", re.DOTALL)
+_AROUND = re.compile(r"^.*(Details:|last message of) | \(Request ID: .*$")  # what stands around the words that matter
+_LATER = {
+    *("NETWORK_CONNECTION", "INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING", "REQUEST_TIMEOUT"),
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED"),
+}
+_TRY_AGAIN = 408, 429  # and 500 to 599
+# Before the store has answered anything, these are a person's mistake: the certificate, the credentials, the address.
+_BY_HAND = re.compile(r"\bSSL\b|certificate|access token", re.IGNORECASE)
+_ADDRESS = re.compile("resolve host", re.IGNORECASE)  # where it was given; else the network is down
+
+
+class Store:
+    """One object store as one URI names it. Paths in it are `bucket/key`; `shown` is for messages.
+
+    Raises (from every method):
+        StoreRefused: no such bucket, no permission. StoreGone: it can't be reached for now.
+        FileNotFoundError: there is no such object.
+    """
+
+    def __init__(self, uri: Uri) -> None:
+        self._uri = uri
+        self._scheme, self._host = _endpoint_of(uri)
+        self._answered = False
+
+    @cached_property
+    def _system(self) -> fs.FileSystem:
+        make = _s3 if self._uri.scheme == "s3" else _gs
+        return make(self._uri, self._scheme, self._host)
+
+    @contextmanager
+    def errors(self, shown: str) -> Iterator[None]:
+        """The store's errors as ours."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except FileNotFoundError:
+            self._answered = True
+            raise
+        except (OSError, pa.ArrowException) as error:
+            ours = self.trouble(shown, error)
+            if ours is None and getattr(error, "errno", None):  # of the disk, where something is sent from
+                raise
+            raise ours or StoreRefused(f"{shown}: {' '.join(str(error).split())}") from None
+        self._answered = True
+
+    def trouble(self, shown: str, error: Exception) -> ClassifyError | None:
+        """What an error of pyarrow says of the store; None if it speaks of something else."""
+        said = " ".join(str(error).split())
+        if found := _S3.search(said):
+            code, status, words = found[1], int(found[2] or 0), found[3]
+        elif found := _GS.search(said):
+            code, status, words = found[1], 0, found[2]
+        else:
+            return None
+        words = _AROUND.sub("", words)[:200].rstrip(". ")
+        number = f"HTTP {status}" if status else code
+        what = number if words == "No response body" else f"{words} ({number})"
+        if code in _LATER or status in _TRY_AGAIN or status // 100 == 5:  # noqa: PLR2004 - a server error
+            is_mistake = _BY_HAND.search(words) or (self._host and _ADDRESS.search(words))
+            if self._answered or not is_mistake:
+                return StoreGone(f"{shown}: the store can't be reached, or is too busy: {what}; try again later")
+            return StoreRefused(f"{shown}: the store can't be reached: {what}; check its address and the credentials")
+        self._answered = True
+        return StoreRefused(
+            f"{shown}: the store refuses: {what}; check the bucket, the credentials and what they permit"
+        )
+
+    def look(self, shown: str, path: str) -> fs.FileInfo:
+        """What stands at `path`: its type, and its size if it is a file."""
+        from pyarrow.fs import FileType
+
+        with self.errors(shown):
+            found = self._system.get_file_info(path)
+        bucket = path.partition("/")[0]
+        if found.type is FileType.NotFound and not self._has(shown, bucket):
+            raise StoreRefused(f"{shown}: there is no bucket {bucket}; make it, or check the name")
+        return found
+
+    def _has(self, shown: str, bucket: str) -> bool:
+        from pyarrow.fs import FileType
+
+        try:
+            with self.errors(shown):
+                return bool(self._system.get_file_info(bucket).type is not FileType.NotFound)
+        except StoreRefused:  # whoever may not look at it may still write to it
+            return True
+
+    def list(self, shown: str, path: str) -> list[fs.FileInfo]:
+        """What stands below `path`."""
+        from pyarrow import fs
+
+        with self.errors(shown):
+            found: list[fs.FileInfo] = self._system.get_file_info(fs.FileSelector(path, recursive=True))
+            return found
+
+    def open(self, shown: str, path: str) -> pa.NativeFile:
+        """An object, to be read anywhere in it. What its methods raise is for `trouble`."""
+        with self.errors(shown):
+            return self._system.open_input_file(path)
+
+    def put(self, shown: str, path: str, parts: Iterator[bytes]) -> None:
+        """Make an object of `parts`; it is there when the last one is, and not before.
+
+        An exception on the way, from `parts` as well, leaves what stood there, and at most an unfinished upload.
+        """
+        with self.errors(shown):
+            stream = self._system.open_output_stream(path, compression=None)  # not by the ending, once more
+            try:
+                for part in parts:
+                    stream.write(part)
+                stream.close()
+            except BaseException:
+                _never_close(stream)
+                raise
+
+
+def _never_close(stream: Any) -> None:
+    """Keep a stream from ever being closed: that is what pyarrow does when it is freed.
+
+    An upload whose stream is closed is completed with the parts it has by then, also after one of them has failed:
+    half an object would appear. There is no call to give it up, so it is held for good.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+
+
+def _endpoint_of(uri: Uri) -> tuple[str | None, str | None]:
+    """Scheme and host of the store, if it is not the usual one."""
+    named = uri.options.get("endpoint_override")
+    if not named and uri.scheme == "s3":  # pyarrow heeds these only in URIs that it takes apart itself
+        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme, _, host = (named or "").rpartition("://")
+    return uri.options.get("scheme") or scheme or None, host.rstrip("/") or None
+
+
+def _s3(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
+    from pyarrow import fs
+
+    region = uri.options.get("region")
+    if not region and not host:  # a bucket is asked for where it is, whatever region the environment names
+        with suppress(OSError):
+            region = fs.resolve_s3_region(uri.host)
+    return fs.S3FileSystem(
+        access_key=uri.user or None,
+        secret_key=uri.secret or None,
+        region=region or None,
+        scheme=scheme,
+        endpoint_override=host,
+        connect_timeout=PATIENCE_S,
+        request_timeout=PATIENCE_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        background_writes=False,  # they would gather in memory whatever the network can't take
+    )
+
+
+def _gs(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
+    from pyarrow import fs
+
+    return fs.GcsFileSystem(
+        anonymous=uri.user == "anonymous",
+        scheme=scheme,
+        endpoint_override=host,
+        retry_time_limit=timedelta(seconds=PATIENCE_S),
+    )

@@ -1,0 +1,248 @@
+"""What is answered comes out as it went in, and what is not there is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.answers import Predictions
+from pipeline.checkpoint import NO_LABEL, Checkpoint, Range
+from pipeline.texts import Position
+
+
+def answers(first: int, rows: int) -> Predictions:
+    """Predictions of some rows that tell which row they are of."""
+    return Predictions(
+        [f"label {row % 5}" for row in range(first, first + rows)],
+        [row / 7 for row in range(first, first + rows)],
+        [[row / 7, -row / 7] for row in range(first, first + rows)],
+    )
+
+
+def add(checkpoint: Checkpoint, first: int, rows: int, classes: int = 0) -> None:
+    """Remember the rows from `first` on."""
+    checkpoint.add(first, Position(first, 10 * first, first + 1), answers(first, rows), classes)
+
+
+# -- in and out again
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    """Labels, scores, probabilities, errors and marks of each row, in the order of the rows, whatever was first."""
+    mixed = answers(0, 2) + Predictions.failed("timeout: no answer") + answers(3, 1)
+    mixed.truncated = {1}
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        add(checkpoint, 4, 3, classes=2)
+        checkpoint.flush()
+        checkpoint.add(0, Position(0, 0, 0), mixed, 2)
+        checkpoint.flush()
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        names = {id_: name for name, id_ in checkpoint.label_ids.items()} | {NO_LABEL: ""}
+        first, second = checkpoint.slabs(2)
+        assert [names[int(id_)] for id_ in first.labels] == ["label 0", "label 1", "", "label 3"]
+        assert [names[int(id_)] for id_ in second.labels] == ["label 4", "label 0", "label 1"]
+        np.testing.assert_array_equal(first.scores, [0, 1 / 7, math.nan, 3 / 7])
+        assert first.probs is not None
+        np.testing.assert_array_equal(first.probs[[1, 3]], [[1 / 7, -1 / 7], [3 / 7, -3 / 7]])
+        assert np.isnan(first.probs[2]).all()
+        assert (first.errors, set(first.truncated)) == ({2: "timeout: no answer"}, {1})
+        assert (second.errors, set(second.truncated)) == ({}, set())
+        assert checkpoint.counts() == (7, {"timeout": 1})
+        assert checkpoint.has_truncated()
+
+
+def test_probabilities_are_kept_only_where_they_are_wanted(tmp_path: Path) -> None:
+    """With no number of classes nothing is kept of them."""
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        add(checkpoint, 0, 3)
+        checkpoint.flush()
+        (slab,) = checkpoint.slabs(2)
+        assert slab.probs is None
+
+
+def test_labels_keep_their_ids_over_runs(tmp_path: Path) -> None:
+    """A label of any characters gets one id, which later runs use on."""
+    for label in ("a", "ü😀\n'\"", "b", "a"):
+        with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+            first = checkpoint.counts()[0]
+            checkpoint.add(first, Position(first, 0, 0), Predictions([label], [1.0], [None]), 0)
+            checkpoint.flush()
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert checkpoint.label_ids == {"a": 0, "ü😀\n'\"": 1, "b": 2}
+        assert [int(slab.labels[0]) for slab in checkpoint.slabs(0)] == [0, 1, 2, 0]
+
+
+def test_what_is_known_of_the_run_is_kept(tmp_path: Path) -> None:
+    """`put` is at once; `put_later` comes with the next flush."""
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        checkpoint.put(now={"a": [1, None, "ü"]})
+        checkpoint.put_later(later=1)
+        assert (checkpoint.get("now"), checkpoint.get("later")) == ({"a": [1, None, "ü"]}, None)
+        checkpoint.flush()
+        assert checkpoint.get("later") == 1
+        checkpoint.put_later(lost=1)
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert (checkpoint.get("later"), checkpoint.get("lost")) == (1, None)
+
+
+def test_a_second_reader_sees_what_was_flushed(tmp_path: Path) -> None:
+    """`classify status` may look while the run goes on."""
+    with closing(Checkpoint(tmp_path / "c")) as writing:
+        add(writing, 0, 3)
+        writing.flush()
+        add(writing, 3, 4)
+        with closing(Checkpoint(tmp_path / "c", read_only=True)) as reading:
+            assert reading.counts() == (3, {})
+            writing.flush()
+            assert reading.counts() == (7, {})
+
+
+def test_removing_leaves_nothing(tmp_path: Path) -> None:
+    """The checkpoint and SQLite's side files are gone."""
+    checkpoint = Checkpoint(tmp_path / "c")
+    add(checkpoint, 0, 3)
+    checkpoint.flush()
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stranger_s_side_file_is_not_believed(tmp_path: Path) -> None:
+    """A write-ahead log without its checkpoint is left from something else, and removed."""
+    (tmp_path / "c-wal").write_bytes(b"old" * 1000)
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert checkpoint.counts() == (0, {})
+
+
+def test_adding_and_flushing_at_once_loses_nothing(tmp_path: Path) -> None:
+    """Answers come in on the loop's thread while another thread commits: each is stored once."""
+    before = sys.getswitchinterval()
+    stop = threading.Event()
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+
+        def flush() -> None:
+            while not stop.is_set():
+                checkpoint.flush()
+
+        thread = threading.Thread(target=flush)
+        sys.setswitchinterval(1e-6)
+        try:
+            thread.start()
+            for row in range(0, 200_000, 20):
+                add(checkpoint, row, 20)
+        finally:
+            stop.set()
+            thread.join()
+            sys.setswitchinterval(before)
+        checkpoint.flush()
+        assert checkpoint.open_ranges(200_000) == []
+        assert checkpoint.counts() == (200_000, {})
+
+
+class Interrupted:
+    """Scores during whose reading another thread gets its turn, as any line of Python allows."""
+
+    def __init__(self, scores: list[float], turn: Callable[[], object]) -> None:
+        self.scores, self.turn = scores, turn
+
+    def __iter__(self) -> Iterator[float]:
+        thread = threading.Thread(target=self.turn)
+        thread.start()
+        thread.join()
+        return iter(self.scores)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_flush_in_the_middle_of_an_addition_loses_nothing(tmp_path: Path, before: int) -> None:
+    """The commit of another thread may come at any moment of `add`: the record is in this commit or the next."""
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        if before:
+            add(checkpoint, 0, before)
+        rows = answers(before, 4)
+        rows.scores = cast("list[float]", Interrupted(rows.scores, checkpoint.flush))
+        checkpoint.add(before, Position(0, 0, 0), rows, 2)
+        checkpoint.flush()
+        assert checkpoint.counts() == (before + 4, {})
+
+
+# -- which rows are open
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), max_size=8),
+    st.randoms(use_true_random=False),
+    st.none() | st.integers(0, 70),
+)
+def test_the_open_rows_are_those_without_a_record(
+    tmp_path_factory: pytest.TempPathFactory,
+    pieces: list[tuple[int, int]],
+    random: object,
+    rows: int | None,
+) -> None:
+    """For any set of stored chunks: the ranges are in order, apart, and hold exactly the rows that are missing."""
+    stored: list[tuple[int, int]] = []
+    end = 0
+    for gap, length in pieces:
+        stored.append((end + gap, length))
+        end += gap + length
+    random.shuffle(stored)  # type: ignore[attr-defined]
+    path = tmp_path_factory.mktemp("ranges") / "c"
+    with closing(Checkpoint(path)) as checkpoint:
+        for first, length in stored:
+            add(checkpoint, first, length)
+        checkpoint.flush()
+        ranges = checkpoint.open_ranges(rows)
+        places = [checkpoint.place_before(row) for row in range(end + 3)]
+    horizon = max(end, rows or 0) + 10 if rows is None else rows
+    done = {row for first, length in stored for row in range(first, first + length)}
+    open_rows = [row for start, stop in ranges for row in range(start, horizon if stop is None else stop)]
+    assert open_rows == [row for row in range(horizon) if row not in done]
+    assert all(one.stop is not None and one.stop < other.start for one, other in itertools.pairwise(ranges))
+    for row, place in enumerate(places):
+        known = max((first for first, _ in stored if first <= row), default=None)
+        assert place == (None if known is None else Position(known, 10 * known, known + 1))
+
+
+def test_nothing_stored_is_all_open(tmp_path: Path) -> None:
+    """An empty checkpoint has one open range, with an end if the rows were counted."""
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert checkpoint.open_ranges(None) == [Range(0, None)]
+        assert checkpoint.open_ranges(5) == [Range(0, 5)]
+        assert checkpoint.open_ranges(0) == []
+        assert checkpoint.place_before(100) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["fine", "empty", "timeout"]), min_size=1, max_size=6), max_size=4))
+def test_reopening_forgets_failed_rows_only(tmp_path_factory: pytest.TempPathFactory, chunks: list[list[str]]) -> None:
+    """For --retry-failed: rows with an error are open again, all others keep what they have, and empty ones too."""
+    kinds = [kind for chunk in chunks for kind in chunk]
+    with closing(Checkpoint(tmp_path_factory.mktemp("failed") / "c")) as checkpoint:
+        first = 0
+        for chunk in chunks:
+            predictions = Predictions()
+            for offset, kind in enumerate(chunk):
+                row = answers(first + offset, 1) if kind == "fine" else Predictions.failed(f"{kind}: why")
+                predictions = predictions + row
+            checkpoint.add(first, Position(first, 0, 0), predictions, 2)
+            first += len(chunk)
+        checkpoint.flush()
+        assert checkpoint.reopen_failed() == kinds.count("timeout")
+        open_rows = [row for start, stop in checkpoint.open_ranges(len(kinds)) for row in range(start, stop or 0)]
+        assert open_rows == [row for row, kind in enumerate(kinds) if kind == "timeout"]
+        kept = [row for row, kind in enumerate(kinds) if kind != "timeout"]
+        scores = [score for slab in checkpoint.slabs(2) for score in slab.scores]
+        expected = [row / 7 if kinds[row] == "fine" else math.nan for row in kept]
+        np.testing.assert_array_equal(scores, expected)
+        assert checkpoint.counts() == (len(kept), {"empty": kinds.count("empty")} if "empty" in kinds else {})

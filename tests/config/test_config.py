@@ -1,0 +1,166 @@
+"""Every mistake in a config is one line that names the key, what was expected, and the nearest known key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load, parse_setting
+from pipeline.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def refusal(settings: dict[str, Any], path: Path | None = None) -> str:
+    """The message of a config that is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load(str(path) if path else None, settings)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "$" not in message, "paths and patterns of the library that checks are not the user's words"
+    return message
+
+
+def toml(tmp_path: Path, text: str, name: str = "c.toml") -> Path:
+    """A config file."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("loader.inptu", "loader.input"),
+        ("server.ulr", "server.url"),
+        ("server.timeout", "server.timeout_s"),
+        ("request.concurency", "request.concurrency"),
+        ("writer.probabilities", "writer.probs"),
+        ("loader.model", "server.model"),
+        ("run.output", "writer.output"),
+        ("retry.attempt", "retry.attempts"),
+        ("sever.url", "server"),
+        ("loder.input", "loader"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key: str, near: str) -> None:
+    """A typing error, also in the section or with the right key in the wrong section, names the key that was meant."""
+    message = refusal({key: "x"})
+    assert key in message or key.partition(".")[0] in message
+    assert near in message.partition("did you mean")[2]
+
+
+def test_a_key_like_no_other_is_refused_too(tmp_path: Path) -> None:
+    """Where no key is near none is made up, and the message says which file is wrong."""
+    message = refusal({}, toml(tmp_path, "[loader]\nqqqqqqqqqq = 1\n"))
+    assert "loader.qqqqqqqqqq" in message
+    assert "c.toml" in message
+    assert "did you mean loader?" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("loader.input", 3, "str"),
+        ("loader.text_column", {"a": 1}, "str"),
+        ("server.timeout_s", "60", "float"),
+        ("server.headers.X-Token", 7, "str"),
+        ("request.activation", "yes", "bool"),
+        ("request.rows", "many", "int"),
+        ("request.concurrency", 1.5, "int"),
+        ("request.priority", "high", "int"),
+        ("retry.attempts", "8", "int"),
+        ("writer.labels", "a,b", "array"),
+        ("writer.probs", "all", "columns"),
+        ("writer.format", "xlsx", "parquet"),
+        ("loader.on_bad_line", "ignore", "skip"),
+        ("run.overwrite", 1, "bool"),
+    ],
+)
+def test_a_wrong_type_names_the_key_and_what_was_expected(key: str, value: object, expected: str) -> None:
+    """The key as it is written, and the type or the words it takes."""
+    message = refusal({key: value})
+    assert ".".join(key.split(".")[:2]) in message
+    assert expected in message
+
+
+def test_a_header_of_a_wrong_type_is_named() -> None:
+    """Among several headers, the wrong one is told."""
+    assert "X-Token" in refusal({"server.headers": {"X-Team": "search", "X-Token": 7}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("request.rows", 0),
+        ("request.rows", -1),
+        ("request.max_chars", 0),
+        ("request.concurrency", 0),
+        ("server.timeout_s", 0),
+        ("server.timeout_s", -1),
+        ("server.timeout_s", float("nan")),
+        ("server.wait_s", -0.1),
+        ("server.start_wait_s", float("nan")),
+        ("retry.attempts", 0),
+        ("retry.max_elapsed_s", -1),
+        ("run.limit_rows", 0),
+        ("run.max_failed_rows", -1),
+        ("run.max_failed_rows", "1"),
+        ("run.max_failed_rows", "-1%"),
+        ("loader.delimiter", ""),
+        ("loader.delimiter", ";;"),
+        ("loader.text_column", []),
+        ("loader.encoding", "utf-9"),
+        ("writer.labels", ["a", "b", "a"]),
+        ("server.url", []),
+        ("server.url", ""),
+        ("server.url", "localhost:8000"),
+        ("server.url", "ftp://localhost"),
+        ("server.url", "http://"),
+        ("server.url", "http://[::1"),
+        ("server.url", "http://localhost:99999"),
+        ("server.url", "http://localhost:port"),
+        ("server.url", ["http://localhost", "embeded"]),
+    ],
+)
+def test_a_value_out_of_range_is_refused(key: str, value: object) -> None:
+    """What can't work is refused when it is read, and the message names the key."""
+    assert key in refusal({key: value})
+
+
+@pytest.mark.parametrize("text", ["server = 3\n", "[server]\nurl = 'http://x'\n[server.headers]\nX = 'y'\n"])
+def test_a_setting_that_reaches_into_no_table_is_refused(text: str, tmp_path: Path) -> None:
+    """A key below something that is no table is the user's mistake, said as such."""
+    path = toml(tmp_path, text)
+    assert "server" in refusal({"server.url.deeper": "x"}, path)
+    assert "server" in refusal({"server.headers.X.Y": "x"}, path)
+
+
+@pytest.mark.parametrize("text", ["server", "server=1", "=1", ".x=1", "server.=1", "request.rows", ""])
+def test_a_setting_of_another_shape_is_explained(text: str) -> None:
+    """--set takes SECTION.KEY=VALUE, and says so."""
+    with pytest.raises(ConfigError, match=r"SECTION\.KEY=VALUE|unknown key"):
+        load(None, dict([parse_setting(text)]))
+
+
+@pytest.mark.parametrize("content", [b"[loader\n", b"x = ", b"\xff\xfe", b"[a]\n[a]\n", b"\x00"])
+def test_a_file_that_is_no_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    """The message names the file and says that it is no TOML."""
+    path = tmp_path / "c.toml"
+    path.write_bytes(content)
+    message = refusal({}, path)
+    assert "c.toml" in message
+    assert "TOML" in message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A missing config file, or a directory of that name, is told."""
+    assert "none.toml" in refusal({}, tmp_path / "none.toml")
+    (tmp_path / "dir.toml").mkdir()
+    assert "dir.toml" in refusal({}, tmp_path / "dir.toml")

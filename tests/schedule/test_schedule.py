@@ -1,0 +1,196 @@
+"""`classify schedule`, whatever the scheduler: the config is checked, no secret is printed, retries end in time."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import time
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from test_cli_files import complaint
+
+from pipeline.schedule import schedule
+from pipeline.schedule.night import plan
+
+SCHEDULERS = ("cron", "systemd", "kubernetes")
+NIGHTLY = Path(__file__).parents[2] / "configs" / "nightly.toml"
+CONFIG = '[loader]\ninput = "in.csv"\n[writer]\noutput = "out.csv"\n[server]\nurl = "http://gpu:8000"\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config with paths beside it."""
+    path = tmp_path / "nightly.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_what_is_printed_names_absolute_paths(scheduler: str, config: Path, classify: Command) -> None:
+    """A relative config becomes an absolute one in the command that is scheduled; stdout holds nothing but data."""
+    done = classify("schedule", config.name, "--at", "02:30", "--as", scheduler)
+    assert str(config) in done.stdout
+    assert "run" in done.stdout
+    assert ("placeholder" in done.stderr) == (scheduler == "kubernetes")
+    assert len(done.stderr.splitlines()) == (scheduler == "kubernetes")
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_nightly_sample_can_be_scheduled(scheduler: str, classify: Command) -> None:
+    """configs/nightly.toml is one that every scheduler takes; its deadline ends the retries."""
+    assert "until 06:00" in classify("schedule", NIGHTLY, "--at", "02:30", "--as", scheduler).stdout
+
+
+@pytest.mark.parametrize("at", ["25:00", "02:60", "2", "02:30:00", "noon", "٠٢:٣٠", ""])
+def test_a_time_that_is_none_is_refused(at: str, config: Path, classify: Command) -> None:
+    """--at is HH:MM."""
+    complaint(classify("schedule", config, "--at", at, "--as", "cron", expect=2), "HH:MM", "--help")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("[loader\n", "TOML"),
+        ("[loader]\ninptu = 'x'\n", "loader.input"),
+        ("[server]\nurl = 'http://gpu:8000'\n", "loader.input"),
+        ("[loader]\ninput = '-'\n", "standard stream"),
+        ("[loader]\ninput = 'x.csv'\n[writer]\noutput = '-'\n", "standard stream"),
+    ],
+)
+def test_a_config_that_no_night_can_run_is_refused(
+    text: str | None, said: str, tmp_path: Path, classify: Command
+) -> None:
+    """The config is loaded first: what is wrong with it is said by day, and nothing is printed to install."""
+    path = tmp_path / "night.toml"
+    if text is not None:
+        path.write_text(text)
+    done = classify("schedule", path, "--at", "02:30", "--as", "cron", expect=2)
+    complaint(done, "night.toml", said)
+
+
+def test_a_config_must_end_in_toml(tmp_path: Path, classify: Command) -> None:
+    """`run` would take anything else for the input."""
+    (tmp_path / "night.conf").write_text(CONFIG)
+    complaint(classify("schedule", "night.conf", "--at", "02:30", "--as", "cron", expect=2), ".toml")
+
+
+@pytest.mark.parametrize("name", ["a\nb.toml", "a\\b.toml", "a\u200bb.toml", os.fsdecode(b"a\xffb.toml")])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_path_that_would_be_lost_on_the_way_is_refused(
+    scheduler: str, name: str, tmp_path: Path, classify: Command
+) -> None:
+    """Line breaks, backslashes, invisible characters and bytes that are no text: exit 2, in one printable line."""
+    (tmp_path / name).write_text(CONFIG)
+    complaint(classify("schedule", name, "--at", "02:30", "--as", scheduler, expect=2), "rename")
+
+
+@pytest.mark.parametrize("flag", [("--image", "x"), ("--timezone", "Europe/Berlin")])
+@pytest.mark.parametrize("scheduler", ["cron", "systemd"])
+def test_flags_of_kubernetes_are_refused_elsewhere(
+    scheduler: str, flag: tuple[str, str], config: Path, classify: Command
+) -> None:
+    """An option that would change nothing is a mistake."""
+    complaint(classify("schedule", config, "--at", "02:30", "--as", scheduler, *flag, expect=2), flag[0], "kubernetes")
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_secrets_are_named_and_never_printed(scheduler: str, config: Path, classify: Command) -> None:
+    """The variables that the config reads are listed; their values, though they are set here, appear nowhere."""
+    config.write_text(CONFIG + 'api_key_env = "MY_KEY"\nheaders = { "X-Token" = "env:GATEWAY_TOKEN" }\n')
+    environment = {"MY_KEY": "s3cret-key", "GATEWAY_TOKEN": "s3cret-token"}
+    done = classify("schedule", config, "--at", "02:30", "--as", scheduler, env=environment)
+    assert "MY_KEY, GATEWAY_TOKEN" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("at", "deadline", "until"),
+    [
+        ("02:30", "06:00", "06:00"),
+        ("22:00", "06:00", "06:00"),
+        ("02:30", "4h", "06:30"),
+        ("02:30", "30s", "02:31"),
+        ("02:30", "72h", "01:30"),
+        ("06:00", "06:00", "05:00"),
+        ("02:30", None, "01:30"),
+    ],
+)
+def test_a_night_ends_at_its_deadline(at: str, deadline: str | None, until: str, config: Path) -> None:
+    """Retries end with run.deadline, and an hour before the next night in any case."""
+    config.write_text(CONFIG + (f'[run]\ndeadline = "{deadline}"\n' if deadline else ""))
+    assert f"{plan(str(config), time.fromisoformat(at)).until:%H:%M}" == until
+
+
+@pytest.mark.parametrize(
+    ("at", "until", "inside"),
+    [
+        ("02:30", "06:00", {"0230", "0231", "0559"}),
+        ("22:00", "06:00", {"2200", "2359", "0000", "0009", "0230", "0231", "0229", "0559"}),
+        ("00:00", "08:09", {"0000", "0009", "0229", "0230", "0231", "0559", "0600", "0601", "0808"}),
+    ],
+)
+def test_the_shell_knows_when_the_night_is_over(at: str, until: str, inside: set[str], config: Path) -> None:
+    """The test that is asked before a retry holds from the start to the end of the night, also over midnight."""
+    times = [
+        "0000",
+        "0009",
+        "0229",
+        "0230",
+        "0231",
+        "0559",
+        "0600",
+        "0601",
+        "0808",
+        "0809",
+        "0900",
+        "2159",
+        "2200",
+        "2359",
+    ]
+    config.write_text(CONFIG + f'[run]\ndeadline = "{until}"\n')
+    test = plan(str(config), time.fromisoformat(at)).still()
+    for shell in filter(shutil.which, ("sh", "bash")):
+        found = set()
+        for now in times:
+            fake_date(config.parent, now)
+            path = f"{config.parent}:{os.environ['PATH']}"
+            done = subprocess.run([shell, "-c", test], env={"PATH": path}, capture_output=True, text=True, check=False)
+            assert done.stderr == ""
+            found |= {now} if done.returncode == 0 else set()
+        assert found == inside, shell
+
+
+def fake_date(folder: Path, now: str) -> None:
+    """A `date` that says that it is `now`, HHMM, when asked for the hour."""
+    path = folder / "date"
+    path.write_text(f'#!/bin/sh\n[ "$*" = "+%H%M" ] && echo {shlex.quote(now)} || echo some day\n')
+    path.chmod(0o755)
+
+
+def test_names_are_such_that_every_scheduler_takes_them(tmp_path: Path) -> None:
+    """Letters, digits and dashes, not too long, whatever the config is called."""
+    names = {"Nightly Run (EU).toml": "classify-nightly-run-eu", "夜.toml": "classify", f"{'x' * 90}.toml": None}
+    for name, expected in names.items():
+        (tmp_path / name).write_text(CONFIG)
+        given = plan(str(tmp_path / name), time(2, 30)).name
+        assert expected in (None, given)
+        assert len(given) <= 52
+
+
+def test_the_installed_command_is_scheduled_as_it_was_called(config: Path) -> None:
+    """Called as `classify`, that very file is what runs at night."""
+    script = Path(sys.executable).with_name("classify")
+    command = [str(script), "schedule", str(config), "--at", "2:30", "--as", "cron"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"{shlex.quote(str(script))} run {shlex.quote(str(config))} --quiet" in printed
+
+
+def test_the_library_door_says_the_same(config: Path) -> None:
+    """`schedule` returns the lines that the command prints."""
+    assert schedule(str(config), time(2, 30), "cron").lines[-1].startswith("30 2 * * * ")

@@ -1,0 +1,305 @@
+"""An answer is believed only after checking; a status is a decision. Bytes in, values out, no socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.answers import Prediction, Predictions
+from pipeline.config import Request
+from pipeline.errors import BadAnswer, OtherModel
+from pipeline.servers.vllm import ModelFacts, decode, decode_models, encode
+from pipeline.texts import escape_all
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "vllm-0.32"
+NAMES = ("bad", "fair", "good")
+
+
+def sample(name: str) -> dict[str, Any]:
+    """What a real vLLM 0.32 was asked and what it said."""
+    recorded: dict[str, Any] = json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+    return recorded
+
+
+def item(index: int, probs: list[Any], **other: Any) -> dict[str, Any]:
+    """One honest item; `other` makes it less so."""
+    label = NAMES[probs.index(max(probs))] if "label" not in other else None
+    return {"index": index, "label": label, "probs": probs, "num_classes": len(probs)} | other
+
+
+def body(*items: dict[str, Any], **other: Any) -> bytes:
+    """The bytes of an answer."""
+    return json.dumps({"id": "c", "object": "list", "created": 1, "model": "m", "data": items} | other).encode()
+
+
+BAD, FAIR, GOOD = [0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.125, 0.625]
+TIE = [0.4, 0.4, 0.2]
+
+# -- encode
+
+
+def test_a_plain_request_carries_texts_and_model_and_nothing_else() -> None:
+    """What is not asked for is not sent: an old server may not know it."""
+    assert json.loads(encode(escape_all(["a", "ü😀"]), "m", Request())) == {"model": "m", "input": ["a", "ü😀"]}
+    assert json.loads(encode(escape_all(["a"]), None, Request())) == {"input": ["a"]}
+
+
+def test_each_setting_becomes_its_field() -> None:
+    """Activation, priority and truncation go under vLLM's own names."""
+    request = Request(activation=False, priority=0)
+    assert json.loads(encode(escape_all(["a"]), "m", request, truncate=True)) == {
+        "model": "m",
+        "use_activation": False,
+        "priority": 0,
+        "truncate_prompt_tokens": -1,
+        "input": ["a"],
+    }
+
+
+def test_extra_is_sent_as_it_is_but_never_replaces_the_texts() -> None:
+    """`request.extra` may override every member except the texts, which belong to the rows."""
+    request = Request(extra={"model": "other", "nested": {"a": [1, None]}, "input": ["not ours"]})
+    sent = json.loads(encode(escape_all(["a"]), "m", request))
+    assert sent == {"model": "other", "nested": {"a": [1, None]}, "input": ["a"]}
+
+
+# -- decode: what is sound
+
+
+@pytest.mark.parametrize("name", ["bert", "bert-empty-text", "bert-one-string", "bert-truncated", "qwen"])
+def test_a_real_answer_is_believed(name: str) -> None:
+    """The recorded answers of vLLM give each text its label, its score and its probabilities."""
+    answer = sample(name)["body"]
+    facts = ModelFacts()
+    found = decode(json.dumps(answer).encode(), len(answer["data"]), facts)
+    for position, expected in enumerate(answer["data"]):
+        assert found[position] == Prediction(expected["label"], max(expected["probs"]), expected["probs"])
+        assert facts.names[expected["probs"].index(max(expected["probs"]))] == expected["label"]
+    assert (facts.num_classes, facts.model) == (answer["data"][0]["num_classes"], answer["model"])
+
+
+@pytest.mark.parametrize("name", ["bert-no-activation", "qwen-no-activation"])
+def test_real_logits_are_believed(name: str) -> None:
+    """Raw logits may be negative and above one; the score is the label's own logit."""
+    answer = sample(name)["body"]
+    found = decode(json.dumps(answer).encode(), len(answer["data"]), ModelFacts())
+    assert found.scores == [max(each["probs"]) for each in answer["data"]]
+    assert min(min(row or []) for row in found.probs) < 0
+
+
+@given(st.permutations([item(0, BAD), item(1, FAIR), item(2, GOOD), item(3, BAD), item(4, TIE)]))
+def test_the_order_of_the_items_says_nothing(items: list[dict[str, Any]]) -> None:
+    """Any permutation of the items gives each text the same prediction: only the index counts."""
+    found = decode(body(*items), 5, ModelFacts())
+    assert found.labels == ["bad", "fair", "good", "bad", "bad"]
+    assert found.probs == [BAD, FAIR, GOOD, BAD, TIE]
+
+
+def test_a_class_without_a_name_is_called_by_its_index() -> None:
+    """A null label becomes LABEL_<index of the largest value>, and no name is learned."""
+    facts = ModelFacts()
+    assert decode(body(item(0, FAIR, label=None)), 1, facts).labels == ["LABEL_1"]
+    assert facts.names == {}
+
+
+@pytest.mark.parametrize("label", ["bad", "fair"])
+def test_at_a_tie_either_label_is_right(label: str) -> None:
+    """Two classes share the largest value: the server may name either, and nothing is learned from it."""
+    facts = ModelFacts(3, {0: "bad", 1: "fair", 2: "good"})
+    assert decode(body(item(0, TIE, label=label)), 1, facts).labels == [label]
+    assert facts.names == {0: "bad", 1: "fair", 2: "good"}
+
+
+def test_one_class_has_one_value() -> None:
+    """A model with one output gives one sigmoid value, which is the score."""
+    assert decode(body(item(0, [0.25], label="yes")), 1, ModelFacts())[0] == Prediction("yes", 0.25, [0.25])
+
+
+# -- decode: what is broken in itself
+
+BROKEN: dict[str, bytes] = {
+    "too few items": body(item(0, BAD)),
+    "too many items": body(item(0, BAD), item(1, FAIR), item(2, GOOD)),
+    "none": body(),
+    "doubled index": body(item(0, BAD), item(0, FAIR)),
+    "missing index": body(item(0, BAD), item(2, FAIR)),
+    "negative index": body(item(-1, BAD), item(0, FAIR)),
+    "index is text": body(item(0, BAD), item(1, FAIR) | {"index": "1"}),
+    "NaN": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b"NaN"),
+    "Infinity": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b"Infinity"),
+    "beyond a double": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b"1e999"),
+    "null among numbers": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b"null"),
+    "text among numbers": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b'"0.75"'),
+    "true among numbers": body(item(0, BAD), item(1, FAIR)).replace(b"0.75", b"true"),
+    "no numbers": body(item(0, BAD), {"index": 1, "label": "bad", "probs": [], "num_classes": 0}),
+    "fewer numbers than classes": body(item(0, BAD), item(1, FAIR, num_classes=4, label="fair")),
+    "classes differ between items": body(item(0, BAD), item(1, [0.2, 0.8])),
+    "label of another class": body(item(0, BAD), item(1, FAIR, label="bad")),
+    "two names for a class": body(item(0, BAD), item(1, BAD, label="fair")),
+    "a name and no name for a class": body(item(0, BAD), item(1, BAD, label=None)),
+    "tie with a label of neither": body(item(0, BAD), item(1, FAIR), item(2, TIE, label="good")),
+    "tie with a label of neither, said first": body(item(0, TIE, label="good"), item(1, BAD), item(2, FAIR)),
+    "huge label": body(item(0, BAD), item(1, FAIR, label="x" * 2_000_000)),
+    "label is a number": body(item(0, BAD), item(1, FAIR, label=7)),
+    "HTML": b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>",
+    "empty": b"",
+    "not UTF-8": b'{"data": [{"index": 0, "label": "\xff\xfe"}]}',
+    "cut": body(item(0, BAD), item(1, FAIR))[:-30],
+    "nested deeply": b'{"data": ' + b"[" * 200_000,
+    "nested deeply, elsewhere": b'{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b', "data": []}',
+    "a list": b"[]",
+    "data is missing": b'{"object": "list"}',
+    "data is null": b'{"data": null}',
+    "an error with status 200": b'{"error": {"message": "engine dead", "code": 500}}',
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_answer_is_not_believed(name: str) -> None:
+    """Whatever fails a check is BadAnswer in one short printable line, and teaches nothing of the model."""
+    facts = ModelFacts()
+    texts = 3 if name.startswith("tie") else 2
+    with pytest.raises(BadAnswer) as caught:
+        decode(BROKEN[name], texts, facts)
+    assert str(caught.value).isprintable()
+    assert 0 < len(str(caught.value)) < 500
+    assert (facts.num_classes, facts.names, facts.model) == (0, {}, "")
+
+
+def test_control_characters_of_a_label_reach_no_message() -> None:
+    """A message about a nasty label is safe for a terminal and stays one line."""
+    answer = body(item(0, BAD), item(1, BAD, label="\x1b[2J\r\nowned\x00\u202e"))
+    with pytest.raises(BadAnswer) as caught:
+        decode(answer, 2, ModelFacts())
+    assert str(caught.value).isprintable()
+
+
+@given(
+    st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(repr).map(str.encode)
+)
+def test_no_bytes_whatever_escape_the_checks(answer: bytes) -> None:
+    """Random bytes never raise anything but BadAnswer."""
+    with pytest.raises(BadAnswer):
+        decode(answer, 1, ModelFacts())
+
+
+# -- decode: sound, but of another model
+
+KNOWN: dict[str, Callable[[], bytes]] = {
+    "another number of classes": lambda: body(item(0, [0.2, 0.8])),
+    "another name": lambda: body(item(0, BAD, label="terrible")),
+    "no name where there was one": lambda: body(item(0, BAD, label=None)),
+    "a new name beside a changed one": lambda: body(item(0, GOOD), item(1, BAD, label="terrible")),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_another_model_is_noticed_and_teaches_nothing(name: str) -> None:
+    """An answer that disagrees with what is known of the model is OtherModel; what is known stays as it was."""
+    facts = ModelFacts(3, {0: "bad"})
+    answer = KNOWN[name]()
+    with pytest.raises(OtherModel):
+        decode(answer, len(json.loads(answer)["data"]), facts)
+    assert (facts.num_classes, facts.names, facts.model) == (3, {0: "bad"}, "")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param([item(0, GOOD, label="bad")], id="the known name of another class"),
+        pytest.param([item(0, TIE, label="good")], id="tie with the known name of a third class"),
+        pytest.param([item(0, TIE, label="new")], id="tie of two known classes with a new name"),
+    ],
+)
+def test_a_label_is_held_against_all_names_known_so_far(items: list[dict[str, Any]]) -> None:
+    """A label that is not that of the largest value, as far as names are known from earlier answers, is refused."""
+    facts = ModelFacts(3, {0: "bad", 1: "fair"})
+    if items[0]["label"] == "good":
+        facts.names[2] = "good"
+    known = dict(facts.names)
+    with pytest.raises((BadAnswer, OtherModel)):
+        decode(body(*items), len(items), facts)
+    assert facts.names == known
+
+
+def test_an_honest_answer_is_never_too_large() -> None:
+    """The bound on an answer's size admits what vLLM really sends, pretty long labels included."""
+    facts = ModelFacts(1000)
+    honest = body(*(item(n, [-0.12345678901234567] * 999 + [0.5], label="x" * 900) for n in range(64)))
+    assert len(honest) <= facts.largest_answer(64)
+
+
+def test_the_bound_follows_the_request() -> None:
+    """Once the model is known, a small request allows only a small answer."""
+    assert ModelFacts(3).largest_answer(1) < 1 << 20
+    assert ModelFacts().largest_answer(1) <= 64 << 20
+
+
+# -- /v1/models
+
+
+def test_the_models_of_a_real_server_are_read() -> None:
+    """The recorded list of models gives id, root and length."""
+    (entry,) = decode_models(json.dumps(sample("bert-models")["body"]).encode())
+    assert (entry.id, entry.root, entry.max_model_len) == ("tiny-bert", "./tiny-bert", 256)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"<html>", b"[]", b'{"data": 3}', b'{"detail":"Not Found"}', b"\xff", b"[" * 200_000]
+)
+def test_a_gateway_without_models_has_none(answer: bytes) -> None:
+    """What is no list of models is no reason to stop."""
+    assert decode_models(answer) == []
+
+
+# -- Predictions, the value that is passed on
+
+ROW = st.one_of(
+    st.tuples(st.sampled_from(NAMES), st.floats(0, 1), st.booleans()).map(
+        lambda row: Predictions([row[0]], [row[1]], [[row[1], 0.0]], {}, {0} if row[2] else set())
+    ),
+    st.sampled_from(["empty: no text", "timeout: x"]).map(Predictions.failed),
+)
+
+
+@given(st.lists(st.lists(ROW, max_size=4), max_size=5))
+def test_adding_predictions_is_appending_their_rows(groups: list[list[Predictions]]) -> None:
+    """However rows are gathered, row i of the sum is row i of the parts, errors and marks included."""
+    rows = [row for group in groups for row in group]
+    total = Predictions()
+    for group in groups:
+        part = Predictions()
+        for row in group:
+            part = part + row
+        total = total + part
+    assert len(total) == len(rows)
+    assert [total[n] for n in range(len(total))] == [row[0] for row in rows]
+
+
+@given(st.lists(ROW, min_size=1, max_size=5), st.data())
+def test_spreading_gives_each_row_the_prediction_of_its_text(texts: list[Predictions], data: st.DataObject) -> None:
+    """Rows that share a text share its prediction or its error; a row that was not sent has its own error."""
+    known = Predictions()
+    for text in texts:
+        known = known + text
+    positions = data.draw(st.lists(st.integers(-1, len(texts) - 1), max_size=8))
+    errors = {row: "empty: no text" for row, position in enumerate(positions) if position < 0}
+    spread = known.spread(positions, errors)
+    assert len(spread) == len(positions)
+    for row, position in enumerate(positions):
+        assert spread[row] == (known[position] if position >= 0 else Predictions.failed("empty: no text")[0])
+
+
+def test_decoding_takes_no_longer_than_it_must() -> None:
+    """A full request of 256 texts and 1,000 classes is checked in well under a second."""
+    answer = body(*(item(n, [0.001] * 999 + [0.5], label="x") for n in range(256)))
+    began = time.perf_counter()
+    decode(answer, 256, ModelFacts())
+    assert time.perf_counter() - began < 1

@@ -1,0 +1,102 @@
+"""A file joined with predictions made up here: the loader, a real checkpoint and the writer, without a server."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.answers import Predictions
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import Config, Loader, Request, Writer
+from pipeline.formats.columns import Layout, Tally
+from pipeline.formats.source import TextSpec
+from pipeline.loader import open_source
+from pipeline.storage import Draft
+from pipeline.texts import TextBlock, unescape
+from pipeline.writer import join
+
+ADDED = ("predicted_label", "predicted_score", "predicted_error")
+LABELS = ("no", "yes")
+
+
+def predictions_of(rows: int, failed: Sequence[int] = ()) -> Predictions:
+    """Row i is `no` or `yes` in turn with the score 0.5 + i / 1024, but for the rows that failed."""
+    made = Predictions()
+    for row in range(rows):
+        if row in failed:
+            made = made + Predictions.failed("rejected: no")
+        else:
+            score = 0.5 + row % 512 / 1024
+            probs = [score, 1 - score] if row % 2 == 0 else [1 - score, score]
+            made = made + Predictions([LABELS[row % 2]], [score], [probs])
+    return made
+
+
+def texts_of(path: Path, **loader: Any) -> list[str | None]:
+    """The texts of all rows, as they would be sent."""
+    settings = Loader(input=str(path), **loader)
+    spec, source = TextSpec(settings), open_source(settings)
+    source.check(spec, [])
+    return [text for block in source.texts(spec) for text in sent(block)]
+
+
+def sent(block: TextBlock) -> list[str | None]:
+    """The texts of a block as the server gets them, None for those that are not sent."""
+    return [None if index in block.errors else unescape(text) for index, text in enumerate(block.texts)]
+
+
+def sendable(texts: Iterable[str | None]) -> list[str | None]:
+    """Texts as `sent` gives them: blank ones are not sent."""
+    return [None if text is None or not text or text.isspace() else text for text in texts]
+
+
+def joined(
+    source: Path,
+    output: Path,
+    predictions: Predictions | None = None,
+    *,
+    rows: int | None = None,
+    chunk_rows: int = 3,
+    tick: Callable[[int], None] = lambda _: None,
+    loader: dict[str, Any] | None = None,
+    request: dict[str, Any] | None = None,
+    **writer: Any,
+) -> Tally:
+    """Write `source` with predictions (default: `predictions_of` all rows) to `output`."""
+    config = Config(
+        loader=Loader(input=str(source), **(loader or {})),
+        writer=Writer(output=str(output), **writer),
+        request=Request(**(request or {})),
+    )
+    opened, spec, layout = open_source(config.loader), TextSpec(config.loader), Layout(config, len(LABELS))
+    opened.check(spec, layout.names)
+    blocks = list(opened.texts(spec))
+    rows = sum(len(block.texts) for block in blocks) if rows is None else rows
+    predictions = predictions_of(rows) if predictions is None else predictions
+    checkpoint = Checkpoint(output.with_name(f"{output.name}.checkpoint"))
+    for start in range(0, rows, chunk_rows):
+        classes = 0 if config.writer.probs == "none" else len(LABELS)
+        checkpoint.add(start, blocks[0].place, predictions.of(start, min(rows, start + chunk_rows)), classes)
+    checkpoint.flush()
+    try:
+        with Draft(output) as draft:
+            tally = join(config, opened, checkpoint, layout, draft, rows=rows, tick=tick)
+            draft.publish()
+    finally:
+        checkpoint.remove()
+    return tally
+
+
+def rows_of(path: Path, **dialect: Any) -> list[dict[str, Any]]:
+    """The rows of an output, read by the usual parsers."""
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, strict=True, **dialect))
