@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import serving
+from commands import Command
 from fake import FakeServer
 from hypothesis import settings
 from s3 import Bucket, Way
@@ -19,15 +19,6 @@ from s3 import serving as serving_s3
 # Files and processes take their time; a slow machine is no bug.
 settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")
-
-
-class Command(Protocol):
-    """Runs `classify` with arguments in the test's directory."""
-
-    def __call__(
-        self, *arguments: object, expect: int | None = 0, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Fail unless the exit code is `expect` (None: any)."""
 
 
 @pytest.fixture

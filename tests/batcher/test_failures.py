@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import math
 import random
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
+from commands import Command
 from fake import (
     Action,
     FakeServer,
@@ -27,46 +26,12 @@ from fake import (
     reset,
     too_long,
 )
+from files import rows_of, write
+from whole_runs import assert_all_right, classified
 
-from pipeline import RunRecord
-from pipeline.config import Config, Loader, Request, Retry, Run, Server, Writer
+from pipeline.config import Request, Run, Server
 from pipeline.errors import ClassifyError, Misconfigured, ModelChanged, ServerGone
-from pipeline.monitoring.progress import Progress
-from pipeline.runs import run
 from pipeline.servers.endpoint import CANARY
-
-QUICK = Retry(base_delay_s=0.01, max_delay_s=0.05)
-
-
-def write(path: Path, texts: list[Any]) -> None:
-    """A JSONL file of texts, or of whatever stands in their place."""
-    path.write_text("".join(json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(texts)))
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of the output."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def classified(folder: Path, texts: list[Any], *servers: FakeServer, **sections: Any) -> RunRecord:
-    """Write the texts and run, in this process, with short waits."""
-    write(folder / "in.jsonl", texts)
-    config = Config(
-        loader=Loader(input=str(folder / "in.jsonl")),
-        writer=Writer(output=str(folder / "out.jsonl")),
-        server=sections.pop("server", None) or Server(url=[each.url for each in servers], timeout_s=2, wait_s=20),
-        retry=sections.pop("retry", QUICK),
-        **sections,
-    )
-    return asyncio.run(run(config, Progress("quiet")))
-
-
-def assert_all_right(folder: Path, texts: list[Any]) -> None:
-    """Every row has the label of its own text and no error."""
-    rows = rows_of(folder / "out.jsonl")
-    assert [row["text"] for row in rows] == texts
-    assert [row["predicted_label"] for row in rows] == [label_of(text) for text in texts]
-    assert {row["predicted_error"] for row in rows} == {None}
 
 
 def begins(word: str, text: str) -> bool:
@@ -184,7 +149,7 @@ def test_too_long_texts_are_cut_only_where_needed(tmp_path: Path, fake: FakeServ
     record = classified(tmp_path, texts, fake, request=Request(too_long="truncate"))
     assert record.exit_code == 0
     rows = rows_of(tmp_path / "out.jsonl")
-    assert [row["n"] for row in rows if row["predicted_truncated"]] == [17]
+    assert [row["id"] for row in rows if row["predicted_truncated"]] == [17]
     cut_requests = [seen for seen in fake.requests if "truncate_prompt_tokens" in seen.body]
     assert [(seen.texts, seen.body["truncate_prompt_tokens"]) for seen in cut_requests] == [(["long one"], -1)]
 
@@ -211,7 +176,7 @@ def test_a_row_that_crashes_the_server_does_so_a_few_times_only(tmp_path: Path, 
     assert record.failed == {"server_error": 1}
     assert crashes <= 1 + 6 + 2  # once among others, once a level of halving, twice alone
     rows = rows_of(tmp_path / "out.jsonl")
-    assert [row["n"] for row in rows if row["predicted_error"]] == [700]
+    assert [row["id"] for row in rows if row["predicted_error"]] == [700]
 
 
 def test_a_server_that_refuses_everything_is_soon_left_in_peace(tmp_path: Path, fake: FakeServer) -> None:

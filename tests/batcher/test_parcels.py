@@ -9,11 +9,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from commands import Command, last_line
 from fake import FakeServer, refuse
+from files import record, seen, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_many import alone, last_line, record, seen, write
+from whole_runs import alone
 
 from pipeline.answers import Predictions
 from pipeline.batcher.cutter import Chunk

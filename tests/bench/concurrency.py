@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "vllm")]
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "vllm")]
 
 from fake import FakeServer  # noqa: E402 - the suite is no package
 from measuring import BUILD, CLASSIFY, machine, run  # noqa: E402

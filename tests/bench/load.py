@@ -20,7 +20,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "vllm")]
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "vllm")]
 
 from limit import Connection  # noqa: E402
 from measuring import BUILD, CLASSIFY, machine, run  # noqa: E402

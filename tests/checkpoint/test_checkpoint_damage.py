@@ -5,34 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from answers import add
+from commands import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_checkpoint import add
 
 from pipeline.answers import Predictions
 from pipeline.checkpoint import Checkpoint, Range
 from pipeline.errors import CheckpointMismatch, ClassifyError, OutputError
 from pipeline.texts import Position
 
-
-def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `code` in an interpreter of its own that may die."""
-    done = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(done, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parent)
-
-
 # -- durability
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_checkpoint import Checkpoint, add
+from answers import add
+from pipeline.checkpoint import Checkpoint
 checkpoint = Checkpoint(Path(sys.argv[1]))
 for n in range(50):
     add(checkpoint, 3 * n, 3, classes=2)
@@ -57,7 +50,8 @@ def test_what_was_flushed_survives_kill_9(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from test_checkpoint import Checkpoint, add
+from answers import add
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import DiskTrouble
 checkpoint = Checkpoint(Path(sys.argv[1]))
 add(checkpoint, 0, 3)

@@ -12,30 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from identities import identity
 
-from pipeline.checkpoint import Identity, Lock, differences, digest_file, identity_of, is_held, read_holder
-from pipeline.config import Config, load
+from pipeline.checkpoint import Lock, differences, digest_file, identity_of, is_held, read_holder
+from pipeline.config import Config
 from pipeline.errors import DiskTrouble, InputError, OutputError, OutputHeld
-
-MODEL: Identity = {
-    "model.id": "m",
-    "model.root": None,
-    "model.max_model_len": 512,
-    "model.num_classes": 2,
-    "model.names": {"0": "no"},
-    "model.canary": [[0.25, 0.75], [0.5, 0.5]],
-}
-
-
-def identity(settings: dict[str, Any] | None = None, digest: str = "1-ab", **model: Any) -> Identity:
-    """The identity of a run, as it is kept in the checkpoint (JSON) and compared."""
-    whole = identity_of(load(None, settings or {}), digest) | MODEL
-    whole |= {f"model.{key}": value for key, value in model.items()}
-    again: Identity = msgspec.json.decode(msgspec.json.encode(whole))
-    return again
-
 
 # -- what must be the same
 

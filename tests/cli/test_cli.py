@@ -5,47 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Command
+from commands import Command, run_arguments, running, wait_until_answered
 from fake import FakeServer, label_of, probs_of, refuse, score_of
-from test_end_to_end import read, write
+from files import rows_of, write
 
 TEXTS = [f"text {n}" for n in range(400)]
-
-
-@contextmanager
-def running(tmp_path: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process that can be sent signals."""
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    ) as process:
-        yield process
-        process.kill()
-
-
-def wait_until_answered(fake: FakeServer, texts: int) -> None:
-    """Until the server has answered so many texts."""
-    until = time.monotonic() + 20
-    while sum(fake.answered.values()) < texts:
-        assert time.monotonic() < until, "the run does not get on"
-        time.sleep(0.02)
-
-
-def run_arguments(fake: FakeServer) -> tuple[str, ...]:
-    """A run of some twenty requests, one after the other."""
-    settings = ("--set", "request.rows=20", "--set", "request.concurrency=1")
-    return ("run", "-i", "in.csv", "-o", "out.csv", "--url", fake.url, *settings)
 
 
 # -- interrupted
@@ -71,7 +42,7 @@ def test_a_signal_keeps_what_was_answered(
     assert (tmp_path / ".out.csv.checkpoint").exists()
     fake.latency_s = 0
     assert "resumed" in classify(*run_arguments(fake)).stderr
-    rows = read(tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
     assert [(row["text"], row["predicted_label"]) for row in rows] == [(text, label_of(text)) for text in TEXTS]
     twice = [text for text in TEXTS if fake.answered[text] > 1]
     assert len(twice) <= 20, "what was answered is asked again"
@@ -132,7 +103,7 @@ def test_the_code_of_failed_rows_comes_back(tmp_path: Path, fake: FakeServer, cl
     assert len(fake.requests) == sent
     fake.rules.clear()
     classify(*run_arguments(fake), "--retry-failed")
-    assert [row["predicted_label"] for row in read(tmp_path / "out.csv")] == [label_of(text) for text in TEXTS[:30]]
+    assert [row["predicted_label"] for row in rows_of(tmp_path / "out.csv")] == [label_of(text) for text in TEXTS[:30]]
     assert not (tmp_path / ".out.csv.checkpoint").exists()
 
 
@@ -141,7 +112,7 @@ def test_a_few_rows_first(tmp_path: Path, fake: FakeServer, classify: Command) -
     write(tmp_path / "in.csv", TEXTS[:60])
     for limit in (25, 40, None):
         classify(*run_arguments(fake), *(("--limit-rows", limit) if limit else ()))
-        assert [row["text"] for row in read(tmp_path / "out.csv")] == TEXTS[: limit or 60]
+        assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == TEXTS[: limit or 60]
     assert Counter(fake.texts)["text 3"] == 1
 
 

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import NOWHERE, Command, complaint
 from fake import FakeServer
-
-NOWHERE = ("--url", "http://127.0.0.1:1", "--set", "server.start_wait_s=0")
-
-
-def complaint(done: subprocess.CompletedProcess[str], *words: str) -> str:
-    """The one line of a mistake, which must hold `words`; stdout stays empty."""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert done.stdout == ""
-    assert re.match(r"classify( \w+)?: ", lines[0])
-    assert len(lines[0]) < 600
-    for word in words:
-        assert word in lines[0]
-    return lines[0]
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from files import snapshot
 
 
 @pytest.fixture

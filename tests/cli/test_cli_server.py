@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Command
+from commands import Command, complaint
 from fake import FakeServer, refuse, reply
-from test_cli_files import complaint
 
 COMMANDS = ("run", "check", "text")
 

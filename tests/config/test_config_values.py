@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from config_files import refusal, toml
 from hypothesis import given
 from hypothesis import strategies as st
-from test_config import refusal, toml
 
 from pipeline.config import Config, Request, Run, Server, describe, load, mask_url, parse_setting, public_settings
 from pipeline.errors import ConfigError

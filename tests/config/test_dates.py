@@ -10,11 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from commands import NOWHERE, Command, complaint
 from fake import FakeServer
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli_files import NOWHERE, complaint
 
 from pipeline.config import dated, days_of, is_dated, load, parse_setting
 from pipeline.errors import ConfigError

@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from files import rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joining import LABELS, joined, rows_of, sendable, sent, texts_of
+from joining import LABELS, joined, sendable, sent, texts_of
 
 import pipeline.formats.csv
 import pipeline.formats.records

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
 import gzip
-import io
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import sendable, sent, texts_of
+from files import COMPRESS, as_csv, as_jsonl
+from joining import blocks_of, sendable, sent, texts_of
 
 from pipeline.config import Loader
 from pipeline.formats.source import TextSpec
 from pipeline.loader import estimate_rows, open_source
-from pipeline.texts import TextBlock, escape
+from pipeline.texts import escape
 
 TEXTS: list[str | None] = [
     "plain",
@@ -31,36 +27,6 @@ TEXTS: list[str | None] = [
     "NA",
 ]
 LINE_ENDS = ["\n", "\r\n", "\r"]
-
-
-def as_csv(texts: list[str | None], delimiter: str = ",", end: str = "\n") -> str:
-    """A file of two columns as the csv module writes it."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
-    writer.writerows([["id", "text"], *enumerate(texts)])
-    return text.getvalue()
-
-
-def as_jsonl(texts: list[str | None], end: str = "\n") -> str:
-    """The same as JSON Lines."""
-    return "".join(json.dumps({"id": n, "text": text}, ensure_ascii=False) + end for n, text in enumerate(texts))
-
-
-def zstd(data: bytes) -> bytes:
-    """One zstd frame."""
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(data)
-    return bytes(sink.getvalue())
-
-
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd}
-
-
-def blocks_of(path: Path, **loader: Any) -> list[TextBlock]:
-    """All text blocks of a file."""
-    settings = Loader(input=str(path), **loader)
-    return list(open_source(settings).texts(TextSpec(settings)))
 
 
 @pytest.mark.parametrize("ending", COMPRESS)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from files import COMPRESS, as_csv, as_jsonl
 from joining import ADDED, sent, texts_of
-from test_loader import COMPRESS, as_csv, as_jsonl
 
 import pipeline.formats.csv
 from pipeline.config import Loader

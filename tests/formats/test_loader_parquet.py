@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import sent, texts_of
-from test_loader import blocks_of
+from joining import blocks_of, sent, texts_of
 
 from pipeline.config import Loader
 from pipeline.formats.parquet import BATCH_BYTES

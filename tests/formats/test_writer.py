@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import ADDED, joined, predictions_of, rows_of
+from files import rows_of
+from joining import ADDED, joined, predictions_of
 
 from pipeline.answers import Predictions
 from pipeline.errors import InputError

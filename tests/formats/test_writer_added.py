@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer, label_of
-from joining import ADDED, joined, predictions_of, rows_of
+from files import rows_of
+from joining import ADDED, joined, predictions_of
 
 from pipeline.answers import Predictions
 

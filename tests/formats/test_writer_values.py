@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from joining import ADDED, joined, rows_of
+from files import rows_of
+from joining import ADDED, joined
 
 from pipeline.answers import Predictions
 

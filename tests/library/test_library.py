@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import wait_until_answered
 from fake import FakeServer, label_of, probs_of, refuse, score_of, too_long
-from test_cli import wait_until_answered
-from test_end_to_end import read, write
+from files import rows_of, write
 
 import pipeline
 from pipeline import (
@@ -115,7 +115,7 @@ def test_rows_that_fail_are_no_exception(tmp_path: Path, fake: FakeServer) -> No
     fake.rules.append((lambda text: text == "text 7", refuse(400, "no")))
     record = run(settings(tmp_path, fake))
     assert (record.exit_code, record.error, record.rows_failed) == (3, "1 rows failed, 0 may", 1)
-    assert len(read(tmp_path / "out.csv")) == len(TEXTS)
+    assert len(rows_of(tmp_path / "out.csv")) == len(TEXTS)
 
 
 def test_a_cut_text_is_counted(tmp_path: Path, fake: FakeServer) -> None:

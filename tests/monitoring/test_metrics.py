@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fake import FakeServer
+from files import write
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_fd_to_metric_families
-from test_end_to_end import write
 
 from pipeline import Config, run
 from pipeline.config import Loader, Run, Server, Writer

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from conftest import Command
+from answers import answers
+from commands import Command
 from fake import Action, FakeServer, label_of, refuse
-from joining import joined, predictions_of, rows_of, sent
-from test_checkpoint import answers
-from test_failures import assert_all_right, classified
-from test_protocol import BAD, body, item
+from files import rows_of
+from joining import joined, predictions_of, sent
+from whole_runs import assert_all_right, classified
+from wire import BAD, body, item
 
 from pipeline import Config, classify_texts
 from pipeline.answers import Predictions

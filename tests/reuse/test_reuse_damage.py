@@ -13,17 +13,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from commands import SUPPORT, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_checkpoint_damage import python
-from test_checkpoint_identity import identity
-from test_reuse import found, opened, remember, said
+from identities import identity
+from reuse_files import TEXTS, found, opened, remember, said
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import ClassifyError, DiskTrouble, ReuseError
 from pipeline.reuse import Reuse, inspect
 
-TEXTS = [f"text {number}" for number in range(20_000)]
 RIGHT = [(*said(number)[:2], None) for number in range(len(TEXTS))]
 
 
@@ -174,7 +173,7 @@ def test_damage_to_a_row_is_refused_or_does_no_harm(filled: Path, damage: str) -
 FULL = """
 import resource, sys
 from pathlib import Path
-from test_reuse import opened, remember
+from reuse_files import opened, remember
 from pipeline.errors import DiskTrouble
 first = Path(sys.argv[1])
 if len(sys.argv) == 2:
@@ -205,8 +204,7 @@ def test_a_full_disk_is_disk_trouble(tmp_path: Path, more: tuple[str, ...]) -> N
 WORKER = """
 import random, sys
 from pathlib import Path
-from test_reuse import opened, remember
-from test_reuse_damage import TEXTS
+from reuse_files import TEXTS, opened, remember
 draw, path, bound, rounds = random.Random(int(sys.argv[2])), Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -236,14 +234,14 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
     """An interpreter of its own that runs `code`."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=SUPPORT,
     )  # fmt: skip
 
 
 MAKER = """
 import sys
 from pathlib import Path
-from test_reuse import opened
+from reuse_files import opened
 for line in sys.stdin:
     with opened(Path(line.strip())):
         print("made", flush=True)

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Command
+from commands import Command, complaint
 from fake import LABELS, Action, FakeServer, changed, label_of, refuse, score_of, too_long
+from files import rows_of, write
 from killing import finish, kill_group, start
-from test_cli_files import complaint
-from test_failures import assert_all_right, classified, rows_of, write
+from whole_runs import assert_all_right, classified
 
 from pipeline import RunRecord
 from pipeline.config import Config, Loader, Request, Run, Server, Writer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer, label_of, refuse, reply
 
 from pipeline.checkpoint import Checkpoint

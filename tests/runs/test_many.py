@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -13,21 +12,20 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import NOWHERE, Command, complaint, last_line
 from fake import FakeServer, label_of, refuse
+from files import hidden, record, seen, snapshot, write
 from killing import finish, kill_group, start
 from s3 import Bucket
-from test_cli_files import NOWHERE, complaint, snapshot
+from whole_runs import alone
 
 from pipeline.checkpoint import Lock
-from pipeline.config import Config, Loader, Server, Writer
+from pipeline.config import Config, Loader, Writer
 from pipeline.monitoring.progress import Progress
-from pipeline.runs import planned, run
+from pipeline.runs import planned
 from pipeline.servers.endpoint import CANARY
 
 # Name -> texts; two files share some, one repeats its own, one has rows without a text, one has no rows.
@@ -42,24 +40,6 @@ TREE: dict[str, list[str]] = {
 }
 ROWS = sum(len(texts) for texts in TREE.values())
 DISTINCT = {text for texts in TREE.values() for text in texts if text.strip()}
-CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-
-
-def write(path: Path, texts: list[str]) -> Path:
-    """A file of these texts in the format of its ending, with a column of its own before them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind, codec = path.name.split(".")[1], CODECS.get(path.suffix)
-    if kind == "parquet":
-        pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), path)
-        return path
-    if kind == "jsonl":
-        lines = [json.dumps({"id": n, "text": text}) for n, text in enumerate(texts)]
-    else:
-        mark = "\t" if kind == "tsv" else ","
-        lines = [f"id{mark}text", *(f"{n}{mark}{text}" for n, text in enumerate(texts))]
-    with pa.output_stream(path, compression=codec) as out:
-        out.write("".join(f"{line}\n" for line in lines).encode())
-    return path
 
 
 @pytest.fixture
@@ -70,51 +50,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def alone(folder: Path, server: FakeServer, into: Path, **writer: Any) -> dict[str, bytes]:
-    """What a run of each file below `folder` alone gives: relative path -> bytes."""
-    outputs = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        output = into / path.relative_to(folder)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        config = Config(
-            loader=Loader(input=str(path)),
-            writer=Writer(output=str(output), **writer),
-            server=Server(url=server.url),
-        )
-        asyncio.run(run(config, Progress("quiet")))
-        outputs[str(path.relative_to(folder))] = output.read_bytes()
-    server.requests.clear()
-    server.answered.clear()
-    return outputs
-
-
-def seen(folder: Path) -> dict[str, bytes]:
-    """What readers of directories see in one: files without hidden names."""
-    found = snapshot(folder)
-    return {name: found[name] for name in found if not any(part[0] in "._" for part in Path(name).parts)}
-
-
-def hidden(folder: Path, pattern: str) -> list[str]:
-    """What is kept beside outputs."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob(pattern))
-
-
-def record(output: Path) -> dict[str, Any]:
-    """The run record of an output."""
-    found: dict[str, Any] = json.loads(output.with_name(f".{output.name}.run.json").read_text())
-    return found
-
-
 def sent(server: FakeServer) -> Counter[str]:
     """How often each text was sent since the last look, without the canary."""
     texts = Counter(text for each in server.requests if tuple(each.texts) != CANARY for text in each.texts)
     server.requests.clear()
     return texts
-
-
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The line that says it all."""
-    return done.stderr.splitlines()[-1]
 
 
 # -- as if each were alone

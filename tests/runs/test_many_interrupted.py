@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 from fake import FakeServer
+from files import hidden, seen, write
 from killing import finish, kill_group, start
-from test_many import alone, hidden, seen, write
+from whole_runs import alone
 
 from pipeline.servers.endpoint import CANARY
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import LABELS, FakeServer, label_of
 from s3 import Bucket
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import Command
+from commands import Command, run_arguments, running, wait_until_answered
 from fake import FakeServer, label_of, refuse
+from files import rows_of, write
 from prometheus_client.parser import text_string_to_metric_families
 from receiving import Receiver
-from test_cli import run_arguments, running, wait_until_answered
-from test_end_to_end import read, write
 
 from pipeline._version import __version__
 from pipeline.config import Config, Loader, Run, Server, Writer
@@ -346,7 +345,7 @@ def test_metrics_never_replace_rows(name: str, tmp_path: Path, fake: FakeServer,
         done = classify(*run_arguments(fake), *flags, expect=code)
         assert f"run.metrics_file ./{name}: can't be written: it is there" in done.stderr
     assert (tmp_path / "in.csv").read_bytes() == before
-    assert len(read(tmp_path / "out.csv")) == 3
+    assert len(rows_of(tmp_path / "out.csv")) == 3
 
 
 def test_nobody_to_tell_costs_nothing(tmp_path: Path, fake: FakeServer) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer, hang, label_of, refuse
 from s3 import Bucket
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer, label_of, refuse
 from killing import finish, kill_group, random_moments, run_with_kills, start
 

@@ -15,9 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import NOWHERE, Command, complaint
 from fake import Action, FakeServer, hang, label_of, refuse, reply, reset
-from test_cli_files import NOWHERE, complaint
 
 from pipeline.answers import Predictions
 from pipeline.checkpoint import Lock, MemoryCheckpoint

@@ -11,8 +11,7 @@ from datetime import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
-from test_cli_files import complaint
+from commands import Command, complaint, fake_date
 
 from pipeline.schedule import schedule
 from pipeline.schedule.night import plan
@@ -164,13 +163,6 @@ def test_the_shell_knows_when_the_night_is_over(at: str, until: str, inside: set
             assert done.stderr == ""
             found |= {now} if done.returncode == 0 else set()
         assert found == inside, shell
-
-
-def fake_date(folder: Path, now: str) -> None:
-    """A `date` that says that it is `now`, HHMM, when asked for the hour."""
-    path = folder / "date"
-    path.write_text(f'#!/bin/sh\n[ "$*" = "+%H%M" ] && echo {shlex.quote(now)} || echo some day\n')
-    path.chmod(0o755)
 
 
 def test_names_are_such_that_every_scheduler_takes_them(tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from commands import Command, complaint, fake_date
 from fake import FakeServer, label_of
-from test_cli_files import complaint
-from test_end_to_end import read, write
-from test_schedule import fake_date
+from files import rows_of, write
 
 from pipeline.schedule.cron import SEARCH_PATH
 
@@ -132,7 +130,7 @@ def test_a_line_too_long_for_cron_is_refused(tmp_path: Path, classify: Command) 
 def test_a_night_that_succeeds(night: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """In a bare environment, from a folder with an odd name: labels, keys from the env file, all words in the log."""
     assert finish(command_of(printed(classify, night, now())), tools) == 0
-    assert [row["predicted_label"] for row in read(night.with_name("out.csv"))] == [label_of(text) for text in TEXTS]
+    assert [row["predicted_label"] for row in rows_of(night.with_name("out.csv"))] == [label_of(text) for text in TEXTS]
     assert {seen.headers["X-Token"] for seen in fake.requests} == {"gate"}
     log = night.with_suffix(".log").read_text()
     assert "20 rows" in log
@@ -161,7 +159,7 @@ def test_75_is_tried_again_after_a_minute(
     assert (tmp_path / "slept").read_text() == "60\n"
     log = night.with_suffix(".log").read_text()
     assert log.index("exit code 75") < log.index("exit code 0")
-    assert len(read(night.with_name("out.csv"))) == len(TEXTS)
+    assert len(rows_of(night.with_name("out.csv"))) == len(TEXTS)
 
 
 def test_75_is_not_tried_again_after_the_night(
@@ -213,7 +211,7 @@ def test_the_lock_is_held_as_long_as_the_run_lives(
     fake.latency_s = 0
     with night.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # comes when the run has ended
-    assert len(read(night.with_name("out.csv"))) == len(TEXTS)
+    assert len(rows_of(night.with_name("out.csv"))) == len(TEXTS)
 
 
 # -- what cron does with it
@@ -258,5 +256,5 @@ def test_a_real_cron_runs_the_night(night: Path, tmp_path: Path, classify: Comma
             assert cron.poll() is None, cron.stderr and cron.stderr.read()
             time.sleep(0.2)
     assert "exit code 0" in log.read_text()
-    assert [row["predicted_label"] for row in read(output)] == [label_of(text) for text in TEXTS]
+    assert [row["predicted_label"] for row in rows_of(output)] == [label_of(text) for text in TEXTS]
     assert sum(text in TEXTS for text in fake.texts) == len(TEXTS)

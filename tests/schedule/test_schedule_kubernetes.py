@@ -9,10 +9,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import Command
+from commands import Command, complaint
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli_files import complaint
 
 from pipeline.schedule.manifest import config_map
 

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Command
-from test_cli_files import complaint
-from test_schedule import fake_date
+from commands import Command, complaint, fake_date
 
 from pipeline.schedule.systemd import _word
 

@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
 from fake import FakeServer, refuse, reply
+from sockets import BODY, LARGEST, client, count_body, raw
 
-from pipeline.config import Server
 from pipeline.errors import ConfigError
-from pipeline.servers.client import Client
-
-BODY = b'{"input": ["a"]}'
-LARGEST = 1 << 20
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
-
-
-def client(url: str, *, key: str = "", headers: dict[str, str] | None = None, timeout_s: float = 5.0) -> Client:
-    """A client as a run makes it."""
-    server = Server(url=url, headers=headers or {}, timeout_s=timeout_s)
-    return Client(url, server, server.request_headers({"VLLM_API_KEY": key} if key else {}))
-
-
-@contextlib.asynccontextmanager
-async def raw(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that does on its socket whatever `handler` does; yields its port."""
-    running: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        running[asyncio.ensure_future(handler(reader, writer))] = writer
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task, writer in running.items():
-            task.cancel()
-            writer.transport.abort()
-        await asyncio.gather(*running, *(writer.wait_closed() for writer in running.values()), return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -141,16 +110,6 @@ async def test_a_large_body_arrives_whole() -> None:
     body = b'"' + b"x" * (5 << 20) + b'"'
     async with raw(count_body) as port, client(f"http://127.0.0.1:{port}") as endpoint:
         assert (await endpoint.post(body, LARGEST)).body == str(len(body)).encode()
-
-
-async def count_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer with the number of bytes in the request's body."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    said = str(len(await reader.readexactly(length))).encode()
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
-    await writer.drain()
-    writer.close()
 
 
 async def test_a_redirect_is_not_followed(fake: FakeServer) -> None:

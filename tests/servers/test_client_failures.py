@@ -12,7 +12,7 @@ from shutil import which
 
 import pytest
 from fake import FakeServer, cut, hang, reply, reset
-from test_client import BODY, LARGEST, client, count_body, raw
+from sockets import BODY, LARGEST, client, count_body, raw
 
 from pipeline.config import Server
 from pipeline.errors import BadAddress, BadAnswer, ConfigError, RequestFailed, TimedOut, Unavailable

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_protocol import sample
+from wire import sample
 
 from pipeline.errors import ClassifyError, Misconfigured, Overloaded, Rejected, RequestFailed, Unavailable
 from pipeline.servers.vllm import error_message, error_of, parse_retry_after

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer
 
 from pipeline.checkpoint import digest_file

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from fake import FakeServer, hang, refuse
 from s3 import KEY, Bucket, Way, environment_for, only_reading
 

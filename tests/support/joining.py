@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from pipeline.answers import Predictions
 from pipeline.checkpoint import Checkpoint
@@ -92,11 +88,7 @@ def joined(
     return tally
 
 
-def rows_of(path: Path, **dialect: Any) -> list[dict[str, Any]]:
-    """The rows of an output, read by the usual parsers."""
-    if path.suffix == ".parquet":
-        return list(pq.read_table(path).to_pylist())
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, strict=True, **dialect))
+def blocks_of(path: Path, **loader: Any) -> list[TextBlock]:
+    """All text blocks of a file."""
+    settings = Loader(input=str(path), **loader)
+    return list(open_source(settings).texts(TextSpec(settings)))

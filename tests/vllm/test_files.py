@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from commands import Command
 from serving import START_S, ask
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(START_S)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import serving
-from conftest import Command
+from commands import Command
 from killing import finish, kill_group, start
 
 from pipeline.checkpoint import Checkpoint
