@@ -1,15 +1,25 @@
-"""What is known of texts and rows, as one value and as columns."""
+"""What was answered of many texts or rows, column by column, from the decoder of a response to the writer of a file.
+
+A Python object per row would cost more than its answer, so nothing between the two handles a row on its own.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from pipeline.errors import RowError
+
+NO_LABEL = -1  # the label id of a row that was not classified
+
+Ids = np.ndarray[Any, np.dtype[np.int32]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Prediction(NamedTuple):
-    """What is known of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None."""
+    """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None."""
 
     label: str | None
     score: float | None
@@ -18,67 +28,157 @@ class Prediction(NamedTuple):
     truncated: bool = False
 
 
-@dataclass(slots=True)
-class Predictions:
-    """The predictions of some texts, column by column: one Python object a text would cost more than its answer."""
+class Labels:
+    """The names of labels by id, in order of first appearance. It only grows, and may be read while it does."""
 
-    labels: list[str | None] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)  # NaN where there is no label
-    probs: list[Sequence[float] | None] = field(default_factory=list)
-    errors: dict[int, str] = field(default_factory=dict)  # position -> "code: message"
-    truncated: set[int] = field(default_factory=set)  # positions
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self.names = list(names)
+        self.ids = {name: index for index, name in enumerate(names)}
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.names)
 
-    def __getitem__(self, position: int) -> Prediction:
-        label, truncated = self.labels[position], position in self.truncated
-        if label is None:
-            return Prediction(None, None, None, self.errors[position], truncated)
-        return Prediction(label, self.scores[position], self.probs[position], None, truncated)
+    def id_of(self, name: str) -> int:
+        """Return the id of a label, a new one if it has none yet."""
+        found = self.ids.get(name)
+        if found is None:
+            self.names.append(name)
+            found = self.ids[name] = len(self.names) - 1
+        return found
 
-    def __setitem__(self, position: int, prediction: Prediction) -> None:
-        """Instead of one that had neither an error nor a cut text."""
-        label, score, probs, error, truncated = prediction
-        self.labels[position], self.scores[position] = label, math.nan if score is None else score
-        self.probs[position] = probs
-        if error is not None:
-            self.errors[position] = error
-        if truncated:
-            self.truncated.add(position)
+    def ids_of(self, names: Sequence[str]) -> Ids:
+        """Return the ids of labels, `NO_LABEL` never among them: shape (names,)."""
+        try:
+            return np.array([*map(self.ids.__getitem__, names)], np.int32)
+        except KeyError:
+            return np.array([*map(self.id_of, names)], np.int32)
+
+
+class Answers:
+    """The answers of consecutive texts or rows, as columns.
+
+    Args:
+        labels: the names that the ids stand for.
+        ids: shape (rows,); `NO_LABEL` where there is no label, and then `errors` says why.
+        scores: shape (rows,); NaN where there is no label.
+        probs: shape (rows, classes), NaN where there is no label; None where they are not kept.
+        errors: row -> why it has no label.
+        truncated: rows whose text was cut.
+    """
+
+    __slots__ = ("errors", "ids", "labels", "probs", "scores", "truncated")
+
+    def __init__(
+        self,
+        labels: Labels,
+        ids: Ids,
+        scores: Floats,
+        probs: Floats | None = None,
+        *,
+        errors: Mapping[int, RowError] | None = None,
+        truncated: frozenset[int] = frozenset(),
+    ) -> None:
+        self.labels, self.ids, self.scores, self.probs = labels, ids, scores, probs
+        self.errors, self.truncated = errors or {}, truncated
 
     @classmethod
-    def failed(cls, error: str) -> Predictions:
-        """One text that has no answer, and why."""
-        return cls([None], [math.nan], [None], {0: error})
+    def none(cls, rows: int = 0, errors: Mapping[int, RowError] | None = None) -> Answers:
+        """Return rows without an answer."""
+        return cls(Labels(), np.full(rows, NO_LABEL, np.int32), np.full(rows, np.nan), errors=errors)
 
-    def __add__(self, other: Predictions) -> Predictions:
-        shift = len(self)
-        return Predictions(
-            self.labels + other.labels,
-            self.scores + other.scores,
-            self.probs + other.probs,
-            self.errors | {position + shift: error for position, error in other.errors.items()},
-            self.truncated | {position + shift for position in other.truncated},
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Return the rows of all parts, in order; where only some parts have probabilities, the others get NaN."""
+        if len(parts) == 1:
+            return parts[0]
+        labels = next((part.labels for part in parts if len(part.labels)), Labels())
+        starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+        shifted = list(zip(parts, starts, strict=True))
+        width = next((part.probs.shape[1] for part in parts if part.probs is not None), None)
+        return cls(
+            labels,
+            np.concatenate([np.empty(0, np.int32), *(part.ids_in(labels) for part in parts)]),
+            np.concatenate([np.empty(0), *(part.scores for part in parts)]),
+            None if width is None else np.concatenate([part.probs_or_nan(width) for part in parts]),
+            errors={row + start: why for part, start in shifted for row, why in part.errors.items()},
+            truncated=frozenset(
+                row + start for part, start in zip(parts, starts, strict=True) for row in part.truncated
+            ),
         )
 
-    def of(self, start: int, stop: int) -> Predictions:
-        """Those of some consecutive texts."""
-        return Predictions(
-            self.labels[start:stop],
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, rows: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, rows: slice) -> Answers: ...
+    def __getitem__(self, rows: int | slice) -> Prediction | Answers:
+        if not isinstance(rows, slice):
+            return next(iter(self[rows : rows + 1]))
+        start, stop, _ = rows.indices(len(self))
+        if (start, stop) == (0, len(self)):
+            return self
+        return Answers(
+            self.labels,
+            self.ids[start:stop],
             self.scores[start:stop],
-            self.probs[start:stop],
-            {position - start: error for position, error in self.errors.items() if start <= position < stop},
-            {position - start for position in self.truncated if start <= position < stop},
+            None if self.probs is None else self.probs[start:stop],
+            errors={row - start: error for row, error in self.errors.items() if start <= row < stop},
+            truncated=frozenset(row - start for row in self.truncated if start <= row < stop),
         )
 
-    def spread(self, positions: Sequence[int], errors: Mapping[int, str]) -> Predictions:
-        """The predictions of rows: row i is that of text `positions[i]`, or has no answer because of `errors[i]`."""
-        known = [(row, position) for row, position in enumerate(positions) if position in self.errors]
-        return Predictions(
-            [self.labels[position] if position >= 0 else None for position in positions],
-            [self.scores[position] if position >= 0 else math.nan for position in positions],
-            [self.probs[position] if position >= 0 else None for position in positions],
-            {row: self.errors[position] for row, position in known} | dict(errors),
-            {row for row, position in enumerate(positions) if position in self.truncated} if self.truncated else set(),
-        )
+    def __iter__(self) -> Iterator[Prediction]:
+        names, probs = self.labels.names, [None] * len(self) if self.probs is None else self.probs.tolist()
+        for row, (index, score) in enumerate(zip(self.ids.tolist(), self.scores.tolist(), strict=True)):
+            is_cut = row in self.truncated
+            if index == NO_LABEL:
+                error = self.errors.get(row)
+                yield Prediction(None, None, None, None if error is None else str(error), is_cut)
+            else:
+                yield Prediction(names[index], score, probs[row], None, is_cut)
+
+    @property
+    def has_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which rows have a label: shape (rows,)."""
+        return np.asarray(self.ids != NO_LABEL)
+
+    def ids_in(self, labels: Labels) -> Ids:
+        """Return the ids that the labels have in another vocabulary, which learns those it does not have."""
+        if labels is self.labels:
+            return self.ids
+        new = np.full(len(self.labels) + 1, NO_LABEL, np.int32)  # the last one is that of NO_LABEL
+        for index in np.unique(self.ids).tolist():
+            if index != NO_LABEL:
+                new[index] = labels.id_of(self.labels.names[index])
+        return np.asarray(new[self.ids])
+
+    def probs_or_nan(self, classes: int) -> Floats:
+        """Return the probabilities; NaN, of shape (rows, classes), if there are none."""
+        return np.full((len(self), classes), np.nan) if self.probs is None else self.probs
+
+    def take(self, indices: Ids, errors: Mapping[int, RowError]) -> Answers:
+        """Return the answers of rows of which row i has text `indices[i]`, or is -1 and has `errors[i]`."""
+        if not len(self):
+            return Answers.none(len(indices), errors)
+        found = indices >= 0
+        rows = np.where(found, indices, 0)
+        ids, scores, probs = self.ids[rows], self.scores[rows], None if self.probs is None else self.probs[rows]
+        if not found.all():
+            ids[~found], scores[~found] = NO_LABEL, np.nan
+            if probs is not None:
+                probs[~found] = np.nan
+        errors, truncated = dict(errors), frozenset[int]()
+        if self.errors or self.truncated:
+            texts = indices.tolist()
+            errors |= {row: self.errors[text] for row, text in enumerate(texts) if text in self.errors}
+            truncated = frozenset(row for row, text in enumerate(texts) if text in self.truncated)
+        return Answers(self.labels, ids, scores, probs, errors=errors, truncated=truncated)
+
+    def completed(self, others: Answers) -> Answers:
+        """Return these answers, with those of `others` (as many rows) where a row has neither a label nor an error."""
+        mine, theirs = Answers.joined([self, others]), np.flatnonzero(others.has_label & ~self.has_label)
+        rows = np.arange(len(self), dtype=np.int32)
+        rows[theirs] += len(self)
+        found = mine.take(rows, {})
+        return Answers(found.labels, found.ids, found.scores, found.probs, errors=self.errors, truncated=self.truncated)

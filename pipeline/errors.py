@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from typing import Any
+from typing import Any, NamedTuple
 
 # Of an OSError: the disk is full, or a quota is, or it fails.
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -189,3 +189,24 @@ class Rejected(RequestFailed):
 
 class OtherModel(RequestFailed):
     """An answer that is sound in itself but not of the model seen so far; nothing of it is kept."""
+
+
+class RowError(NamedTuple):
+    """Why one row has no label. As text, `code: message`, it stands in the error column."""
+
+    code: str  # empty, not_text, too_long, rejected, server_error, timeout or bad_answer
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @classmethod
+    def parse(cls, text: str) -> RowError:
+        """Read `code: message`."""
+        code, _, message = text.partition(": ")
+        return cls(code, message)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the row should have got a label: one without a text should not."""
+        return self.code != "empty"

@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
+import pyarrow as pa
 
-from pipeline.answers import Prediction, Predictions
+from pipeline.answers import Answers, Prediction
 from pipeline.batcher.batcher import Batcher
-from pipeline.batcher.cutter import Chunk, chunks_of
+from pipeline.batcher.cutter import Chunk
+from pipeline.batcher.feed import chunks_of
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.formats.columns import Layout
@@ -27,6 +28,7 @@ from pipeline.monitoring.progress import Counts, Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.first_pass import urls_of
 from pipeline.servers.pool import Endpoints
+from pipeline.texts import strings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,29 +72,17 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
     return names
 
 
-def with_predictions(
-    frame: pd.DataFrame, predictions: Sequence[Prediction], config: Config, num_classes: int
-) -> pd.DataFrame:
-    """A new frame: the old columns, and the predictions of each row."""
+def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_classes: int) -> pd.DataFrame:
+    """Return a new frame: the old columns, and those of an output file."""
     import pandas as pd
 
     names = names_to_add(frame, config, num_classes)
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
-    columns: list[Any] = [
-        pd.Series([each.label for each in predictions], frame.index, text),
-        pd.Series([each.score for each in predictions], frame.index, "float64"),
-        pd.Series([each.error for each in predictions], frame.index, text),
+    types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool}
+    columns = [
+        pd.Series(array.to_pylist(), frame.index, types.get(array.type, object))
+        for array in Layout(config, num_classes).arrays(answers, strings(answers.labels.names))
     ]
-    if config.writer.probs == "list":
-        lists = [None if each.probs is None else list(each.probs) for each in predictions]
-        columns.append(pd.Series(lists, frame.index, object))
-    elif config.writer.probs == "columns":
-        classes = len(config.writer.labels or ()) or num_classes
-        nothing = [np.nan] * classes
-        table = np.array([each.probs or nothing for each in predictions], np.float64).reshape(len(frame), classes)
-        columns += [pd.Series(column, frame.index) for column in table.T]
-    if config.request.too_long == "truncate":
-        columns.append(pd.Series([each.truncated for each in predictions], frame.index, bool))
     added = pd.concat(columns, axis=1, keys=range(len(columns)))
     added.columns = pd.MultiIndex.from_tuples(names) if frame.columns.nlevels > 1 else pd.Index(names)
     joined: pd.DataFrame = pd.concat([frame, added], axis=1)
@@ -113,8 +103,8 @@ async def answers_to(
     *,
     wait: bool = True,
     check: Callable[[int], object] = lambda _: None,
-) -> tuple[list[Prediction], int]:
-    """The predictions of `texts`, in their order, and how many classes the model has (0: nobody was asked).
+) -> tuple[Answers, int]:
+    """Return the answers of `texts`, in their order, and how many classes the model has (0: nothing was sent).
 
     `check(num_classes)` is called before the first text is sent. Without `wait`, no server is waited for.
     """
@@ -123,11 +113,11 @@ async def answers_to(
     # Subclasses of str, numpy's for instance, are no strings to those who write JSON.
     plain = [str.__str__(text) if isinstance(text, str) else text for text in texts]
     if not plain:
-        return [], 0
-    found: dict[int, Predictions] = {}
+        return Answers.none(), 0
+    found: dict[int, Answers] = {}
 
-    def store(chunk: Chunk, predictions: Predictions, _: Counts) -> None:
-        found[chunk.first_row] = predictions
+    def store(chunk: Chunk, _: Answers, of_rows: Answers, __: Counts) -> None:
+        found[chunk.first_row] = of_rows
 
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
         await endpoints.connect(wait=wait)
@@ -136,7 +126,7 @@ async def answers_to(
         batcher = Batcher(endpoints, config.request, config.retry, progress, store, failed_allowed=len(plain))
         async with _shown(progress, rows=len(plain)):
             await batcher.run(chunks_of(plain, config.request))
-    return [found[first][row] for first in sorted(found) for row in range(len(found[first]))], num_classes
+    return Answers.joined([found[first] for first in sorted(found)]), num_classes
 
 
 @asynccontextmanager
@@ -249,8 +239,8 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    predictions, _ = await answers_to(texts, _with_url(config, url), _progress(progress), wait=wait)
-    return predictions
+    answers, _ = await answers_to(texts, _with_url(config, url), _progress(progress), wait=wait)
+    return list(answers)
 
 
 def classify_frame(
@@ -315,8 +305,8 @@ async def classify_frame_async(
     texts = texts_of(frame, text_column)
     names_to_add(frame, config, 0)  # what is known to be there already is refused before anybody is asked
     check = partial(names_to_add, frame, config)
-    predictions, num_classes = await answers_to(texts, config, _progress(progress), check=check)
-    return with_predictions(frame, predictions, config, num_classes)
+    answers, num_classes = await answers_to(texts, config, _progress(progress), check=check)
+    return with_answers(frame, answers, config, num_classes)
 
 
 def _with_url(config: Config | None, url: str | None) -> Config:

@@ -52,7 +52,7 @@ def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
     first, second = next(blocks, None), next(blocks, None)
     if first is None or second is None:
         return (len(first.texts) if first else 0), True
-    bytes_a_row = (second.place.offset - first.place.offset) / len(first.texts)
+    bytes_a_row = (second.position.offset - first.position.offset) / len(first.texts)
     _, size = source.location.look()
     # A compressed file holds some four times its size; it is a guess, and says so.
     return int((size if source.seekable else 4 * size) / bytes_a_row), False

@@ -17,25 +17,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import RowError
+
 
 class TextBlock(NamedTuple):
     """The texts of consecutive rows, escaped (see `escaped`). What has an error is not sent; its text means nothing."""
 
-    place: Position
+    position: Position
     texts: Texts
-    errors: dict[int, str]  # index in `texts` -> "code: message"
+    errors: dict[int, RowError]  # index in `texts` -> why it is not sent
 
 
-EMPTY = "empty: no text"
+EMPTY = RowError("empty", "no text")
 
 
-def block_of(place: Position, texts: Sequence[str | None], not_text: Mapping[int, str]) -> TextBlock:
+def block_of(position: Position, texts: Sequence[str | None], not_text: Mapping[int, str]) -> TextBlock:
     """Texts as Python strings, None where there is none, as a block; `not_text` says what stands there instead."""
     errors = {index: EMPTY for index, text in enumerate(texts) if not text or text.isspace()}
-    errors |= {index: f"not_text: {what}" for index, what in not_text.items()}
+    errors |= {index: RowError("not_text", what) for index, what in not_text.items()}
     if errors:
         texts = ["" if index in errors else text for index, text in enumerate(texts)]
-    return TextBlock(place, escape_all(texts), errors)  # type: ignore[arg-type] # None is an error
+    return TextBlock(position, escape_all(texts), errors)  # type: ignore[arg-type] # None is an error
 
 
 class Position(NamedTuple):

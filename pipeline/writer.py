@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from pipeline.checkpoint import Checkpoint, MemoryCheckpoint, Slab
+from pipeline.answers import Answers
+from pipeline.checkpoint import Checkpoint, MemoryCheckpoint
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.formats.columns import Layout, Tally, concatenate, slice_of
+from pipeline.formats.columns import Layout, Tally
 from pipeline.formats.csv import CsvSource
 from pipeline.formats.jsonl import JsonlSource
 from pipeline.formats.source import Source, format_of
@@ -26,73 +26,48 @@ from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
 
 
-class PredictionReader:
-    """The checkpoint's records, cut anew: as many rows at a time as the input gives."""
+class OrderedAnswers:
+    """The answers of rows in order, in pieces of any size, whatever the size of the records they are read from."""
 
-    def __init__(self, slabs: Iterator[Slab]) -> None:
-        self._slabs = slabs
-        self._slab = Slab(np.empty(0, np.int32), np.empty(0), None, {}, frozenset())
-        self._from = 0
+    def __init__(self, records: Iterator[Answers]) -> None:
+        self._records = records
+        self._rest = Answers.none()  # of the record that was read last
 
-    def take(self, rows: int) -> Slab:
-        """The predictions of the next `rows` rows."""
-        parts: list[Slab] = []
-        while rows:
-            if self._from == len(self._slab.labels):
-                slab = next(self._slabs, None)
-                if slab is None:
-                    raise InputError("the input has more rows than were answered; it has changed since")
-                self._slab, self._from = slab, 0
-            until = min(self._from + rows, len(self._slab.labels))
-            parts.append(slice_of(self._slab, self._from, until))
-            rows -= until - self._from
-            self._from = until
-        return parts[0] if len(parts) == 1 else concatenate(parts)
-
-
-# -- The finished front of a run that is going on, and the pipe that it leaves through
+    def take(self, most: int, least: int) -> Answers:
+        """Return the answers of the next rows, `most` at most; fewer than `least` only at the end of the records."""
+        parts: list[Answers] = []
+        rows = 0
+        while rows < least:
+            if not len(self._rest):
+                record = next(self._records, None)
+                if record is None:
+                    break
+                self._rest = record
+            parts.append(self._rest[: most - rows])
+            self._rest = self._rest[len(parts[-1]) :]
+            rows += len(parts[-1])
+        return Answers.joined(parts) if parts else Answers.none()
 
 
-class Front:
-    """The predictions of a checkpoint that is being filled, in the order of the rows, each as soon as it has its turn.
+def records_as_answered(
+    checkpoint: Checkpoint, num_classes: int, is_done: Callable[[], bool], tick: Callable[[], None]
+) -> Iterator[Answers]:
+    """Yield the records of a checkpoint that is being filled, in the order of the rows, each as soon as it can be.
 
-    `ids` are the labels' ids, more of which may come; `labels` are their names by id. What `tick`, called often,
-    raises ends the waiting.
+    What `tick`, called often, raises ends the waiting; when `is_done()`, no more records come.
     """
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        ids: Mapping[str, int],
-        num_classes: int,
-        is_done: Callable[[], bool],
-        tick: Callable[[], None],
-    ) -> None:
-        self.labels: list[str] = []
-        self._checkpoint, self._ids, self._num_classes = checkpoint, ids, num_classes
-        self._is_done, self._tick = is_done, tick
-        self._slab = Slab(np.empty(0, np.int32), np.empty(0), None, {}, frozenset())
-        self._from = self._row = 0
-
-    def take(self, rows: int) -> Slab:
-        """The predictions of the next rows, at least one and at most `rows`; of none, when no more will come."""
-        while self._from == len(self._slab.labels):
-            was_done = self._is_done()  # what is not there after that will never be
-            slab = self._checkpoint.slab_at(self._row, self._num_classes)
-            if slab is not None:
-                self._slab, self._from = slab, 0
-                self._row += len(slab.labels)
-                self.labels += list(self._ids)[len(self.labels) :]
-            elif was_done:
-                return self._slab._replace(labels=self._slab.labels[:0])
-            else:
-                self._tick()
-                time.sleep(LOOK_S)
-        start, self._from = self._from, min(self._from + rows, len(self._slab.labels))
-        return slice_of(self._slab, start, self._from)
-
-
-# -- The input read once more, predictions joined by position, one output file
+    row = 0
+    while True:
+        was_done = is_done()  # what is not there after that will never be
+        answers = checkpoint.answers_at(row, num_classes)
+        if answers is not None:
+            row += len(answers)
+            yield answers
+        elif was_done:
+            return
+        else:
+            tick()
+            time.sleep(LOOK_S)
 
 
 def join(
@@ -112,39 +87,41 @@ def join(
     Raises:
         OutputError, DiskTrouble: the output can't be written. InputError: the input can't be read any more.
     """
-    labels = list(checkpoint.label_ids)
+    labels = checkpoint.labels.names
     tally = Tally(labels)
-    predictions = PredictionReader(checkpoint.slabs(layout.num_classes))
+    answers = OrderedAnswers(checkpoint.answers(layout.num_classes))
     with disk_errors(draft.path):
         copying = partial(tick, 0) if rows == source.total_rows else None
         sink, blocks = _open_sink(config, source, layout, draft, labels, copying=copying)
-        written = _write(
-            sink, _pairs(blocks, predictions.take, rows, to_end=rows != config.run.limit_rows), tally, tick
-        )
+        pairs = _pairs(blocks, answers, rows, to_end=rows != config.run.limit_rows)
+        written = _write(sink, pairs, tally, tick)
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
         draft.close()
     return tally
 
 
-def follow(source: Source, front: Front, layout: Layout, pipe: Pipe) -> tuple[Tally, int]:
-    """Write the rows of `source` into `pipe` as their predictions come to the front; what was written, and how many.
+def follow(
+    source: Source, records: Iterator[Answers], labels: Sequence[str], layout: Layout, pipe: Pipe
+) -> tuple[Tally, int]:
+    """Write the rows of `source` into `pipe` as the records of their answers come; return the tally and the rows.
 
     Raises:
         ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
     """
-    tally = Tally(front.labels)
-    sink, blocks = _open_jsonl(source, layout, pipe, front.labels)
-    return tally, _write(sink, _pairs(blocks, front.take, sys.maxsize, to_end=True), tally, lambda _: None)
+    tally = Tally(labels)
+    sink, blocks = _open_jsonl(source, layout, pipe, labels)
+    pairs = _pairs(blocks, OrderedAnswers(records), sys.maxsize, to_end=True, least=1)
+    return tally, _write(sink, pairs, tally, lambda _: None)
 
 
-def _write(sink: Any, pairs: Iterator[tuple[Slab, Any]], tally: Tally, tick: Callable[[int], None]) -> int:
+def _write(sink: Any, pairs: Iterator[tuple[Answers, Any]], tally: Tally, tick: Callable[[int], None]) -> int:
     written = 0
     try:
-        for slab, part in pairs:
-            sink.write(part, slab)
-            tally.count(slab)
-            written += len(part)
+        for answers, rows in pairs:
+            sink.write(rows, answers)
+            tally.count(answers)
+            written += len(rows)
             tick(written)
     except BaseException:
         with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
@@ -155,22 +132,25 @@ def _write(sink: Any, pairs: Iterator[tuple[Slab, Any]], tally: Tally, tick: Cal
 
 
 def _pairs(
-    blocks: Iterator[Any], take: Callable[[int], Slab], rows: int, *, to_end: bool
-) -> Iterator[tuple[Slab, Any]]:
-    """The predictions of the first `rows` rows, as far as there are any, and the rows they belong to.
+    blocks: Iterator[Any], answers: OrderedAnswers, rows: int, *, to_end: bool, least: int | None = None
+) -> Iterator[tuple[Answers, Any]]:
+    """Yield the first `rows` rows, as many at a time as a block has, with their answers.
 
-    With `to_end` the rest is read, too: there are lines that are left out, perhaps, and they are counted.
+    With `least`, they come in smaller pieces of at least so many rows, until there are no more answers. With `to_end`
+    the rest of the input is read, too: bad lines that are left out are counted.
     """
     left = rows
     for block in blocks:
         block = block[:left]  # noqa: PLW2901 - the rest does not matter
         left -= len(block)
         while len(block):
-            slab = take(len(block))
-            if not len(slab.labels):
+            taken = answers.take(len(block), least or len(block))
+            if not len(taken):
+                if least is None:
+                    raise InputError("the input has more rows than were answered; it has changed since")
                 return
-            yield slab, block[: len(slab.labels)]
-            block = block[len(slab.labels) :]  # noqa: PLW2901 - what is left of it
+            yield taken, block[: len(taken)]
+            block = block[len(taken) :]  # noqa: PLW2901 - what is left of it
         if not left and not to_end:
             return
 

@@ -1,9 +1,9 @@
-"""Texts in, predictions out: chunks, requests in flight, tries again, isolates the rows that are to blame.
+"""Sends chunks of texts until each is answered: requests in flight, retries, isolation of bad rows.
 
-    chunks | parcels | places, attempts, halves | one record a chunk
+    chunks -> requests -> attempts, halves -> answers of one chunk at a time
 
-A parcel ends in one of four ways: predictions; Overloaded or Unavailable, and again later; Rejected, and halved down
-to the guilty row, which becomes a prediction with an error; or the run stops.
+A request ends in one of four ways: it is answered; it is tried again later (Overloaded, Unavailable); it is refused
+and halved, down to the guilty text, whose row gets an error; or the run stops.
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
-from pipeline.batcher.requests import Parcel, parcels
+from pipeline.batcher.requests import PendingRequest, gather_requests
 from pipeline.config import Request, Retry
-from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, TimedOut, Unreachable
+from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, RowError, TimedOut, Unreachable
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.retry import delay_before_next
 from pipeline.texts import Texts
 
-TEXT_IN_FLIGHT = 64 << 20  # bytes of text held by all parcels that are not finished
-SUSPECT_AFTER = 2  # failures of a request on servers that are well, before it is halved
-COSTLY = 3  # failures that one counts for which took a server's whole patience, or the server
+BYTES_PENDING = 64 << 20  # bytes of text held by all requests that are not answered
+SUSPECT_AFTER = 2  # failures of a request on healthy servers, before it is halved
+COSTLY = 3  # failures that one counts for which took a server's whole timeout, or broke the server
 TOO_LARGE_AFTER = 4  # times a server was too busy for a request, before it is halved: full queues count texts
 REFUSED_AT_FIRST = 32  # rows that fail before any is answered: the server refuses everything
-PARCELS_PER_PLACE = 2  # under way for each place in flight, so that those who wait do not leave places empty
+REQUESTS_PER_SLOT = 2  # pending for each slot in flight, so that those which wait before a retry leave no slot empty
 
 
 class Batcher:
-    """Sends chunks, many at once, until each has predictions for all its rows.
+    """Sends chunks, many requests at once, until all rows are answered.
 
-    `store(chunk, predictions, spent)` is called once a chunk with the predictions of its rows, in any order, and what
-    they cost; before that `remember` with those of its texts.
+    Args:
+        endpoints: the servers.
+        request, retry: the sections of the config.
+        progress: counts what is answered and retried.
+        store: called once per chunk, in any order, with the answers of its texts, those of its rows, and their cost.
+        failed_allowed: rows that may fail; one more before any row is answered ends the run.
     """
 
     def __init__(
@@ -46,21 +50,20 @@ class Batcher:
         request: Request,
         retry: Retry,
         progress: Progress,
-        store: Callable[[Chunk, Predictions, Counts], None],
+        store: Callable[[Chunk, Answers, Answers, Counts], None],
         *,
-        remember: Callable[[Chunk, Predictions], None] = lambda _, __: None,
         failed_allowed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints, self._request, self._retry = endpoints, request, retry
-        self._progress, self._store, self._remember = progress, store, remember
+        self._progress, self._store = progress, store
         self._failed_allowed = failed_allowed
         self._clock = clock
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._size = 0  # bytes of text in the parcels under way
+        self._pending: set[asyncio.Task[None]] = set()
+        self._size = 0  # bytes of text of the pending requests
         self._failed_first = 0
         self._is_answered = False  # a server has said something sensible of a row
-        self._aside = Counts()  # what is spent on texts that are of no row
+        self._spent_on_no_row = Counts()  # on texts whose answers belong to no row
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
         """Send all chunks and wait for the last.
@@ -69,58 +72,50 @@ class Batcher:
             ClassifyError: the first failure that ends the run; what was stored by then stays.
         """
         try:
-            async with aclosing(parcels(chunks, self._endpoints.sizes, self._request.max_chars)) as gathered:
-                async for parcel in gathered:
-                    while self._under_way and not self._has_room(parcel):
+            async with aclosing(gather_requests(chunks, self._endpoints.sizes, self._request.max_chars)) as requests:
+                async for request in requests:
+                    while self._pending and not self._has_room(request):
                         await self._wait_for_one()
-                    self._size += parcel.size
-                    self._under_way.add(asyncio.ensure_future(self._walk(parcel)))
-            while self._under_way:
+                    self._size += request.size
+                    self._pending.add(asyncio.ensure_future(self._answer(request)))
+            while self._pending:
                 await self._wait_for_one()
         finally:
-            for task in self._under_way:
+            for task in self._pending:
                 task.cancel()
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.gather(*self._pending, return_exceptions=True)
 
-    def _has_room(self, parcel: Parcel) -> bool:
-        places = sum(endpoint.limiter.limit for endpoint in self._endpoints.all)
-        return len(self._under_way) < PARCELS_PER_PLACE * places and self._size + parcel.size <= TEXT_IN_FLIGHT
+    def _has_room(self, request: PendingRequest) -> bool:
+        slots = sum(endpoint.limiter.limit for endpoint in self._endpoints.all)
+        return len(self._pending) < REQUESTS_PER_SLOT * slots and self._size + request.size <= BYTES_PENDING
 
     async def _wait_for_one(self) -> None:
-        done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        done, self._pending = await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
         errors = [error for task in done if (error := task.exception()) is not None]
         if errors:
             raise errors[0]  # the first failure ends the run
 
-    async def _walk(self, parcel: Parcel) -> None:
+    async def _answer(self, request: PendingRequest) -> None:
         spent = Counts()
-        first, *others = parcel.chunks
-        found = await self._classify(Texts.joined([chunk.texts for chunk in parcel.chunks]), spent)
-        # Of a request for several chunks each has its texts; the rest is on the account of the first.
-        for chunk in others:
-            spent.texts_sent -= len(chunk.texts)
-        start = 0
-        for chunk in parcel.chunks:
-            predictions = found.of(start, start + len(chunk.texts)) if others else found
-            start += len(chunk.texts)
-            self._keep(chunk, predictions, spent if chunk is first else Counts(texts_sent=len(chunk.texts)))
-        self._size -= parcel.size
+        answers = await self._classify(request.texts, spent)
+        for chunk, of_texts in request.by_chunk(answers):
+            # Each chunk accounts for its texts; requests and retries are on the account of the first.
+            of_chunk = spent if chunk is request.chunks[0] else Counts()
+            of_chunk.texts_sent += len(chunk.texts) - (request.count if of_chunk is spent else 0)
+            of_rows = chunk.rows(of_texts)
+            for counts in (of_chunk, self._progress):
+                counts.answered(of_rows, shared=chunk.rows_shared, reused=chunk.rows_reused)
+            self._store(chunk, of_texts, of_rows, of_chunk)
+        self._size -= request.size
 
-    def _keep(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
-        self._remember(chunk, predictions)
-        predictions = chunk.of_rows(predictions)
-        spent.answered(predictions, shared=chunk.shared, reused=chunk.reused)
-        self._store(chunk, predictions, spent)
-        self._progress.answered(predictions, shared=chunk.shared, reused=chunk.reused)
+    async def classify(self, texts: Texts) -> Answers:
+        """Return the answers of some texts that are in no chunk."""
+        return await self._classify(texts, self._spent_on_no_row)
 
-    async def classify(self, texts: Texts) -> Predictions:
-        """Predictions for some texts that are in no chunk."""
-        return await self._classify(texts, self._aside)
-
-    async def _classify(self, texts: Texts, spent: Counts, *, alone: bool = False) -> Predictions:
-        """Predictions for all texts: a request that fails for good is halved, down to the text that is to blame."""
+    async def _classify(self, texts: Texts, spent: Counts, *, alone: bool = False) -> Answers:
+        """Answer all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
-            return Predictions()
+            return Answers.none()
         if len(texts) == 1 or len(texts) <= self._endpoints.sizes.rows:  # else it is known to be too large by now
             try:
                 return await self._ask(texts, spent, alone=alone)
@@ -129,12 +124,12 @@ class Batcher:
                     return await self._blame(texts, spent, error)
                 alone = error.broke_server  # then its halves are suspects, too
         middle = len(texts) // 2
-        # One half after the other: the first guilty row is known soon, and other chunks keep the places busy.
+        # One half after the other: the first guilty row is known soon, and other requests keep the slots busy.
         left = await self._classify(texts[:middle], spent, alone=alone)
-        return left + await self._classify(texts[middle:], spent, alone=alone)
+        return Answers.joined([left, await self._classify(texts[middle:], spent, alone=alone)])
 
-    async def _blame(self, texts: Texts, spent: Counts, error: RequestFailed) -> Predictions:
-        """The one text that is left is to blame: cut it if that was asked for, or give it its error."""
+    async def _blame(self, texts: Texts, spent: Counts, error: RequestFailed) -> Answers:
+        """Cut the one text that is left to blame, if that was asked for, or give its row an error."""
         if error.code == "too_long" and self._request.too_long == "truncate":
             try:
                 return await self._ask(texts, spent, truncate=True)
@@ -147,25 +142,25 @@ class Batcher:
                     f"the first {self._failed_first} rows failed and none was answered, the last with: {error}; "
                     f"raise run.max_failed_rows to go on all the same"
                 )
-        return Predictions.failed(f"{error.code}: {error.reason}")
+        return Answers.none(1, {0: RowError(error.code, error.reason)})
 
-    async def _ask(self, texts: Texts, spent: Counts, *, truncate: bool = False, alone: bool = False) -> Predictions:
-        """One request, tried again as long as it is not the request's fault.
+    async def _ask(self, texts: Texts, spent: Counts, *, truncate: bool = False, alone: bool = False) -> Answers:
+        """Send one request, again as long as its failures are not its own fault.
 
         What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,
         it is known why, and no row can break it for ever.
 
         Raises:
-            RequestFailed: it is (or may be, if there are several texts): refused, or failed on servers that are well.
+            RequestFailed: they are (or may be, if there are several texts): refused, or failed on healthy servers.
         """
         tries = _Tries(self._clock(), alone)
         while True:
             endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=tries.alone)
             spent.spend(len(texts))
-            if isinstance(outcome, Predictions):
-                self._is_answered |= spent is not self._aside
+            if isinstance(outcome, Answers):
+                self._is_answered |= spent is not self._spent_on_no_row
                 return outcome
-            # The place is given back: nobody waits while holding one.
+            # The slot is free again: no request waits while it holds one.
             if isinstance(outcome, Rejected):
                 raise outcome
             await self._weigh(tries, endpoint, outcome)
@@ -202,7 +197,7 @@ class Batcher:
 
 @dataclass(slots=True)
 class _Tries:
-    """What became of a request so far."""
+    """The failures of a request so far."""
 
     since: float  # the time that counts
     alone: bool  # it is sent where nothing else is in flight

@@ -3,17 +3,14 @@
 from pipeline.checkpoint.identity import Identity, differences, digest_file, identity_of, was_piped
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
 from pipeline.checkpoint.memory import MemoryCheckpoint
-from pipeline.checkpoint.records import NO_LABEL, Slab
 from pipeline.checkpoint.store import Checkpoint, Range
 
 __all__ = [
-    "NO_LABEL",
     "Checkpoint",
     "Identity",
     "Lock",
     "MemoryCheckpoint",
     "Range",
-    "Slab",
     "differences",
     "digest_file",
     "identity_of",

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.answers import Predictions
-from pipeline.checkpoint.records import Row, Slab, record_of, slab_of
+from pipeline.answers import Answers, Labels
+from pipeline.checkpoint.records import Row, answers_of, record_of
 from pipeline.checkpoint.store import Checkpoint, Range
 from pipeline.texts import Position
 
@@ -17,7 +17,7 @@ class MemoryCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.label_ids: dict[str, int] = {}
+        self.labels = Labels()
         self._records: list[Row] = []
         self._values: dict[str, Any] = {}
 
@@ -31,18 +31,15 @@ class MemoryCheckpoint:
 
     put_later = put
 
-    def add(self, first_row: int, place: Position, predictions: Predictions, num_classes: int) -> None:
+    def add(self, first_row: int, position: Position, answers: Answers, num_classes: int) -> None:
         """See `Checkpoint.add`."""
-        for label in dict.fromkeys(predictions.labels):
-            if label is not None:
-                self.label_ids.setdefault(label, len(self.label_ids))
-        self._records.append(record_of(first_row, place, predictions, self.label_ids, num_classes))
+        self._records.append(record_of(first_row, position, answers, self.labels, num_classes))
 
     def open_ranges(self, rows: int | None) -> list[Range]:
         """All rows: none had a record when it began."""
         return [Range(0, rows)] if rows != 0 else []
 
-    def place_before(self, _: int) -> Position | None:
+    def position_before(self, _: int) -> Position | None:
         """None but the start of the file."""
         return None
 
@@ -50,9 +47,10 @@ class MemoryCheckpoint:
         """None were answered when it began."""
         return 0, {}
 
-    def slabs(self, num_classes: int) -> Iterator[Slab]:
-        """All predictions in the order of the rows, record by record."""
-        return (slab_of(record, num_classes) for record in sorted(self._records, key=lambda record: record[0]))
+    def answers(self, num_classes: int) -> Iterator[Answers]:
+        """Yield all answers in the order of the rows, record by record."""
+        records = sorted(self._records, key=lambda record: record[0])
+        return (answers_of(record, self.labels, num_classes) for record in records)
 
     def settle(self) -> Checkpoint:
         """A checkpoint on the disk that holds all this, durably.
@@ -61,7 +59,7 @@ class MemoryCheckpoint:
             DiskTrouble, OutputError: see `Checkpoint`.
         """
         checkpoint = Checkpoint(self.path)
-        checkpoint.take(self._records, self.label_ids, self._values)
+        checkpoint.take(self._records, self.labels, self._values)
         return checkpoint
 
     def close(self) -> None:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.answers import Predictions
-from pipeline.checkpoint.records import COLUMNS, INSERT, Row, Slab, record_of, slab_of, without
+from pipeline.answers import Answers, Labels
+from pipeline.checkpoint.records import COLUMNS, INSERT, Row, answers_of, errors_of, record_of, without_failed
 from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError
 from pipeline.texts import Position
 
@@ -95,7 +95,7 @@ class Checkpoint:
         OutputError: the file can't be made or written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, labels: Labels | None = None) -> None:
         self.path = path
         self._lock = threading.Lock()  # held while the database is written
         self._adding = threading.Lock()  # held for a moment, while the lists change hands
@@ -107,12 +107,12 @@ class Checkpoint:
         with database_errors(self.path):
             self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}")
             try:
-                self._prepare(read_only=read_only)
+                self._prepare(labels, read_only=read_only)
             except BaseException:
                 self._db.close()
                 raise
 
-    def _prepare(self, *, read_only: bool) -> None:
+    def _prepare(self, labels: Labels | None, *, read_only: bool) -> None:
         is_blank = self._is_blank()
         if read_only and is_blank:  # a run is about to make it
             self._db.close()
@@ -122,8 +122,11 @@ class Checkpoint:
             self._db.execute("PRAGMA synchronous = FULL")
         if is_blank:
             self._db.executescript(_TABLES)
-        self.label_ids: dict[str, int] = {name: id_ for id_, name in self._db.execute("SELECT id, name FROM labels")}
-        self._stored_labels = len(self.label_ids)
+        stored = self._db.execute("SELECT id, name FROM labels ORDER BY id").fetchall()
+        if [index for index, _ in stored] != list(range(len(stored))):
+            raise ValueError("a label is missing")
+        self.labels = labels if labels is not None else Labels([name for _, name in stored])
+        self._stored_labels = len(stored)
 
     def _is_blank(self) -> bool:
         """See that it is ours, and of this format, before anything is written into it; or that it is nobody's yet."""
@@ -157,23 +160,18 @@ class Checkpoint:
 
     # -- answers in
 
-    def add(self, first_row: int, place: Position, predictions: Predictions, num_classes: int) -> None:
-        """Remember the predictions of the rows from `first_row` on; `place` is a place at or before that row.
+    def add(self, first_row: int, position: Position, answers: Answers, num_classes: int) -> None:
+        """Remember the answers of the rows from `first_row` on; `position` is at or before that row.
 
         `num_classes` > 0: their probabilities are kept.
         """
-        ids = self.label_ids
-        for label in dict.fromkeys(predictions.labels):
-            if label is not None and label not in ids:
-                with self._adding:
-                    ids[label] = len(ids)
-        record = record_of(first_row, place, predictions, ids, num_classes)
+        record = record_of(first_row, position, answers, self.labels, num_classes)
         with self._adding:  # a flush in another thread takes the list away
             self._waiting.append(record)
 
-    def take(self, records: list[Row], label_ids: dict[str, int], values: dict[str, Any]) -> None:
+    def take(self, records: list[Row], labels: Labels, values: dict[str, Any]) -> None:
         """Begin with what was gathered elsewhere, and commit it."""
-        self.label_ids, self._waiting, self._waiting_meta = dict(label_ids), list(records), dict(values)
+        self.labels, self._waiting, self._waiting_meta = labels, list(records), dict(values)
         self.flush()
 
     def flush(self) -> None:
@@ -182,13 +180,13 @@ class Checkpoint:
             with self._adding:
                 records, self._waiting = self._waiting, []
                 meta, self._waiting_meta = self._waiting_meta, {}
-                labels = list(self.label_ids.items())  # those the records name, and perhaps newer ones
+                names = list(self.labels.names)  # those of the records, and perhaps newer ones
             if not records and not meta:
                 return
             try:
                 with self._db:  # commits, or rolls back
                     self._db.execute("BEGIN IMMEDIATE")
-                    new = [(id_, name) for name, id_ in labels[self._stored_labels :]]
+                    new = [*enumerate(names)][self._stored_labels :]
                     self._db.executemany("INSERT INTO labels VALUES (?, ?)", new)
                     self._db.executemany(INSERT, records)
                     self._put(meta)
@@ -196,7 +194,7 @@ class Checkpoint:
                 with self._adding:
                     self._waiting, self._waiting_meta = records + self._waiting, meta | self._waiting_meta
                 raise
-            self._stored_labels = len(labels)
+            self._stored_labels = len(names)
 
     # -- answers out
 
@@ -213,24 +211,24 @@ class Checkpoint:
             ranges = [Range(start, rows if stop is None else min(rows, stop)) for start, stop in ranges]
         return [each for each in ranges if each.stop is None or each.start < each.stop]
 
-    def place_before(self, row: int) -> Position | None:
+    def position_before(self, row: int) -> Position | None:
         """The last known place at or before `row`, None if that is the start of the file."""
         query = "SELECT at_row, at_offset, at_line FROM chunks WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1"
         with database_errors(self.path):
             found = self._db.execute(query, (row,)).fetchone()
         return Position(*found) if found else None
 
-    def slabs(self, num_classes: int) -> Iterator[Slab]:
-        """All predictions in the order of the rows, record by record."""
+    def answers(self, num_classes: int) -> Iterator[Answers]:
+        """Yield all answers in the order of the rows, record by record."""
         with database_errors(self.path):
             for row in self._db.execute(f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"):  # noqa: S608
-                yield slab_of(row, num_classes)
+                yield answers_of(row, self.labels, num_classes)
 
-    def slab_at(self, row: int, num_classes: int) -> Slab | None:
-        """The predictions of the record that begins with `row`, None if there is none."""
+    def answers_at(self, row: int, num_classes: int) -> Answers | None:
+        """Return the answers of the record that begins with `row`, None if there is none."""
         with database_errors(self.path):
             found = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?", (row,)).fetchone()  # noqa: S608
-            return slab_of(found, num_classes) if found else None
+            return answers_of(found, self.labels, num_classes) if found else None
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Rows that have a record, and how many of them carry which error code."""
@@ -238,9 +236,8 @@ class Checkpoint:
         with database_errors(self.path):
             rows = self._db.execute("SELECT coalesce(sum(rows), 0) FROM chunks").fetchone()[0]
             for (errors,) in self._db.execute("SELECT errors FROM chunks WHERE errors IS NOT NULL"):
-                for error in json.loads(errors).values():
-                    code = error.partition(":")[0]
-                    codes[code] = codes.get(code, 0) + 1
+                for error in errors_of(errors).values():
+                    codes[error.code] = codes.get(error.code, 0) + 1
         return rows, codes
 
     def has_truncated(self) -> bool:
@@ -255,12 +252,11 @@ class Checkpoint:
             rows = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
             self._db.execute("BEGIN IMMEDIATE")
             for row in rows:
-                errors = {int(index): error for index, error in json.loads(row[8]).items()}
-                failed = sorted(index for index, error in errors.items() if not error.startswith("empty:"))
+                kept, failed = without_failed(row, self.labels)
                 if failed:
-                    reopened += len(failed)
+                    reopened += failed
                     self._db.execute("DELETE FROM chunks WHERE first_row = ?", (row[0],))
-                    self._db.executemany(INSERT, without(row, failed, errors))
+                    self._db.executemany(INSERT, kept)
         return reopened
 
     # -- the file

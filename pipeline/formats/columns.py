@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checkpoint import NO_LABEL, Slab
+from pipeline.answers import NO_LABEL, Answers
 from pipeline.config import Config
 from pipeline.texts import bitmap, strings
 
@@ -19,7 +19,7 @@ class Layout:
 
     def __init__(self, config: Config, num_classes: int) -> None:
         writer = config.writer
-        self.num_classes = num_classes
+        self.num_classes = num_classes or len(writer.labels or ())
         self._probs = writer.probs
         self._truncated = config.request.too_long == "truncate"
         self.names = [f"{writer.prefix}{name}" for name in ("label", "score", "error")]
@@ -45,38 +45,36 @@ class Layout:
             types.append(pa.bool_())
         return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
 
-    def arrays(self, slab: Slab, labels: pa.Array) -> list[pa.Array]:
+    def arrays(self, answers: Answers, labels: pa.Array) -> list[pa.Array]:
         """The columns as Arrow arrays; `labels` are the names by id. No Python object a row."""
-        there = bitmap(slab.labels != NO_LABEL)
-        ids = pa.Array.from_buffers(pa.int32(), len(slab.labels), [there, pa.py_buffer(slab.labels)])
-        return [labels.take(ids), *self.after_label(slab)]
+        there = bitmap(answers.ids != NO_LABEL)
+        ids = pa.Array.from_buffers(pa.int32(), len(answers.ids), [there, pa.py_buffer(answers.ids)])
+        return [labels.take(ids), *self.after_label(answers)]
 
-    def after_label(self, slab: Slab) -> list[pa.Array]:
+    def after_label(self, answers: Answers) -> list[pa.Array]:
         """The same without the first, which holds the labels."""
-        rows = len(slab.labels)
-        there = bitmap(slab.labels != NO_LABEL)
-        scores = pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(slab.scores)])
-        errors = strings(_errors_of(slab)) if slab.errors else pa.nulls(rows, pa.string())
+        rows = len(answers.ids)
+        there = bitmap(answers.ids != NO_LABEL)
+        scores = pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(answers.scores)])
+        errors = strings(_errors_of(answers)) if answers.errors else pa.nulls(rows, pa.string())
         arrays = [scores, errors]
         if self._probs == "list":
-            probs = self._probs_of(slab)
+            probs = self._probs_of(answers)
             offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
             values = pa.Array.from_buffers(pa.float64(), probs.size, [None, pa.py_buffer(np.ascontiguousarray(probs))])
             buffers = [there, pa.py_buffer(offsets)]
             arrays.append(pa.Array.from_buffers(pa.list_(pa.float64()), rows, buffers, children=[values]))
         elif self._probs == "columns":
-            columns = np.ascontiguousarray(self._probs_of(slab).T)
+            columns = np.ascontiguousarray(self._probs_of(answers).T)
             arrays += [pa.Array.from_buffers(pa.float64(), rows, [there, pa.py_buffer(each)]) for each in columns]
         if self._truncated:
             mask = np.zeros(rows, bool)
-            mask[list(slab.truncated)] = True
+            mask[list(answers.truncated)] = True
             arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, bitmap(mask)]))
         return arrays
 
-    def _probs_of(self, slab: Slab) -> np.ndarray[Any, np.dtype[np.float64]]:
-        if slab.probs is None:
-            return np.full((len(slab.labels), self.num_classes), np.nan)
-        return slab.probs
+    def _probs_of(self, answers: Answers) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return answers.probs_or_nan(self.num_classes)
 
 
 class Tally:
@@ -88,14 +86,14 @@ class Tally:
         self.codes: Counter[str] = Counter()
         self.truncated = 0
 
-    def count(self, slab: Slab) -> None:
+    def count(self, answers: Answers) -> None:
         """Count some rows."""
-        known = slab.labels[slab.labels != NO_LABEL]
+        known = answers.ids[answers.ids != NO_LABEL]
         counts = np.bincount(known, minlength=len(self._names))
         counts[: len(self._counts)] += self._counts
         self._counts = counts
-        self.codes.update(error.partition(":")[0] for error in slab.errors.values())
-        self.truncated += len(slab.truncated)
+        self.codes.update(error.code for error in answers.errors.values())
+        self.truncated += len(answers.truncated)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -104,38 +102,8 @@ class Tally:
         return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
 
 
-def slice_of(slab: Slab, start: int, stop: int) -> Slab:
-    """Some of the rows."""
-    return Slab(
-        slab.labels[start:stop],
-        slab.scores[start:stop],
-        None if slab.probs is None else slab.probs[start:stop],
-        {row - start: error for row, error in slab.errors.items() if start <= row < stop},
-        frozenset(row - start for row in slab.truncated if start <= row < stop),
-    )
-
-
-def concatenate(parts: list[Slab]) -> Slab:
-    """All rows of all parts, in order."""
-    if not parts:
-        return Slab(np.empty(0, np.int32), np.empty(0), None, {}, frozenset())
-    starts = np.cumsum([0, *(len(part.labels) for part in parts)]).tolist()
-    width = next((part.probs.shape[1] for part in parts if part.probs is not None), None)
-    return Slab(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        None
-        if width is None
-        else np.concatenate(
-            [np.full((len(part.labels), width), np.nan) if part.probs is None else part.probs for part in parts]
-        ),
-        {row + start: error for part, start in zip(parts, starts, strict=False) for row, error in part.errors.items()},
-        frozenset(row + start for part, start in zip(parts, starts, strict=False) for row in part.truncated),
-    )
-
-
-def _errors_of(slab: Slab) -> list[str | None]:
-    errors: list[str | None] = [None] * len(slab.labels)
-    for row, error in slab.errors.items():
-        errors[row] = error
+def _errors_of(answers: Answers) -> list[str | None]:
+    errors: list[str | None] = [None] * len(answers.ids)
+    for row, error in answers.errors.items():
+        errors[row] = str(error)
     return errors

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checkpoint import Slab
+from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.columns import Layout
@@ -381,9 +381,9 @@ class CsvAppender:
         self._stream.write(bom + first)
         self._added = _added_cells(layout, labels, self._delimiter, self._encoding)
 
-    def write(self, records: RawRows | Sequence[bytes], slab: Slab) -> None:
+    def write(self, records: RawRows | Sequence[bytes], answers: Answers) -> None:
         """Append rows."""
-        added = self._added.of(slab)
+        added = self._added.of(answers)
         if isinstance(records, RawRows):
             for part in spliced(records, records.body_ends, added):
                 self._stream.write(part)
@@ -421,11 +421,11 @@ class CsvSink:
         self._added = _added_cells(layout, labels, delimiter)
         self._stream.write(self._line([*self._names, *layout.names]) + b"\n")
 
-    def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
+    def write(self, batch: pa.RecordBatch, answers: Answers) -> None:
         """Append rows."""
         columns = [to_cells(column, name) for column, name in zip(batch.columns, self._names, strict=True)]
         lines = map(self._line, zip(*columns, strict=True))
-        rows = zip(lines, self._added.of(slab).to_pylist(), strict=True)
+        rows = zip(lines, self._added.of(answers).to_pylist(), strict=True)
         self._stream.write(b"".join([b"%b%b\n" % row for row in rows]))
 
     def close(self) -> None:

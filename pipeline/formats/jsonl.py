@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checkpoint import Slab
+from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.formats.columns import Layout
@@ -356,9 +356,9 @@ class JsonlAppender:
         # In ASCII, JSON's escapes stand for whatever the encoding does not have.
         self._members = _members(layout, labels, _encode if self._encoding == "utf-8" else _encode_ascii)
 
-    def write(self, records: RawRows | Sequence[bytes], slab: Slab) -> None:
+    def write(self, records: RawRows | Sequence[bytes], answers: Answers) -> None:
         """Append rows."""
-        members = self._members.of(slab)
+        members = self._members.of(answers)
         if isinstance(records, RawRows) and (braces := _closing_braces(records)) is not None:
             for part in spliced(records, braces, members):
                 self._stream.write(part)
@@ -382,11 +382,11 @@ class JsonlSink:
         self._stream = draft.write_text()
         self._names, self._members = schema.names, _members(layout, labels, _encode)
 
-    def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
+    def write(self, batch: pa.RecordBatch, answers: Answers) -> None:
         """Append rows."""
         columns = [to_json(column, name) for column, name in zip(batch.columns, self._names, strict=True)]
         rows = (_encode(dict(zip(self._names, row, strict=True))) for row in zip(*columns, strict=True))
-        members = self._members.of(slab).to_pylist()
+        members = self._members.of(answers).to_pylist()
         self._stream.write(b"".join([b"%b%b}\n" % (row[:-1], added) for row, added in zip(rows, members, strict=True)]))
 
     def close(self) -> None:

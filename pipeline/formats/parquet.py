@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.checkpoint import Slab
+from pipeline.answers import Answers
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.columns import Layout
 from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
@@ -251,9 +251,9 @@ class ParquetSink:
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
-    def write(self, batch: pa.RecordBatch, slab: Slab) -> None:
+    def write(self, batch: pa.RecordBatch, answers: Answers) -> None:
         """Append rows."""
-        arrays = [*batch.columns, *self._layout.arrays(slab, self._labels)]
+        arrays = [*batch.columns, *self._layout.arrays(answers, self._labels)]
         while True:
             whole = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
             part = whole.slice(0, GROUP_ROWS - self._rows)
@@ -362,10 +362,12 @@ class ParquetAppender:
             for start in range(0, rows, BATCH_ROWS):
                 yield range(min(BATCH_ROWS, rows - start))
 
-    def write(self, rows: range, slab: Slab) -> None:
+    def write(self, rows: range, answers: Answers) -> None:
         """Add the predictions of the next rows, which are in one row group."""
         self._end_groups()
-        self._batches.append(pa.RecordBatch.from_arrays(self._layout.arrays(slab, self._labels), schema=self._schema))
+        self._batches.append(
+            pa.RecordBatch.from_arrays(self._layout.arrays(answers, self._labels), schema=self._schema)
+        )
         self._rows += len(rows)
         self._end_groups()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.checkpoint import NO_LABEL, Slab
+from pipeline.answers import NO_LABEL, Answers
 from pipeline.formats.columns import Layout
 from pipeline.texts import binaries, binary, pieces
 
@@ -142,11 +142,11 @@ class AddedText:
         self._by_id: pa.Array = binaries([])
         self._numbers_as_json = all(spells[1](value) == msgspec.json.encode(value) for value in _EVERY_SIGN)
 
-    def of(self, slab: Slab) -> pa.Array:
-        """As `large_binary`, one for each row of `slab`."""
-        parts: list[pa.Array | pa.Scalar] = [self._label_of(slab)]
+    def of(self, answers: Answers) -> pa.Array:
+        """As `large_binary`, one for each row of `answers`."""
+        parts: list[pa.Array | pa.Scalar] = [self._label_of(answers)]
         constant = b""  # since the last piece
-        columns = self._layout.after_label(slab)
+        columns = self._layout.after_label(answers)
         for head, spell, column in zip(self._heads[1:], self._spells[1:], columns, strict=True):
             constant += head
             if column.null_count == len(column):
@@ -157,12 +157,12 @@ class AddedText:
             constant = b""
         return _joined(*parts, binary(constant))
 
-    def _label_of(self, slab: Slab) -> pa.Array:
+    def _label_of(self, answers: Answers) -> pa.Array:
         labels, by_id = self._labels, self._by_id
         if len(by_id) != len(labels) + 1:
             values = [*labels, None]  # what has no label takes the last
             by_id = self._by_id = binaries([self._heads[0] + self._spells[0](value) for value in values])
-        ids = slab.labels
+        ids = answers.ids
         if NO_LABEL in ids:
             ids = np.where(ids == NO_LABEL, np.int32(len(labels)), ids)
         return by_id.take(pa.Array.from_buffers(pa.int32(), len(ids), [None, pa.py_buffer(ids)]))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.monitoring.record import RunRecord
 from pipeline.streams import say, say_event
 
@@ -22,14 +22,14 @@ from pipeline.streams import say, say_event
 class Counts:
     """What became of rows, and what it cost."""
 
-    def __init__(self, texts_sent: int = 0) -> None:
+    def __init__(self) -> None:
         self.rows_done = 0
         self.rows_resumed = 0  # of rows_done: those a former run had answered
         self.rows_labelled = 0
         self.failed: Counter[str] = Counter()  # error code -> rows
         self.empty = 0
         self.requests = self.retries = 0
-        self.texts_sent = texts_sent
+        self.texts_sent = 0
         self.rows_shared = 0  # rows that another row's text was sent for
         self.rows_reused = 0  # rows with an answer of another run
 
@@ -43,14 +43,14 @@ class Counts:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    def answered(self, predictions: Predictions, *, shared: int = 0, reused: int = 0) -> None:
-        """Count the predictions of some rows."""
-        self.rows_done += len(predictions)
-        self.rows_labelled += len(predictions) - len(predictions.errors)
+    def answered(self, answers: Answers, *, shared: int = 0, reused: int = 0) -> None:
+        """Count the answers of some rows."""
+        self.rows_done += len(answers)
+        self.rows_labelled += len(answers) - len(answers.errors)
         self.rows_shared += shared
         self.rows_reused += reused
-        for error in predictions.errors.values():
-            self.failed_with(error.partition(":")[0], 1)
+        for error in answers.errors.values():
+            self.failed_with(error.code, 1)
 
     def resume(self, rows: int, codes: dict[str, int]) -> None:
         """Count what an earlier run has answered."""

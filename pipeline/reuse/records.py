@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.answers import Predictions
+from pipeline.answers import NO_LABEL, Answers, Labels
 from pipeline.texts import Texts
 
 KEY_BYTES = 16
@@ -35,12 +35,14 @@ class Found(NamedTuple):
         pairs = zip(classes.tolist(), positions.tolist(), strict=True)
         return [(index, position) for index, position in pairs if index != NO_ANSWER]
 
-    def labels(self, names: Mapping[int, str]) -> list[str | None]:
-        """The labels under the names that the model gives its classes now, None where nothing is known.
+    def answers(self, names: Mapping[int, str], labels: Labels) -> Answers:
+        """Return the answers, without a label where nothing is known.
 
-        Which class it is was kept, not what it was called.
+        Stored is which class it was, not its name: labels are the `names` that the model gives its classes now.
         """
-        return [names.get(index) for index in self.classes.tolist()]
+        id_of = {index: labels.id_of(name) for index, name in names.items()}
+        ids = np.array([id_of.get(index, NO_LABEL) for index in self.classes.tolist()], np.int32)
+        return Answers(labels, ids, self.scores, self.probs)
 
 
 def record_type(num_classes: int) -> np.dtype[Any]:
@@ -64,33 +66,31 @@ def halves_of(keys: bytes) -> Array:
 
 
 def records_of(
-    keys: Sequence[bytes], predictions: Predictions, names: Mapping[int, str], num_classes: int
+    keys: Sequence[bytes], answers: Answers, names: Mapping[int, str], num_classes: int
 ) -> tuple[bytes, Array]:
-    """Sound answers as keys and records: none of a row with an error, of a text that was cut, of an open tie."""
-    index_of = {name: index for index, name in names.items()}
-    classes = [
-        NO_ANSWER if probs is None or position in predictions.truncated else _class_of(label, score, probs, index_of)
-        for position, (_, label, score, probs) in enumerate(
-            zip(keys, predictions.labels, predictions.scores, predictions.probs, strict=True)
-        )
-    ]
-    kept = [position for position, index in enumerate(classes) if index != NO_ANSWER]
-    of_kept = b"".join([keys[position] for position in kept])
+    """Return sound answers as keys and records: none of a row with an error, of a text that was cut, of an open tie."""
+    classes = _classes_of(answers, names)
+    classes[list(answers.truncated)] = NO_ANSWER
+    kept = np.flatnonzero(classes != NO_ANSWER)
+    of_kept = b"".join([keys[row] for row in kept.tolist()])
     records = np.zeros(len(kept), record_type(num_classes))
     records["check"] = halves_of(of_kept)[:, 1]
-    records["class"] = [classes[position] for position in kept]
-    records["score"] = [predictions.scores[position] for position in kept]
-    if num_classes and kept:
-        records["probs"] = [predictions.probs[position] for position in kept]
+    records["class"] = classes[kept]
+    records["score"] = answers.scores[kept]
+    if num_classes and answers.probs is not None:
+        records["probs"] = answers.probs[kept]
     return of_kept, records
 
 
-def _class_of(label: str | None, score: float, probs: Sequence[float], index_of: Mapping[str, int]) -> int:
-    """Which class the label is of; NO_ANSWER if that is open, or there is no label."""
-    if label is None:
-        return NO_ANSWER
-    index = index_of.get(label)
-    if index is not None:
-        return index
-    index = probs.index(score)
-    return index if label == f"LABEL_{index}" else NO_ANSWER  # a server that names no classes; or a tie
+def _classes_of(answers: Answers, names: Mapping[int, str]) -> Array:
+    """Return the class of each label; `NO_ANSWER` if that is open, or there is no label."""
+    index_of = {name: index for index, name in names.items()}
+    by_id = np.array([*(index_of.get(name, NO_ANSWER) for name in answers.labels.names), NO_ANSWER], np.int32)
+    classes = np.asarray(by_id[answers.ids])  # NO_LABEL takes the last
+    if answers.probs is not None:
+        # A server that names no classes, or a tie: then the label says nothing of the class.
+        for row in np.flatnonzero((classes == NO_ANSWER) & answers.has_label).tolist():
+            largest = int(answers.probs[row].argmax())
+            if answers.labels.names[answers.ids[row]] == f"LABEL_{largest}":
+                classes[row] = largest
+    return classes

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.checkpoint import Identity, differences
 from pipeline.reuse.database import ANSWERS, PAGE_BYTES, READING_KIB, WRITING_KIB, is_busy, open_database, reuse_errors
 from pipeline.reuse.records import KEY_BYTES, NO_ANSWER, Array, Found, halves_of, keys_of, record_type, records_of
@@ -135,9 +135,9 @@ class Reuse:
 
     # -- answers in
 
-    def remember(self, keys: Sequence[bytes], predictions: Predictions, names: Mapping[int, str]) -> None:
+    def remember(self, keys: Sequence[bytes], answers: Answers, names: Mapping[int, str]) -> None:
         """Keep the sound ones of these answers with the next commit; `names` are those of the model's classes."""
-        self._wait(*records_of(keys, predictions, names, self._classes))
+        self._wait(*records_of(keys, answers, names, self._classes))
 
     def _wait(self, keys: bytes, records: Array) -> None:
         with self._adding:  # a flush in another thread takes the list away

@@ -89,7 +89,7 @@ class _One:
         self._first_pass = FirstPass(config, progress, environment, when_done=lambda _: None)
 
     async def to_file(self, pair: Pair, source: Source, spec: TextSpec) -> RunRecord:
-        opener = Opener(self._config, self._progress, self._first_pass.sizes, is_one_of_many=False)
+        opener = Opener(self._config, self._progress, is_one_of_many=False)
         opened = await asyncio.to_thread(opener.open_source, pair, source, spec)
         if isinstance(opened, RunRecord):
             return opened
@@ -111,10 +111,10 @@ class _One:
         with private_directory(state_root(self._config.run.state_dir)) as folder:
             place = Output(Location("stdout", str(folder / "stdout")))
             with closing(place.checkpoint()) as checkpoint:
-                progress, sizes = self._progress, self._first_pass.sizes
+                progress = self._progress
                 context = Context(
                     *(self._config, source, spec, place, checkpoint, identity),
-                    *(progress, progress, sizes, datetime.now(UTC), 0.0),
+                    *(progress, progress, datetime.now(UTC), 0.0),
                 )
                 try:
                     await self._begin(context)

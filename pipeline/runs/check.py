@@ -124,8 +124,8 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
             f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
             f"  names seen so far: {names}",
             *(
-                f"  {text!r}: {label} {score:.4f}"
-                for text, label, score in zip(CANARY, canary.labels, canary.scores, strict=True)
+                f"  {text!r}: {prediction.label} {prediction.score:.4f}"
+                for text, prediction in zip(CANARY, canary, strict=True)
             ),
         ]
 

@@ -6,15 +6,15 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pipeline.answers import Predictions
-from pipeline.batcher.cutter import Chunk, Feed
+from pipeline.answers import Answers
+from pipeline.batcher.cutter import Chunk
+from pipeline.batcher.feed import Feed
 from pipeline.checkpoint import Checkpoint, Identity, MemoryCheckpoint
 from pipeline.config import Config
 from pipeline.errors import ClassifyError
 from pipeline.formats.source import Source, TextSpec
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.runs.output import Output
-from pipeline.servers.limiter import ChunkSize
 
 LATE_S = 0.4  # with one tick more, still so
 
@@ -31,7 +31,6 @@ class Context:
     identity: Identity
     progress: Progress  # of the whole command
     counts: Counts  # of this file; the same object if the command is about one file
-    sizes: ChunkSize
     started: datetime
     began_s: float  # in the command's time
     total: int | None = field(init=False)  # rows in the input, once that is known
@@ -54,10 +53,8 @@ class Context:
         self.feed = Feed(
             self.source,
             self.spec,
-            request=self.config.request,
-            sizes=self.sizes,
             ranges=self.checkpoint.open_ranges(self.wanted),
-            place_before=self.checkpoint.place_before,
+            position_before=self.checkpoint.position_before,
         )
 
     @property
@@ -66,9 +63,9 @@ class Context:
         known = [count for count in (self.total, self.config.run.limit_rows) if count is not None]
         return min(known, default=None)
 
-    def store(self, chunk: Chunk, predictions: Predictions, spent: Counts, num_classes: int) -> None:
-        """Keep the predictions of a chunk; `num_classes` > 0: with their probabilities."""
-        self.checkpoint.add(chunk.first_row, chunk.place, predictions, num_classes)
+    def store(self, chunk: Chunk, answers: Answers, spent: Counts, num_classes: int) -> None:
+        """Keep the answers of a chunk's rows; `num_classes` > 0: with their probabilities."""
+        self.checkpoint.add(chunk.first_row, chunk.position, answers, num_classes)
         if self.counts is not self.progress:
             self.counts.add(spent)
         self.answered_s = self.answered_s or self.progress.elapsed_s

@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
 from pipeline.cancellation import SHOW_EVERY_S
@@ -22,7 +22,6 @@ from pipeline.formats.columns import Layout
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.runs.file import Context
 from pipeline.runs.reused import Reusing
-from pipeline.servers.limiter import ChunkSize
 from pipeline.servers.pool import Endpoints
 
 GRACE_S = 5.0  # for what is in flight when the deadline comes
@@ -41,7 +40,6 @@ class FirstPass:
     ) -> None:
         self._config, self._progress, self._environment = config, progress, environment
         self._when_done = when_done
-        self.sizes = ChunkSize(config.request.rows)
         self._reusing = Reusing(config, progress)
         self._endpoints: Endpoints | None = None
         self._going: dict[Context, None] = {}  # files that are not done, in their order
@@ -89,7 +87,7 @@ class FirstPass:
             async with (
                 self._reusing as reusing,
                 urls_of(self._config) as urls,
-                Endpoints(self._config, urls, self._environment, self._progress, sizes=self.sizes) as endpoints,
+                self._servers(urls) as endpoints,
             ):
                 await endpoints.connect()
                 self._endpoints = endpoints
@@ -100,7 +98,6 @@ class FirstPass:
                     self._config.retry,
                     self._progress,
                     self._store,
-                    remember=reusing.remember,
                     failed_allowed=self._config.run.failed_rows_allowed(rows),
                 )
                 await reusing.begin(first.identity, endpoints, batcher.classify)
@@ -109,6 +106,10 @@ class FirstPass:
                     await batcher.run(self._chunks(first, opened))
                 finally:
                     committing.cancel()
+
+    def _servers(self, urls: list[str]) -> Endpoints:
+        keeps_probs = self._config.writer.probs != "none" or self._config.run.reuse is not None
+        return Endpoints(self._config, urls, self._environment, self._progress, keeps_probs=keeps_probs)
 
     async def _open(self, files: AsyncIterator[Context]) -> AsyncGenerator[Context, None]:
         """Those that have open rows; the others are done."""
@@ -124,12 +125,13 @@ class FirstPass:
                 self._read(file)
 
     async def _chunks(self, first: Context, rest: AsyncIterator[Context]) -> AsyncIterator[Chunk]:
+        request, sizes = self._config.request, self._connected.sizes
         file: Context | None = first
         while file is not None:
             try:
                 await self._adopt(file)
-                async for chunk in file.feed.chunks():
-                    chunk.owner = file
+                async for chunk in file.feed.chunks(request, sizes, self._reusing.look_up):
+                    chunk.file = file
                     file.under_way += 1
                     yield chunk
             except OF_ONE_FILE as error:
@@ -154,14 +156,14 @@ class FirstPass:
         endpoints.facts.names.update({int(index): name for index, name in file.identity["model.names"].items()})
         file.checkpoint.put(identity=file.identity, published=None)
         file.is_adopted = True
-        file.feed.look_up = self._reusing.look_up
 
-    # -- from predictions to files
+    # -- from answers to files
 
-    def _store(self, chunk: Chunk, predictions: Predictions, spent: Counts) -> None:
-        file: Context = chunk.owner
+    def _store(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts) -> None:
+        file: Context = chunk.file
+        self._reusing.remember(chunk, of_texts)
         classes = self._connected.facts.num_classes if self._config.writer.probs != "none" else 0
-        file.store(chunk, predictions, spent, classes)
+        file.store(chunk, of_rows, spent, classes)
         self._finish_if_answered(file)
 
     def _read(self, file: Context) -> None:

@@ -42,7 +42,7 @@ class Many:
     def __init__(self, config: Config, plan: Plan, progress: Progress, environment: dict[str, str]) -> None:
         self._config, self._plan, self._progress = config, plan, progress
         self._first_pass = FirstPass(config, progress, environment, self._publish_later)
-        self._opener = Opener(config, progress, self._first_pass.sizes, is_one_of_many=True)
+        self._opener = Opener(config, progress, is_one_of_many=True)
         self._total = Total(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
         self._threads, self._batch = (THREADS_OF_STORE, 1) if is_remote else (THREADS, BATCH)

@@ -18,7 +18,6 @@ from pipeline.monitoring.record import RunRecord, nothing_to_do
 from pipeline.runs.file import Context
 from pipeline.runs.output import Next, Output, place_at, place_output
 from pipeline.runs.plan import Pair
-from pipeline.servers.limiter import ChunkSize
 from pipeline.storage import Location
 from pipeline.writer import check_types
 
@@ -57,8 +56,8 @@ def place_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Output
 class Opener:
     """Opens the files of one command: one, or one of many."""
 
-    def __init__(self, config: Config, progress: Progress, sizes: ChunkSize, *, is_one_of_many: bool) -> None:
-        self._config, self._progress, self._sizes = config, progress, sizes
+    def __init__(self, config: Config, progress: Progress, *, is_one_of_many: bool) -> None:
+        self._config, self._progress = config, progress
         self._is_one_of_many = is_one_of_many
         self._made: set[str] = set()  # directories of outputs
         self._proved: set[str] = set()  # those of stores that take what we bring
@@ -90,7 +89,7 @@ class Opener:
             checkpoint = held.enter_context(closing(self._checkpoint(place, decision)))
             counts = Counts() if self._is_one_of_many else self._progress
             context = Context(
-                config, source, spec, place, checkpoint, identity, self._progress, counts, self._sizes, started, began_s
+                config, source, spec, place, checkpoint, identity, self._progress, counts, started, began_s
             )
             if isinstance(checkpoint, MemoryCheckpoint):
                 context.feed.read_ahead()

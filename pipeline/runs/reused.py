@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from pipeline.answers import Predictions
-from pipeline.batcher.cutter import Chunk, Known
+from pipeline.answers import Answers
+from pipeline.batcher.cutter import Chunk, Reused
 from pipeline.cancellation import SHOW_EVERY_S
 from pipeline.checkpoint import Identity
 from pipeline.config import Config
@@ -22,7 +22,7 @@ from pipeline.servers.pool import Endpoints
 from pipeline.servers.vllm import ModelFacts
 from pipeline.texts import TextBlock, Texts
 
-Ask = Callable[[Texts], Awaitable[Predictions]]
+Ask = Callable[[Texts], Awaitable[Answers]]
 
 
 class Reusing:
@@ -58,7 +58,7 @@ class Reusing:
                 self._give_up(failed)
 
     async def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
-        """The model is known now; `ask` gives the predictions of a few texts. `identity` is that of any file.
+        """The model is known now; `ask` gives the answers of a few texts. `identity` is that of any file.
 
         Raises:
             ReuseError: the file can't be written.
@@ -74,19 +74,19 @@ class Reusing:
         except DiskTrouble as error:
             self._give_up(error)
 
-    async def look_up(self, block: TextBlock, rows: range) -> Known | None:
+    async def look_up(self, block: TextBlock, rows: range) -> Reused | None:
         """What is known of some texts of a block; None if nothing ever is."""
         if self._store is None:
             return None
         if not self._is_used:
-            return Known.nothing(len(rows))  # the chunk that was begun may have rows that are known
+            return Reused.nothing(len(rows))  # the chunk that was begun may have rows that are known
         try:
             found = await asyncio.to_thread(self._store.find, block.texts[rows.start : rows.stop])
         except ClassifyError as error:
             self._give_up(error)
-            return Known.nothing(len(rows))
+            return Reused.nothing(len(rows))
         await self._learn_names(found, block, rows)
-        return Known(found.keys, found.labels(self._names), found.scores.tolist(), found.probs)
+        return Reused(found.keys, found.answers(self._names, self._facts.labels))
 
     async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
         """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
@@ -101,10 +101,10 @@ class Reusing:
         facts = self._facts
         return facts.names or {index: f"LABEL_{index}" for index in range(facts.num_classes)}
 
-    def remember(self, chunk: Chunk, predictions: Predictions) -> None:
+    def remember(self, chunk: Chunk, answers: Answers) -> None:
         """Keep the answers to the texts of a chunk, which passed all checks."""
         if self._store is not None and self._is_used and chunk.keys:
-            self._store.remember(chunk.keys, predictions, self._names)
+            self._store.remember(chunk.keys, answers, self._names)
 
     async def keep_committing(self) -> None:
         """Until cancelled. Apart from the checkpoint's commits, which must not wait for these."""

@@ -17,7 +17,7 @@ from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import Context
 from pipeline.runs.publish import layout_of, record_of, see_no_change
 from pipeline.storage import Pipe
-from pipeline.writer import Front, follow
+from pipeline.writer import follow, records_as_answered
 
 LOOK_S = 0.05
 
@@ -54,6 +54,7 @@ def _follow(run: Context, done: threading.Event, tick: Callable[[], None]) -> tu
     layout = layout_of(run)
     source = open_source(run.config.loader, run.source.location)  # the first pass reads its own
     source.check(run.spec, layout.names)
-    with closing(Checkpoint(run.checkpoint.path, read_only=True)) as checkpoint:
-        front = Front(checkpoint, run.checkpoint.label_ids, layout.num_classes, done.is_set, tick)
-        return follow(source, front, layout, Pipe(tick))
+    labels = run.checkpoint.labels
+    with closing(Checkpoint(run.checkpoint.path, read_only=True, labels=labels)) as checkpoint:
+        records = records_as_answered(checkpoint, layout.num_classes, done.is_set, tick)
+        return follow(source, records, labels.names, layout, Pipe(tick))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
 from pipeline.monitoring.progress import Progress
@@ -22,7 +22,9 @@ OK = 200
 class Endpoint:
     """One server: its connection, how much it may be asked, and whether it is resting."""
 
-    def __init__(self, client: Client, config: Config, facts: ModelFacts, progress: Progress) -> None:
+    def __init__(
+        self, client: Client, config: Config, facts: ModelFacts, progress: Progress, *, keeps_probs: bool
+    ) -> None:
         self.client = client
         self.shown = client.shown
         self.limiter = Limiter(config.request.concurrency)
@@ -33,10 +35,10 @@ class Endpoint:
         self.is_resting = False  # nothing is sent but the canary
         self.is_doubtful = False  # a connection broke; nothing is sent until the canary says who is there
         self.is_reserved = False  # for one request alone
-        self._config, self._progress = config, progress
+        self._config, self._progress, self._keeps_probs = config, progress, keeps_probs
         self.examination: asyncio.Future[bool] | None = None
 
-    async def ask(self, texts: Texts, facts: ModelFacts | None = None, *, truncate: bool = False) -> Predictions:
+    async def ask(self, texts: Texts, facts: ModelFacts | None = None, *, truncate: bool = False) -> Answers:
         """One attempt at one request.
 
         Raises:
@@ -50,12 +52,14 @@ class Endpoint:
             raise error_of(
                 reply.status, reply.headers, reply.body, self._config.server.api_key_env, self.client.secrets
             )
-        predictions = decode(reply.body, len(texts), facts, self.answers_as if facts is self.facts else "")
+        is_canary = facts is not self.facts
+        known_as = "" if is_canary else self.answers_as
+        answers = decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
         if truncate:
-            predictions.truncated = set(range(len(texts)))
-        return predictions
+            answers.truncated = frozenset(range(len(texts)))
+        return answers
 
-    async def ask_canary(self) -> tuple[Predictions, ModelFacts]:
+    async def ask_canary(self) -> tuple[Answers, ModelFacts]:
         """The fixed texts, and what their answer alone says of the model."""
         facts = ModelFacts()
         return await self.ask(escape_all(CANARY), facts), facts
@@ -101,7 +105,7 @@ class Endpoint:
             "model.max_model_len": self.entry.max_model_len if self.entry else None,
             "model.num_classes": facts.num_classes,
             "model.names": {str(index): name for index, name in facts.names.items()},
-            "model.canary": canary.probs,
+            "model.canary": [] if canary.probs is None else canary.probs.tolist(),
         }
         return identity, facts
 
@@ -110,12 +114,12 @@ class Endpoint:
         said = str(error)
         return said if self.shown in said else f"{self.shown}: {said}"
 
-    def _check_activation(self, canary: Predictions) -> None:
+    def _check_activation(self, canary: Answers) -> None:
         """A server that does not know `use_activation` ignores it silently: its logits would be probabilities."""
-        rows = [row for row in canary.probs if row]
-        if self._config.request.activation or len(rows[0]) == 1:
+        rows = canary.probs_or_nan(1)
+        if self._config.request.activation or rows.shape[1] == 1:
             return
-        if all(min(row) >= 0 and abs(sum(row) - 1) < 1e-3 for row in rows):  # noqa: PLR2004
+        if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) < 1e-3).all():  # noqa: PLR2004
             raise Misconfigured(
                 f"{self.shown} ignores use_activation (vLLM knows it from 0.11.2 on): its values are probabilities, "
                 f"not logits; leave request.activation = true"

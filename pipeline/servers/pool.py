@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, Self, TypeVar
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.checkpoint import differences
 from pipeline.config import Config
 from pipeline.errors import (
@@ -48,15 +48,18 @@ class Endpoints:
         environment: dict[str, str],
         progress: Progress,
         *,
-        sizes: ChunkSize | None = None,
+        keeps_probs: bool = True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
         self.facts = ModelFacts(given=dict(enumerate(config.writer.labels or [])))
         headers = config.server.request_headers(environment)
-        self.all = [Endpoint(Client(url, config.server, headers), config, self.facts, progress) for url in urls]
+        self.all = [
+            Endpoint(Client(url, config.server, headers), config, self.facts, progress, keeps_probs=keeps_probs)
+            for url in urls
+        ]
         self.identity: dict[str, Any] = {}
-        self.sizes = sizes or ChunkSize(config.request.rows)
+        self.sizes = ChunkSize(config.request.rows)
         self._config, self._progress = config, progress
         self._clock, self._sleep = clock, sleep
         self._failing_since: float | None = None
@@ -136,7 +139,7 @@ class Endpoints:
 
     async def ask(
         self, texts: Texts, *, truncate: bool = False, alone: bool = False
-    ) -> tuple[Endpoint, Predictions | RequestFailed]:
+    ) -> tuple[Endpoint, Answers | RequestFailed]:
         """One attempt, where there is room: who was asked, and what came of it.
 
         Raises:
@@ -147,7 +150,7 @@ class Endpoints:
             async with self.gate.place(alone=alone) as endpoint:
                 sent_at = self._clock()
                 try:
-                    predictions = await endpoint.ask(texts, truncate=truncate)
+                    answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
                     self.drop(endpoint, wrong)
                     continue
@@ -167,7 +170,7 @@ class Endpoints:
                 now = self._clock()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
                 self.sizes.succeeded(len(texts), now)
-                return endpoint, predictions
+                return endpoint, answers
 
     async def wait(self, delay: float, error: RequestFailed) -> None:
         """Sleep before the next attempt, but no longer than patience lasts, whatever the server asked for."""

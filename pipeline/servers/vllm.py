@@ -10,8 +10,9 @@ from operator import getitem
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers, Labels
 from pipeline.config import mask_url
 from pipeline.errors import BadAnswer, ClassifyError, Misconfigured, OtherModel, Overloaded, Rejected, Unavailable
 
@@ -168,6 +169,7 @@ class ModelFacts:
         self.given = dict(given or {})  # by the config: the server may have no names of its own
         self.names = {**self.given, **(names or {})}
         self.model = ""  # as the answers call it
+        self.labels = Labels()  # of all answers of this model
         self._decoder: tuple[int, int, _Decode] | None = None  # for so many classes, so many of them named
 
     @property
@@ -201,20 +203,21 @@ _decode_models = msgspec.json.Decoder(ModelList).decode
 _UNSEEN = object()
 
 
-def decode(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions:
-    """Check the 200 answer to `texts` texts and return their predictions in the order of the texts.
+def decode(body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
+    """Check the 200 answer to `texts` texts and return the answers in the order of the texts.
 
     `facts` learns the number of classes and the names of classes from a sound answer; `model` is what answers of that
-    server call the model, if they do.
+    server call the model, if they do. Without `probs`, only the largest value of each text is kept.
 
     Raises:
         BadAnswer: it is broken in itself (count, index, numbers, label that is not that of the largest value).
         OtherModel: sound, but not of the model in `facts`. Nothing is learned from it.
     """
-    return _decode_known(body, texts, facts, model) or _decode_closely(body, texts, facts, model)
+    known = _decode_known(body, texts, facts, model, probs=probs)
+    return _decode_closely(body, texts, facts, model, probs=probs) if known is None else known
 
 
-def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions:
+def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str, *, probs: bool) -> Answers:
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -228,23 +231,31 @@ def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str = "")
             raise BadAnswer("an index is missing, doubled or out of range")
     classes = items[0].num_classes if items else facts.num_classes
     names: dict[int, str | None] = {}
-    predictions = Predictions(probs=[item.probs for item in items])
+    labels: list[str] = []
+    scores: list[float] = []
     tied: list[Item] = []
     for item in items:
-        probs, label = item.probs, item.label
-        if item.num_classes != classes or len(probs) != classes or not probs:
-            raise BadAnswer(f"{len(probs)} values and num_classes {item.num_classes} among items of {classes} classes")
-        score = max(probs)
-        index = probs.index(score)
+        values, label = item.probs, item.label
+        if item.num_classes != classes or len(values) != classes or not values:
+            raise BadAnswer(f"{len(values)} values and num_classes {item.num_classes} among items of {classes} classes")
+        score = max(values)
+        index = values.index(score)
         if names.get(index, _UNSEEN) != label:
             _name(item, index, names, tied)
-        predictions.labels.append(label if label is not None else facts.names.get(index, f"LABEL_{index}"))
-        predictions.scores.append(score)
+        labels.append(label if label is not None else facts.names.get(index, f"LABEL_{index}"))
+        scores.append(score)
     _compare_model(answer, model)
     _compare(facts, classes, names, tied)
     facts.num_classes, facts.model = classes, answer.model
     facts.names.update({index: name for index, name in names.items() if name is not None})
-    return predictions
+    return _answers(facts, labels, scores, [item.probs for item in items] if probs else None)
+
+
+def _answers(
+    facts: ModelFacts, labels: list[str], scores: list[float], probs: Sequence[Sequence[float]] | None
+) -> Answers:
+    values = None if probs is None else np.array(probs, np.float64).reshape(len(scores), -1)
+    return Answers(facts.labels, facts.labels.ids_of(labels), np.array(scores, np.float64), values)
 
 
 def _compare_model(answer: Answer, model: str) -> None:
@@ -256,7 +267,7 @@ def _is_of(answer: Any, model: str) -> bool:
     return not (answer.model and model) or answer.model == model
 
 
-def _decode_known(body: bytes, texts: int, facts: ModelFacts, model: str = "") -> Predictions | None:
+def _decode_known(body: bytes, texts: int, facts: ModelFacts, model: str, *, probs: bool) -> Answers | None:
     """The quick way: an answer in order that agrees with all that is known already. None: the long way has the word.
 
     A label must be the known name of a class with the largest value, so nothing is learned here, and nothing is open.
@@ -269,12 +280,12 @@ def _decode_known(body: bytes, texts: int, facts: ModelFacts, model: str = "") -
         return None
     if [item.index for item in answer.data] != list(range(texts)) or not _is_of(answer, model):
         return None
-    labels, probs = [item.label for item in answer.data], [item.probs for item in answer.data]
-    scores, class_of = list(map(max, probs)), {name: index for index, name in facts.names.items()}
-    if len(class_of) < len(facts.names) or scores != list(map(getitem, probs, map(class_of.__getitem__, labels))):
+    labels, values = [item.label for item in answer.data], [item.probs for item in answer.data]
+    scores, class_of = list(map(max, values)), {name: index for index, name in facts.names.items()}
+    if len(class_of) < len(facts.names) or scores != list(map(getitem, values, map(class_of.__getitem__, labels))):
         return None
     facts.model = answer.model
-    return Predictions(labels, scores, probs)
+    return _answers(facts, labels, scores, values if probs else None)
 
 
 def _name(item: Item, index: int, names: dict[int, str | None], tied: list[Item]) -> None:

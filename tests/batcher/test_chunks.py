@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline.batcher.cutter import ROWS_PER_TEXT, Chunk, Cutter
 from pipeline.config import Request
+from pipeline.errors import RowError
 from pipeline.servers.limiter import ChunkSize
-from pipeline.texts import Indices, Mask, Position, TextBlock, Texts
+from pipeline.texts import EMPTY, Indices, Mask, Position, TextBlock, Texts
 
 SHORT = st.sampled_from([b"", b"a", b"b", b"c", b"dd", b"eee", "é".encode(), b"f" * 9])
 # Of eight bytes and more texts are told apart by some in their middle first.
@@ -24,7 +25,7 @@ def chunks_of(texts: list[bytes], sizes: list[int], request: Request, first: int
     row = turn = 0
     while row < len(texts):
         part = texts[row : row + sizes[turn % len(sizes)]]
-        errors = {index: f"empty: row {row + index}" for index, text in enumerate(part) if not text}
+        errors = {index: RowError("empty", f"row {row + index}") for index, text in enumerate(part) if not text}
         chunks += cutter.cut(TextBlock(Position(row, 0, 0), Texts.of(part), errors))
         row, turn = row + len(part), turn + 1
     return [*chunks, *cutter.rest()]
@@ -47,17 +48,17 @@ def test_however_rows_come_each_gets_the_answer_to_its_text(
     row, rows = first, ChunkSize(request.rows).rows
     for chunk in chunks_of(texts, sizes, request, first, stop):
         assert chunk.first_row == row
-        assert chunk.place.row <= row
-        assert 0 < len(chunk.positions) <= rows * ROWS_PER_TEXT
+        assert chunk.position.row <= row
+        assert 0 < len(chunk.text_of_row) <= rows * ROWS_PER_TEXT
         assert len(chunk.texts) <= rows
         assert len(chunk.texts) <= 1 or sum(len(text.decode()) for text in chunk.texts) <= request.max_chars
         assert not request.dedupe or len(set(chunk.texts)) == len(chunk.texts)
-        for index, position in enumerate(chunk.positions):
+        for index, position in enumerate(chunk.text_of_row):
             wanted = texts[row + index]
-            assert chunk.errors.get(index) == (None if wanted else f"empty: row {row + index}")
+            assert chunk.errors.get(index) == (None if wanted else RowError("empty", f"row {row + index}"))
             assert (position == -1) == (not wanted)
             assert position == -1 or chunk.texts[position] == wanted
-        row += len(chunk.positions)
+        row += len(chunk.text_of_row)
     assert row == max(first, len(texts) if stop is None else min(stop, len(texts)))
 
 
@@ -68,10 +69,10 @@ def test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row() -> None:
     texts = [f"text {number}".encode() for number in range(400)]
     chunks = list(cutter.cut(TextBlock(Position(0, 0, 0), Texts.of(texts[:200]), {})))
     sizes.refused(256)
-    chunks += cutter.cut(TextBlock(Position(200, 0, 0), Texts.of([b"", texts[5], *texts[200:]]), {0: "empty: no text"}))
+    chunks += cutter.cut(TextBlock(Position(200, 0, 0), Texts.of([b"", texts[5], *texts[200:]]), {0: EMPTY}))
     chunks += cutter.rest()
     assert b"" not in [text for chunk in chunks for text in chunk.texts]
-    assert sum(len(chunk.positions) for chunk in chunks) == 402
+    assert sum(len(chunk.text_of_row) for chunk in chunks) == 402
     assert [len(chunk.texts) for chunk in chunks] == [200, 128, 72]
 
 

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from answers import answers_of
 from commands import Command, last_line
 from fake import FakeServer, refuse
 from files import record, seen, write
@@ -16,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whole_runs import alone
 
-from pipeline.answers import Predictions
 from pipeline.batcher.cutter import Chunk
-from pipeline.batcher.requests import parcels
+from pipeline.batcher.requests import gather_requests
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import ChunkSize
 from pipeline.texts import Position, Texts
@@ -31,7 +31,7 @@ def chunk_of(number: int, texts: int, length: int) -> Chunk:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30), st.integers(1, 6), st.integers(1, 40))
-def test_every_chunk_is_in_one_parcel_in_its_order(kinds: list[tuple[int, int]], rows: int, most: int) -> None:
+def test_every_chunk_is_in_one_request_in_its_order(kinds: list[tuple[int, int]], rows: int, most: int) -> None:
     """Within the bounds of a request, unless one chunk alone is beyond them; and never two where one would do."""
     chunks = [chunk_of(number, texts, length) for number, (texts, length) in enumerate(kinds)]
 
@@ -40,14 +40,14 @@ def test_every_chunk_is_in_one_parcel_in_its_order(kinds: list[tuple[int, int]],
             yield chunk
 
     async def gather() -> list[list[Chunk]]:
-        async with aclosing(parcels(come(), ChunkSize(rows), most)) as gathered:
-            return [parcel.chunks async for parcel in gathered]
+        async with aclosing(gather_requests(come(), ChunkSize(rows), most)) as gathered:
+            return [request.chunks async for request in gathered]
 
     gathered = asyncio.run(gather())
-    assert [chunk for parcel in gathered for chunk in parcel] == chunks
-    for parcel, after in zip_longest(gathered, gathered[1:]):
-        texts, size = sum(len(chunk.texts) for chunk in parcel), sum(chunk.size for chunk in parcel)
-        assert len(parcel) == 1 or (texts <= rows and size <= most)
+    assert [chunk for request in gathered for chunk in request] == chunks
+    for request, after in zip_longest(gathered, gathered[1:]):
+        texts, size = sum(len(chunk.texts) for chunk in request), sum(chunk.size for chunk in request)
+        assert len(request) == 1 or (texts <= rows and size <= most)
         if after:
             assert texts >= rows or size >= most or texts + len(after[0].texts) > rows or size + after[0].size > most
 
@@ -62,21 +62,21 @@ async def test_no_chunk_waits_for_one_that_does_not_come() -> None:
         yield chunk_of(1, 1, 1)
 
     found = []
-    async with aclosing(parcels(come(), ChunkSize(8), 100)) as gathered:
-        async for parcel in gathered:
-            found.append([chunk.first_row for chunk in parcel.chunks])
+    async with aclosing(gather_requests(come(), ChunkSize(8), 100)) as gathered:
+        async for request in gathered:
+            found.append([chunk.first_row for chunk in request.chunks])
             published.set()
     assert found == [[0], [1]]
 
 
-async def test_what_ends_the_chunks_ends_the_parcels() -> None:
-    """And who ends the parcels does not leave a reader behind."""
+async def test_what_ends_the_chunks_ends_the_gather_requests() -> None:
+    """And who ends the requests does not leave a reader behind."""
 
     async def come() -> AsyncIterator[Chunk]:
         yield chunk_of(0, 1, 1)
         raise ValueError("broken")
 
-    async with aclosing(parcels(come(), ChunkSize(8), 100)) as gathered:
+    async with aclosing(gather_requests(come(), ChunkSize(8), 100)) as gathered:
         with pytest.raises(ValueError, match="broken"):  # and nothing was sent of what broke at once
             await anext(gathered)
 
@@ -84,19 +84,18 @@ async def test_what_ends_the_chunks_ends_the_parcels() -> None:
         yield chunk_of(0, 1, 1)
         await asyncio.Event().wait()
 
-    async with aclosing(parcels(wait(), ChunkSize(8), 100)) as gathered:
+    async with aclosing(gather_requests(wait(), ChunkSize(8), 100)) as gathered:
         await anext(gathered)
     assert len(asyncio.all_tasks()) == 1
 
 
 @given(st.lists(st.sampled_from(["a", "b", None]), max_size=9), st.integers(0, 9), st.integers(0, 9))
-def test_some_predictions_are_those_of_their_texts(labels: list[str | None], start: int, stop: int) -> None:
+def test_some_answers_are_those_of_their_texts(labels: list[str | None], start: int, stop: int) -> None:
     """With errors and truncations, as if the others had not been there."""
     scores, probs = [float(n) for n in range(len(labels))], [[float(n)] for n in range(len(labels))]
     errors = {n: f"bad: {n}" for n, label in enumerate(labels) if label is None}
-    whole = Predictions(list(labels), scores, [*probs], errors, set(range(0, len(labels), 2)))
-    part = whole.of(start, stop)
-    assert [part[n] for n in range(len(part))] == [whole[n] for n in range(len(labels))][start:stop]
+    whole = answers_of(labels, scores, probs, errors, range(0, len(labels), 2))
+    assert list(whole[start:stop]) == list(whole)[start:stop]
 
 
 def test_small_files_share_requests_and_the_blame_stays_where_it_belongs(

@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from answers import answers_of
 
-from pipeline.answers import Predictions
+from pipeline.answers import Labels
 from pipeline.reuse import Reuse
 from pipeline.texts import Texts, escape_all
 
@@ -58,7 +59,7 @@ def fill(path: Path, answers: int) -> float:
         keys = store.find(texts).keys
         for first in range(0, len(keys), CHUNK):
             some = keys[first : first + CHUNK]
-            given = Predictions(["positive"] * len(some), [0.7] * len(some), [[0.1, 0.2, 0.7]] * len(some))
+            given = answers_of(["positive"] * len(some), [0.7] * len(some), [[0.1, 0.2, 0.7]] * len(some))
             began = time.process_time()
             store.remember(some, given, NAMES)
             spent += time.process_time() - began
@@ -72,16 +73,16 @@ def fill(path: Path, answers: int) -> float:
 
 def look_up(path: Path, answers: int, at_once: int, *, of_file: bool) -> float:
     """Texts a second, hashing and labels included; from all over the file, or such as are not in it."""
-    store, spent, done = opened(path), 0.0, 0
+    store, spent, done, vocabulary = opened(path), 0.0, 0, Labels()
     random = np.random.default_rng(7)
     while done < LOOKUPS:
         numbers = random.integers(0, answers, at_once) + (0 if of_file else answers)
         texts = texts_of(numbers.tolist())
         began = time.process_time()
         found = store.find(texts)
-        labels = found.labels(NAMES)
+        known = found.answers(NAMES, vocabulary)
         spent += time.process_time() - began
-        assert labels == ["positive" if of_file else None] * at_once
+        assert known.has_label.all() if of_file else not known.has_label.any()
         done += at_once
     store.close()
     return done / spent

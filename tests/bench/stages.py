@@ -91,20 +91,16 @@ def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
     replies = uvloop.run(ask(bodies, url, watch))
     facts = ModelFacts()
     with watch.step("decode and check"):
-        answers = [
-            protocol.decode(reply, len(chunk.texts), facts) for reply, chunk in zip(replies, chunks, strict=True)
-        ]
+        pairs = zip(replies, chunks, strict=True)
+        answers = [protocol.decode(reply, len(chunk.texts), facts, probs=False) for reply, chunk in pairs]
     del bodies, replies
     # Rows with equal texts in one chunk share an answer; that is a matter of the batcher and hardly ever happens here.
-    answers = [
-        answer if len(chunk.texts) == len(chunk.positions) else answer.spread(chunk.positions, chunk.errors)
-        for answer, chunk in zip(answers, chunks, strict=True)
-    ]
+    answers = [chunk.rows(answer) for answer, chunk in zip(answers, chunks, strict=True)]
     checkpoint = Checkpoint(target.with_name("checkpoint"))
     waiting = 0
     for chunk, answer in zip(chunks, answers, strict=True):
         with watch.step("checkpoint: add"):
-            checkpoint.add(chunk.first_row, chunk.place, answer, 0)
+            checkpoint.add(chunk.first_row, chunk.position, answer, 0)
         waiting += len(answer)
         if waiting > ROWS_A_COMMIT:
             waiting = 0
@@ -121,7 +117,7 @@ def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
 def write(config: Config, source: Source, rows: int, checkpoint: Checkpoint, watch: Stopwatch) -> None:
     """The second pass: the whole of it, but for the checkpoint, which is measured alone first."""
     with watch.step("checkpoint: read"):
-        for _ in checkpoint.slabs(CLASSES):
+        for _ in checkpoint.answers(CLASSES):
             pass
     with Draft(Path(config.writer.output)) as draft:
         with watch.step("read again, join and write"):

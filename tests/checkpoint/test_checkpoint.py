@@ -6,19 +6,20 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from answers import add, answers
+from answers import add, answers, answers_of, failed, labels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.answers import Predictions
-from pipeline.checkpoint import NO_LABEL, Checkpoint, Range
+from pipeline.answers import Answers
+from pipeline.checkpoint import Checkpoint, Range
+from pipeline.errors import RowError
 from pipeline.texts import Position
 
 # -- in and out again
@@ -26,23 +27,22 @@ from pipeline.texts import Position
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     """Labels, scores, probabilities, errors and marks of each row, in the order of the rows, whatever was first."""
-    mixed = answers(0, 2) + Predictions.failed("timeout: no answer") + answers(3, 1)
-    mixed.truncated = {1}
+    mixed = Answers.joined([answers(0, 2), failed("timeout: no answer"), answers(3, 1)])
+    mixed.truncated = frozenset({1})
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
         add(checkpoint, 4, 3, classes=2)
         checkpoint.flush()
         checkpoint.add(0, Position(0, 0, 0), mixed, 2)
         checkpoint.flush()
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
-        names = {id_: name for name, id_ in checkpoint.label_ids.items()} | {NO_LABEL: ""}
-        first, second = checkpoint.slabs(2)
-        assert [names[int(id_)] for id_ in first.labels] == ["label 0", "label 1", "", "label 3"]
-        assert [names[int(id_)] for id_ in second.labels] == ["label 4", "label 0", "label 1"]
+        first, second = checkpoint.answers(2)
+        assert labels_of(first) == ["label 0", "label 1", None, "label 3"]
+        assert labels_of(second) == ["label 4", "label 0", "label 1"]
         np.testing.assert_array_equal(first.scores, [0, 1 / 7, math.nan, 3 / 7])
         assert first.probs is not None
         np.testing.assert_array_equal(first.probs[[1, 3]], [[1 / 7, -1 / 7], [3 / 7, -3 / 7]])
         assert np.isnan(first.probs[2]).all()
-        assert (first.errors, set(first.truncated)) == ({2: "timeout: no answer"}, {1})
+        assert (first.errors, set(first.truncated)) == ({2: RowError("timeout", "no answer")}, {1})
         assert (second.errors, set(second.truncated)) == ({}, set())
         assert checkpoint.counts() == (7, {"timeout": 1})
         assert checkpoint.has_truncated()
@@ -53,8 +53,8 @@ def test_probabilities_are_kept_only_where_they_are_wanted(tmp_path: Path) -> No
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
         add(checkpoint, 0, 3)
         checkpoint.flush()
-        (slab,) = checkpoint.slabs(2)
-        assert slab.probs is None
+        (record,) = checkpoint.answers(2)
+        assert record.probs is None
 
 
 def test_labels_keep_their_ids_over_runs(tmp_path: Path) -> None:
@@ -62,11 +62,11 @@ def test_labels_keep_their_ids_over_runs(tmp_path: Path) -> None:
     for label in ("a", "ü😀\n'\"", "b", "a"):
         with closing(Checkpoint(tmp_path / "c")) as checkpoint:
             first = checkpoint.counts()[0]
-            checkpoint.add(first, Position(first, 0, 0), Predictions([label], [1.0], [None]), 0)
+            checkpoint.add(first, Position(first, 0, 0), answers_of([label], [1.0]), 0)
             checkpoint.flush()
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
-        assert checkpoint.label_ids == {"a": 0, "ü😀\n'\"": 1, "b": 2}
-        assert [int(slab.labels[0]) for slab in checkpoint.slabs(0)] == [0, 1, 2, 0]
+        assert checkpoint.labels.ids == {"a": 0, "ü😀\n'\"": 1, "b": 2}
+        assert [int(record.ids[0]) for record in checkpoint.answers(0)] == [0, 1, 2, 0]
 
 
 def test_what_is_known_of_the_run_is_kept(tmp_path: Path) -> None:
@@ -138,14 +138,15 @@ def test_adding_and_flushing_at_once_loses_nothing(tmp_path: Path) -> None:
 class Interrupted:
     """Scores during whose reading another thread gets its turn, as any line of Python allows."""
 
-    def __init__(self, scores: list[float], turn: Callable[[], object]) -> None:
+    def __init__(self, scores: Any, turn: Callable[[], object]) -> None:
         self.scores, self.turn = scores, turn
 
-    def __iter__(self) -> Iterator[float]:
+    def tobytes(self) -> bytes:
+        """Let the other thread have its turn first."""
         thread = threading.Thread(target=self.turn)
         thread.start()
         thread.join()
-        return iter(self.scores)
+        return bytes(self.scores.tobytes())
 
 
 @pytest.mark.parametrize("before", [0, 3])
@@ -155,7 +156,7 @@ def test_a_flush_in_the_middle_of_an_addition_loses_nothing(tmp_path: Path, befo
         if before:
             add(checkpoint, 0, before)
         rows = answers(before, 4)
-        rows.scores = cast("list[float]", Interrupted(rows.scores, checkpoint.flush))
+        rows.scores = cast("Any", Interrupted(rows.scores, checkpoint.flush))
         checkpoint.add(before, Position(0, 0, 0), rows, 2)
         checkpoint.flush()
         assert checkpoint.counts() == (before + 4, {})
@@ -189,7 +190,7 @@ def test_the_open_rows_are_those_without_a_record(
             add(checkpoint, first, length)
         checkpoint.flush()
         ranges = checkpoint.open_ranges(rows)
-        places = [checkpoint.place_before(row) for row in range(end + 3)]
+        places = [checkpoint.position_before(row) for row in range(end + 3)]
     horizon = max(end, rows or 0) + 10 if rows is None else rows
     done = {row for first, length in stored for row in range(first, first + length)}
     open_rows = [row for start, stop in ranges for row in range(start, horizon if stop is None else stop)]
@@ -206,7 +207,7 @@ def test_nothing_stored_is_all_open(tmp_path: Path) -> None:
         assert checkpoint.open_ranges(None) == [Range(0, None)]
         assert checkpoint.open_ranges(5) == [Range(0, 5)]
         assert checkpoint.open_ranges(0) == []
-        assert checkpoint.place_before(100) is None
+        assert checkpoint.position_before(100) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -217,18 +218,18 @@ def test_reopening_forgets_failed_rows_only(tmp_path_factory: pytest.TempPathFac
     with closing(Checkpoint(tmp_path_factory.mktemp("failed") / "c")) as checkpoint:
         first = 0
         for chunk in chunks:
-            predictions = Predictions()
-            for offset, kind in enumerate(chunk):
-                row = answers(first + offset, 1) if kind == "fine" else Predictions.failed(f"{kind}: why")
-                predictions = predictions + row
-            checkpoint.add(first, Position(first, 0, 0), predictions, 2)
+            rows = [
+                answers(first + offset, 1) if kind == "fine" else failed(f"{kind}: why")
+                for offset, kind in enumerate(chunk)
+            ]
+            checkpoint.add(first, Position(first, 0, 0), Answers.joined(rows), 2)
             first += len(chunk)
         checkpoint.flush()
         assert checkpoint.reopen_failed() == kinds.count("timeout")
         open_rows = [row for start, stop in checkpoint.open_ranges(len(kinds)) for row in range(start, stop or 0)]
         assert open_rows == [row for row, kind in enumerate(kinds) if kind == "timeout"]
         kept = [row for row, kind in enumerate(kinds) if kind != "timeout"]
-        scores = [score for slab in checkpoint.slabs(2) for score in slab.scores]
+        scores = [score for record in checkpoint.answers(2) for score in record.scores]
         expected = [row / 7 if kinds[row] == "fine" else math.nan for row in kept]
         np.testing.assert_array_equal(scores, expected)
         assert checkpoint.counts() == (len(kept), {"empty": kinds.count("empty")} if "empty" in kinds else {})

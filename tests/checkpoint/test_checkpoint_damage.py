@@ -9,12 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from answers import add
+from answers import add, failed
 from commands import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.answers import Predictions
 from pipeline.checkpoint import Checkpoint, Range
 from pipeline.errors import CheckpointMismatch, ClassifyError, OutputError
 from pipeline.texts import Position
@@ -43,7 +42,7 @@ def test_what_was_flushed_survives_kill_9(tmp_path: Path) -> None:
         assert checkpoint.counts() == (150, {})
         assert checkpoint.open_ranges(153) == [Range(150, 153)]
         assert checkpoint.get("identity") == {"a": 1}
-        scores = [score for slab in checkpoint.slabs(2) for score in slab.scores]
+        scores = [score for record in checkpoint.answers(2) for score in record.scores]
         assert scores == [row / 7 for row in range(150)]
 
 
@@ -123,7 +122,7 @@ def whole(tmp_path: Path) -> Path:
         checkpoint.put(identity={"input": "1-ab"}, total_rows=10)
         for n in range(100):
             add(checkpoint, 300 * n, 300, classes=2)
-        checkpoint.add(30_000, Position(0, 0, 0), Predictions.failed("timeout: ü"), 2)
+        checkpoint.add(30_000, Position(0, 0, 0), failed("timeout: ü"), 2)
         checkpoint.flush()
     return tmp_path / "c"
 
@@ -134,9 +133,9 @@ def read_all(path: Path) -> None:
         checkpoint.get("identity")
         checkpoint.counts()
         checkpoint.open_ranges(None)
-        checkpoint.place_before(10_000)
+        checkpoint.position_before(10_000)
         checkpoint.has_truncated()
-        list(checkpoint.slabs(2))
+        list(checkpoint.answers(2))
 
 
 @pytest.mark.parametrize("size", [100, 4096, 50_000, 200_000])
@@ -165,7 +164,7 @@ def test_damage_anywhere_is_never_a_bug(tmp_path_factory: pytest.TempPathFactory
     with closing(Checkpoint(path)) as checkpoint:
         for n in range(10):
             add(checkpoint, 30 * n, 30, classes=2)
-            checkpoint.add(1000 + n, Position(0, 0, 0), Predictions.failed("timeout: ü"), 2)
+            checkpoint.add(1000 + n, Position(0, 0, 0), failed("timeout: ü"), 2)
         checkpoint.put(identity={"input": "1-ab"})
         checkpoint.flush()
     content = bytearray(path.read_bytes())

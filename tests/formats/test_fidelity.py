@@ -264,9 +264,9 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
         assert whole == sendable(texts)
     assert max(len(block.texts) for block in blocks) <= 3
     for block in blocks:
-        rest = list(source.texts(spec, block.place))
-        assert rest[0].place == block.place
-        assert [text for each in rest for text in sent(each)] == whole[block.place.row :]
+        rest = list(source.texts(spec, block.position))
+        assert rest[0].position == block.position
+        assert [text for each in rest for text in sent(each)] == whole[block.position.row :]
 
 
 @settings(max_examples=300, deadline=None)

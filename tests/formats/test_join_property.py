@@ -40,14 +40,14 @@ def output_of(first: list[tuple[int, int]], second_cuts: list[int], seed: int, f
         config = Config(loader=Loader(input=str(source)), writer=Writer(output=str(output)))
         before = Checkpoint(Path(folder) / "checkpoint")
         for start, stop in random.Random(seed).sample(first, len(first)):
-            before.add(start, START, whole.of(start, stop), 0)
+            before.add(start, START, whole[start:stop], 0)
         before.flush()
         before.close()
         after = Checkpoint(Path(folder) / "checkpoint")
         for gap in after.open_ranges(ROWS):
             assert gap.stop is not None
             for start, stop in reversed(bounds(second_cuts, gap.start, gap.stop)):
-                after.add(start, START, whole.of(start, stop), 0)
+                after.add(start, START, whole[start:stop], 0)
         after.flush()
         opened = open_source(config.loader)
         with Draft(output) as draft:
@@ -76,16 +76,11 @@ def test_reopening_failed_rows_opens_exactly_those(failed: set[int], inner: list
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint")
         for start, stop in bounds(inner):
-            checkpoint.add(start, START, whole.of(start, stop), 2)
+            checkpoint.add(start, START, whole[start:stop], 2)
         checkpoint.flush()
         assert checkpoint.reopen_failed() == len(failed)
         opened = [row for start, stop in checkpoint.open_ranges(ROWS) for row in range(start, stop or ROWS)]
         assert opened == sorted(failed)
-        labels = [label for slab in checkpoint.slabs(2) for label in slab.labels.tolist()]
-        names = list(checkpoint.label_ids)
-        assert [names[label] for label in labels] == [whole.labels[row] for row in range(ROWS) if row not in failed]
-        scores = [score for slab in checkpoint.slabs(2) for score in slab.scores.tolist()]
-        assert scores == [whole.scores[row] for row in range(ROWS) if row not in failed]
-        probs = [row for slab in checkpoint.slabs(2) if slab.probs is not None for row in slab.probs.tolist()]
-        assert probs == [whole.probs[row] for row in range(ROWS) if row not in failed]
+        kept = [prediction for record in checkpoint.answers(2) for prediction in record]
+        assert kept == [prediction for row, prediction in enumerate(whole) if row not in failed]
         checkpoint.close()

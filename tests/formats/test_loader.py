@@ -15,7 +15,7 @@ from joining import blocks_of, sendable, sent, texts_of
 from pipeline.config import Loader
 from pipeline.formats.source import TextSpec
 from pipeline.loader import estimate_rows, open_source
-from pipeline.texts import escape
+from pipeline.texts import EMPTY, escape
 
 TEXTS: list[str | None] = [
     "plain",
@@ -226,8 +226,8 @@ def test_what_is_no_text_is_named_and_what_is_missing_is_null(tmp_path: Path) ->
     (tmp_path / "in.jsonl").write_text("".join(f'{{"text": {value}}}\n' for value in values) + "{}\n")
     (block,) = blocks_of(tmp_path / "in.jsonl")
     assert sent(block) == [None] * 8 + ["ok", None]
-    assert [index for index, error in block.errors.items() if error.startswith("not_text: ")] == list(range(7))
-    assert {block.errors[index] for index in (7, 9)} == {"empty: no text"}
+    assert [index for index, error in block.errors.items() if error.code == "not_text"] == list(range(7))
+    assert {block.errors[index] for index in (7, 9)} == {EMPTY}
 
 
 def test_rows_are_counted_or_estimated(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 from joining import blocks_of, sent, texts_of
 
 from pipeline.config import Loader
+from pipeline.errors import RowError
 from pipeline.formats.parquet import BATCH_BYTES
 from pipeline.formats.source import BLOCK_CHARS, TextSpec
 from pipeline.loader import open_source
+from pipeline.texts import EMPTY
 
 STRINGS = [
     pa.string(),
@@ -45,7 +47,7 @@ def test_parquet_strings_that_are_no_utf8_are_not_text(wrong: bytes, tmp_path: P
     pq.write_table(pa.table({"text": broken}), tmp_path / "in.parquet")
     (block,) = blocks_of(tmp_path / "in.parquet")
     assert sent(block) == ["good", None, None, "größe"]
-    assert block.errors == {1: "not_text: no valid UTF-8", 2: "empty: no text"}
+    assert block.errors == {1: RowError("not_text", "no valid UTF-8"), 2: EMPTY}
 
 
 def test_parquet_is_read_from_any_row_on(tmp_path: Path) -> None:
@@ -58,8 +60,8 @@ def test_parquet_is_read_from_any_row_on(tmp_path: Path) -> None:
     assert [text for block in blocks for text in sent(block)] == texts
     assert max(len(block.texts) for block in blocks) <= 7_001
     for block in blocks:
-        rest = [text for each in source.texts(spec, block.place) for text in sent(each)]
-        assert rest == texts[block.place.row :]
+        rest = [text for each in source.texts(spec, block.position) for text in sent(each)]
+        assert rest == texts[block.position.row :]
 
 
 def test_texts_that_repeat_are_no_larger_in_memory_than_others(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import numpy as np
+from answers import answers_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import NO_LABEL, Slab
+from pipeline.answers import Answers, Labels
 from pipeline.config import Config, Request, Writer
 from pipeline.formats.columns import Layout
 from pipeline.formats.jsonl import _append, _closing_braces
@@ -98,7 +98,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
 ROWS = st.lists(st.one_of(st.integers(0, 2), st.sampled_from(["rejected: a", "too_long: b"])), min_size=1)
 
 
-@given(ROWS, st.lists(st.text(), min_size=3, max_size=3), st.data())
+@given(ROWS, st.lists(st.text(), min_size=3, max_size=3, unique=True), st.data())
 def test_what_is_added_is_spelled_value_by_value(rows: list[int | str], labels: list[str], data: st.DataObject) -> None:
     """A label or an error, numbers in one go, more labels later: each row has what its own values say."""
     writer = Writer(probs=data.draw(st.sampled_from(["none", "list", "columns"])))
@@ -106,16 +106,18 @@ def test_what_is_added_is_spelled_value_by_value(rows: list[int | str], labels: 
     layout, known = Layout(Config(writer=writer, request=request), 2), labels[:1]
     heads = [f",{json.dumps(name)}:".encode() for name in layout.names]
     added = AddedText(layout, known, heads, [lambda value: json.dumps(value).encode()] * len(heads))
-    assert added.of(_slab([0])).to_pylist()[0].startswith(heads[0] + json.dumps(labels[0]).encode())
+    assert added.of(_answers([0], labels)).to_pylist()[0].startswith(heads[0] + json.dumps(labels[0]).encode())
     known += labels[1:]
-    slab = _slab(rows)
-    for index, text in enumerate(added.of(slab).to_pylist()):
-        wanted = [column[index].as_py() for column in layout.arrays(slab, strings(labels))]
+    made = _answers(rows, labels)
+    for index, text in enumerate(added.of(made).to_pylist()):
+        wanted = [column[index].as_py() for column in layout.arrays(made, strings(labels))]
         assert json.loads(b"{%b}" % text[1:]) == dict(zip(layout.names, wanted, strict=True))
 
 
-def _slab(rows: list[int | str]) -> Slab:
-    ids = np.array([row if isinstance(row, int) else NO_LABEL for row in rows], np.int32)
-    probs = np.array([[1 / (row + 3), 1e-9] if isinstance(row, int) else [np.nan] * 2 for row in rows])
+def _answers(rows: list[int | str], labels: list[str]) -> Answers:
+    named = [labels[row] if isinstance(row, int) else None for row in rows]
+    probs = [[1 / (row + 3), 1e-9] if isinstance(row, int) else None for row in rows]
     errors = {index: row for index, row in enumerate(rows) if isinstance(row, str)}
-    return Slab(ids, probs[:, 0].copy(), probs, errors, frozenset({0}))
+    made = answers_of(named, [None if row is None else row[0] for row in probs], probs, errors, {0})
+    ids = made.ids_in(vocabulary := Labels(labels))
+    return Answers(vocabulary, ids, made.scores, made.probs, errors=made.errors, truncated=made.truncated)

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answers import answers_of, failed
 from files import rows_of
 from joining import ADDED, joined, predictions_of
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.errors import InputError
 
 HEAD = b"predicted_label,predicted_score,predicted_error"
@@ -97,7 +98,7 @@ def test_ragged_lines_that_are_skipped_are_not_copied(tmp_path: Path) -> None:
 def test_added_cells_are_quoted_where_they_must_be(tmp_path: Path) -> None:
     """A label or an error with delimiters, quotes or line breaks in it is still one cell."""
     label = 'a,"b"\r\nc\rd'
-    predictions = Predictions([label], [0.5], [None]) + Predictions.failed('rejected: "x", y\nz')
+    predictions = Answers.joined([answers_of([label], [0.5]), failed('rejected: "x", y\nz')])
     csv_joined(tmp_path, b"text\na\nb\n", predictions=predictions)
     rows = rows_of(tmp_path / "out.csv")
     assert [row["predicted_label"] for row in rows] == [label, ""]
@@ -133,7 +134,7 @@ def test_json_lines_keep_their_encoding(encoding: str, tmp_path: Path) -> None:
     """Members are appended in the file's own encoding; a label it does not have is escaped."""
     text = "größe" if encoding == "latin-1" else "ポ}ソ"
     (tmp_path / "in.jsonl").write_bytes(f'{{"text": "{text}"}} \r\n{{"text": "b"}}'.encode(encoding))
-    predictions = Predictions(["☃", "b"], [0.5, 1.0], [None, None])
+    predictions = answers_of(["☃", "b"], [0.5, 1.0])
     joined(tmp_path / "in.jsonl", tmp_path / "out.jsonl", predictions, loader={"encoding": encoding})
     first, second = (tmp_path / "out.jsonl").read_bytes().decode(encoding).split("\r\n")
     assert first.startswith(f'{{"text": "{text}",')
@@ -148,7 +149,7 @@ def test_the_output_does_not_depend_on_how_the_answers_came(kind: str, tmp_path:
     pq.write_table(
         pa.table({"text": [f"text {n}" for n in range(9_000)]}), tmp_path / "in.parquet", row_group_size=4_000
     )
-    predictions = Predictions(["no", "yes", "no"] * 3_000, [0.1, 0.2, 0.3] * 3_000, [[0.4, 0.6]] * 9_000)
+    predictions = answers_of(["no", "yes", "no"] * 3_000, [0.1, 0.2, 0.3] * 3_000, [[0.4, 0.6]] * 9_000)
     outputs = []
     for chunk_rows in (256, 8_999):
         joined(

@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answers import answers_of
 from commands import Command
 from fake import FakeServer, label_of
 from files import rows_of
 from joining import ADDED, joined, predictions_of
-
-from pipeline.answers import Predictions
 
 
 def added_of(tmp_path: Path, source: str, out: str, **settings: Any) -> list[dict[str, Any]]:
@@ -27,7 +26,7 @@ def added_of(tmp_path: Path, source: str, out: str, **settings: Any) -> list[dic
     else:
         path.write_text("text\na\nb\nc\n" if source == "csv" else "".join(f'{{"text": "{x}"}}\n' for x in "abc"))
     predictions = predictions_of(3, failed=[1])
-    predictions.truncated.add(2)
+    predictions.truncated = frozenset({2})
     tally = joined(path, tmp_path / f"out.{out}", predictions, **settings)
     assert tally.labels == {"no": 2}
     assert tally.codes == {"rejected": 1}
@@ -82,7 +81,7 @@ def test_probabilities_as_columns(source: str, out: str, labels: list[str] | Non
 def test_a_delimiter_that_numbers_are_written_with(delimiter: str, tmp_path: Path) -> None:
     """A number that holds the file's delimiter stands in quotes, wherever it is added."""
     (tmp_path / "in.csv").write_text(f"id{delimiter}b\n7{delimiter}x\n8{delimiter}y\n")
-    predictions = Predictions(["no", "no"], [0.99999, 0.91], [[0.99999, 1e-9], [0.91, 0.09]])
+    predictions = answers_of(["no", "no"], [0.99999, 0.91], [[0.99999, 1e-9], [0.91, 0.09]])
     joined(
         tmp_path / "in.csv",
         tmp_path / "out.csv",

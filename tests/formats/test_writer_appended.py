@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from joining import ADDED, joined, predictions_of
 from widening import KINDS, check_copied, check_rows, table_of, write_groups
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.errors import InputError
 from pipeline.formats import parquet as appended
 
@@ -136,15 +136,15 @@ def test_a_file_that_becomes_another_is_an_error(groups: list[int], tmp_path: Pa
     """Other row groups when it is copied than when its texts were read: an error that says so."""
     source = tmp_path / "in.parquet"
 
-    class Changing(Predictions):
-        def of(self, start: int, stop: int) -> Predictions:
+    class Changing(Answers):
+        def __getitem__(self, rows: Any) -> Any:
             write_groups(source, table_of([3], 7), groups)
-            return super().of(start, stop)
+            return super().__getitem__(rows)
 
     write_groups(source, table_of([3], 6), [4, 2])
     made = predictions_of(6)
     with pytest.raises(InputError, match="it has changed"):
-        joined(source, tmp_path / "out.parquet", Changing(made.labels, made.scores, made.probs), rows=6)
+        joined(source, tmp_path / "out.parquet", Changing(made.labels, made.ids, made.scores, made.probs), rows=6)
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 2, 3])

@@ -9,9 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answers import answers_of, labels_of
 from joining import ADDED, joined
-
-from pipeline.answers import Predictions
 
 
 def table_of_all_types() -> pa.Table:
@@ -105,11 +104,11 @@ def test_parquet_of_many_rows(tmp_path: Path) -> None:
     rows = 70_000
     table = pa.table({"text": [f"{n}" for n in range(rows)], "list": [[n] for n in range(rows)]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=30_000)
-    predictions = Predictions(["no", "yes"] * (rows // 2), [0.5] * rows, [None] * rows)
+    predictions = answers_of(["no", "yes"] * (rows // 2), [0.5] * rows)
     joined(tmp_path / "in.parquet", tmp_path / "out.parquet", predictions, chunk_rows=999)
     after = pq.read_table(tmp_path / "out.parquet")
     assert after.select(["text", "list"]).equals(table)
-    assert after["predicted_label"].to_pylist() == predictions.labels
+    assert after["predicted_label"].to_pylist() == labels_of(predictions)
 
 
 @pytest.mark.parametrize("rows", [1024, 2000])
@@ -118,7 +117,7 @@ def test_only_columns_that_repeat_have_a_dictionary(rows: int, tmp_path: Path) -
     texts = [f"{n % (rows * 9 // 10)}" for n in range(rows)]
     table = pa.table({"id": range(rows), "kind": [n % 3 for n in range(rows)], "text": texts})
     pq.write_table(table, tmp_path / "in.parquet")
-    predictions = Predictions(["no", "yes"] * (rows // 2), [n / rows for n in range(rows)], [None] * rows)
+    predictions = answers_of(["no", "yes"] * (rows // 2), [n / rows for n in range(rows)])
     joined(tmp_path / "in.parquet", tmp_path / "out.parquet", predictions, chunk_rows=100, compression="snappy")
     group = pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}

@@ -14,10 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answers import answers_of
 from files import rows_of
 from joining import ADDED, joined
-
-from pipeline.answers import Predictions
 
 NASTY = [
     "a\rb",
@@ -209,7 +208,7 @@ def test_doubles_keep_every_bit(value: float, tmp_path: Path) -> None:
     """A double is written with as many digits as lead back to it."""
     pq.write_table(pa.table({"text": ["a"], "x": [value]}), tmp_path / "in.parquet")
     for out in ("out.csv", "out.jsonl"):
-        predictions = Predictions(["no"], [value], [None])
+        predictions = answers_of(["no"], [value])
         joined(tmp_path / "in.parquet", tmp_path / out, predictions)
         (row,) = rows_of(tmp_path / out)
         assert repr(float(row["x"])) == repr(value)

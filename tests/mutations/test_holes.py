@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from answers import answers
+from answers import answers, failed
 from commands import Command
 from fake import Action, FakeServer, label_of, refuse
 from files import rows_of
@@ -26,7 +26,7 @@ from whole_runs import assert_all_right, classified
 from wire import BAD, body, item
 
 from pipeline import Config, classify_texts
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Loader, Request, Run, Server
 from pipeline.errors import BadAnswer, CheckpointMismatch, ConnectionLost, TimedOut
@@ -153,13 +153,13 @@ def test_a_commit_is_synced(tmp_path: Path) -> None:
 
 def test_rows_beside_a_failed_one_keep_their_marks(tmp_path: Path) -> None:
     """After a failed row is taken out of its record, a text that was cut is still the one that is marked."""
-    rows = answers(0, 1) + Predictions.failed("timeout: no answer") + answers(2, 3)
-    rows.truncated = {0, 3}
+    rows = Answers.joined([answers(0, 1), failed("timeout: no answer"), answers(2, 3)])
+    rows.truncated = frozenset({0, 3})
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
         checkpoint.add(0, Position(0, 0, 0), rows, 2)
         checkpoint.flush()
         assert checkpoint.reopen_failed() == 1
-        assert [(len(slab.labels), set(slab.truncated)) for slab in checkpoint.slabs(2)] == [(1, {0}), (3, {1})]
+        assert [(len(record), set(record.truncated)) for record in checkpoint.answers(2)] == [(1, {0}), (3, {1})]
 
 
 def test_a_run_is_not_finished_by_another_model(tmp_path: Path, fake: FakeServer) -> None:
@@ -180,7 +180,7 @@ def test_a_large_row_group_is_entered_at_any_of_its_blocks(tmp_path: Path) -> No
     settings = Loader(input=str(tmp_path / "in.parquet"))
     for start in (0, 1, BLOCK_ROWS, 2 * BLOCK_ROWS, 3 * BLOCK_ROWS - 1):
         blocks = list(open_source(settings).texts(TextSpec(settings), Position(start, 0, 0)))
-        assert blocks[0].place.row == start
+        assert blocks[0].position.row == start
         assert [text for block in blocks for text in sent(block)] == texts[start:]
 
 
@@ -191,7 +191,7 @@ def test_marks_stay_with_their_rows_where_records_meet(tmp_path: Path) -> None:
     """The mark of a cut text is that of its row, whatever record it is in."""
     (tmp_path / "in.csv").write_text("text\n" + "a\n" * 7)
     predictions = predictions_of(7)
-    predictions.truncated = {1, 4, 6}
+    predictions.truncated = frozenset({1, 4, 6})
     joined(tmp_path / "in.csv", tmp_path / "out.parquet", predictions, request={"too_long": "truncate"})
     rows = rows_of(tmp_path / "out.parquet")
     assert [n for n, row in enumerate(rows) if row["predicted_truncated"]] == [1, 4, 6]

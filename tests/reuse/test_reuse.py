@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers import answers_of, failed
 from hypothesis import given
 from hypothesis import strategies as st
 from identities import identity
 from reuse_files import GB, NAMES, answer, answers, found, opened, remember, said
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.reuse import Reuse
 from pipeline.reuse.store import GROUP_BYTES, GROUP_S
 from pipeline.texts import escape_all
@@ -81,9 +82,10 @@ def test_it_is_committed_when_it_is_much_or_old_or_the_run_ends(tmp_path: Path) 
 
 def test_only_sound_answers_are_kept(tmp_path: Path) -> None:
     """No error, no answer to a text that was cut, none whose class is open; the others of the request are kept."""
-    mixed = answers([0, 1]) + Predictions.failed("timeout: no answer") + answers([3, 4])
-    mixed.truncated = {3}
-    mixed = mixed + Predictions(["maybe"], [0.5], [[0.5, 0.5]]) + Predictions(["no"], [0.5], [[0.5, 0.5]])
+    mixed = Answers.joined([answers([0, 1]), failed("timeout: no answer"), answers([3, 4])])
+    mixed.truncated = frozenset({3})
+    ties = answers_of(["maybe", "no"], [0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]])
+    mixed = Answers.joined([mixed, ties])
     texts = list("abcdefg")
     with opened(tmp_path / "r") as store:
         store.remember(store.find(escape_all(texts)).keys, mixed, NAMES)
@@ -95,8 +97,8 @@ def test_a_class_is_called_what_the_model_calls_it_now(tmp_path: Path) -> None:
     """The class is kept and not its name; while a name is not known, neither is the answer."""
     with opened(tmp_path / "r") as store:
         remember(store, ["a", "b"])
-        store.remember(store.find(escape_all(["c"])).keys, Predictions(["LABEL_1"], [0.75], [[0.25, 0.75]]), {})
-        store.remember(store.find(escape_all(["d"])).keys, Predictions(["LABEL_0"], [0.75], [[0.25, 0.75]]), {})
+        store.remember(store.find(escape_all(["c"])).keys, answers_of(["LABEL_1"], [0.75], [[0.25, 0.75]]), {})
+        store.remember(store.find(escape_all(["d"])).keys, answers_of(["LABEL_0"], [0.75], [[0.25, 0.75]]), {})
     with opened(tmp_path / "r") as store:
         assert [each and each[0] for each in found(store, list("abcd"))] == ["no", "yes", "yes", None]
         renamed = found(store, list("abcd"), {1: "ja"})
@@ -264,7 +266,7 @@ def test_scores_keep_every_bit(tmp_path: Path) -> None:
     with opened(tmp_path / "r", keep_probs=True) as store:
         keys = store.find(escape_all([str(value) for value in values])).keys
         probs: list[Sequence[float] | None] = [[value, math.nextafter(value, -math.inf)] for value in values]
-        store.remember(keys, Predictions(["no"] * 4, values, probs), NAMES)
+        store.remember(keys, answers_of(["no"] * 4, values, probs), NAMES)
     with opened(tmp_path / "r", keep_probs=True) as store:
         assert found(store, [str(value) for value in values]) == [
             ("no", value, row) for value, row in zip(values, probs, strict=True)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from answers import answers_of, labels_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.answers import Predictions
-from pipeline.batcher.cutter import KNOWN_ROWS, KNOWN_SIZE, Chunk, Cutter, Known
+from pipeline.batcher.cutter import REUSED_BYTES, REUSED_ROWS, Chunk, Cutter, Reused
 from pipeline.config import Request
 from pipeline.servers.limiter import ChunkSize
 from pipeline.texts import Position, block_of
 
 
-def known_of(texts: list[bytes], answered: set[str], classes: int = 0) -> Known:
+def known_of(texts: list[bytes], answered: set[str], classes: int = 0) -> Reused:
     """What the file would say of a block: the score tells which text it is of."""
     labels = [f"known {text.decode()}" if text.decode() in answered else None for text in texts]
     scores = [float(len(text)) for text in texts]
-    probs = np.array([[score] * classes for score in scores]).reshape(-1, classes) if classes else None
-    return Known([b"key " + text for text in texts], labels, scores, probs)
+    probs = [[score] * classes for score in scores] if classes else None
+    return Reused([b"key " + text for text in texts], answers_of(labels, scores, probs))
 
 
 def cut(
@@ -51,14 +50,13 @@ def test_each_row_gets_what_belongs_to_it(
     rows = [text for block in blocks for text in block]
     row = start
     for chunk in cut(blocks, answered, request, start, classes=2):
-        assert (chunk.first_row, chunk.place.row <= row) == (row, True)
+        assert (chunk.first_row, chunk.position.row <= row) == (row, True)
         sent_texts = [text.decode() for text in chunk.texts]
         assert not answered & set(sent_texts)
         assert chunk.keys == [b"key " + text for text in chunk.texts]
         assert len(chunk.texts) <= int(request.rows)
-        sent = Predictions([f"sent {text}" for text in sent_texts], [0.0] * len(chunk.texts), [None] * len(chunk.texts))
-        predictions = chunk.of_rows(sent)
-        for label, score, probs in zip(predictions.labels, predictions.scores, predictions.probs, strict=True):
+        sent = answers_of([f"sent {text}" for text in sent_texts], [0.0] * len(chunk.texts))
+        for label, score, probs, _, _ in chunk.rows(sent):
             text = rows[row]
             if text is None or not text or text.isspace():
                 assert label is None
@@ -73,12 +71,12 @@ def test_each_row_gets_what_belongs_to_it(
 def test_answers_that_can_t_be_looked_up_any_more_cost_no_row() -> None:
     """The file fails in the middle of a chunk: what was known stays, the rest is sent."""
     cutter, chunks = Cutter(Request(rows=16), ChunkSize(16), 0, None), list[Chunk]()
-    for first, known in ((0, known_of([b"a", b"b"], {"a"})), (2, Known.nothing(2))):
+    for first, known in ((0, known_of([b"a", b"b"], {"a"})), (2, Reused.nothing(2))):
         chunks += cutter.cut(block_of(Position(first, 0, 0), ["a", "b"], {}), known)
     (chunk,) = [*chunks, *cutter.rest()]
     sent = [f"sent {text.decode()}" for text in chunk.texts]
-    rows = chunk.of_rows(Predictions(list(sent), [0.0] * len(sent), [None] * len(sent)))
-    assert rows.labels == ["known a", "sent b", "sent a", "sent b"]
+    rows = chunk.rows(answers_of(sent, [0.0] * len(sent)))
+    assert labels_of(rows) == ["known a", "sent b", "sent a", "sent b"]
 
 
 def test_known_rows_do_not_count_as_texts_of_a_request() -> None:
@@ -86,14 +84,14 @@ def test_known_rows_do_not_count_as_texts_of_a_request() -> None:
     rows: list[str | None] = [f"text {number}" for number in range(100_000)]
     new = set(rows[::100])
     chunks = cut([rows], {text for text in rows if text is not None} - new, Request())
-    assert {len(chunk.texts) for chunk in chunks[:-1]} == {KNOWN_ROWS // 99, KNOWN_ROWS // 99 + 1}
+    assert {len(chunk.texts) for chunk in chunks[:-1]} == {REUSED_ROWS // 99, REUSED_ROWS // 99 + 1}
 
 
 def test_what_is_known_of_a_chunk_is_bounded() -> None:
     """In rows, and in memory where each row has many values; `size` tells how much it is."""
-    rows: list[str | None] = [f"text {number}" for number in range(3 * KNOWN_ROWS)]
+    rows: list[str | None] = [f"text {number}" for number in range(3 * REUSED_ROWS)]
     answered = {text for text in rows if text is not None}
-    assert [len(chunk.positions) for chunk in cut([rows], answered, Request())] == [KNOWN_ROWS] * 3
+    assert [len(chunk.text_of_row) for chunk in cut([rows], answered, Request())] == [REUSED_ROWS] * 3
     for chunk in cut([rows], answered, Request(), classes=100)[:-1]:
-        assert KNOWN_SIZE <= chunk.size < KNOWN_SIZE + 10_000
-        assert len(chunk.positions) < KNOWN_ROWS
+        assert REUSED_BYTES <= chunk.size < REUSED_BYTES + 10_000
+        assert len(chunk.text_of_row) < REUSED_ROWS

@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answers import answers_of
 from commands import NOWHERE, Command, complaint
 from fake import Action, FakeServer, hang, label_of, refuse, reply, reset
 
-from pipeline.answers import Predictions
 from pipeline.checkpoint import Lock, MemoryCheckpoint
 from pipeline.config import Run
 from pipeline.errors import OutputError
@@ -341,7 +341,7 @@ def test_two_threads_may_keep_one_file(tmp_path: Path) -> None:
         file = object.__new__(Context)
         file.checkpoint, file.counts, file.busy = MemoryCheckpoint(tmp_path / f"{number}"), Counts(), threading.RLock()
         file.counts.rows_done, file.is_closed = 1, False
-        file.checkpoint.add(0, Position(0, 0, 0), Predictions(["x"], [1.0], [None]), 0)
+        file.checkpoint.add(0, Position(0, 0, 0), answers_of(["x"], [1.0]), 0)
         keeping = threading.Thread(target=file.keep)
         keeping.start()
         while not (tmp_path / f"{number}").exists():

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.answers import Predictions
+from pipeline.answers import Prediction
 from pipeline.errors import RequestFailed
 from pipeline.servers.vllm import ModelFacts, _decode_closely, _decode_known, decode
 
@@ -42,14 +42,12 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
     return {"data": items, "model": draw(st.sampled_from(["m", "n"]))}
 
 
-def outcome_of(read: Any, body: bytes, texts: int, known: ModelFacts) -> Predictions | type[Exception]:
+def outcome_of(read: Any, body: bytes, texts: int, known: ModelFacts) -> list[Prediction] | type[Exception]:
     """What came of reading an answer."""
     try:
-        found: Predictions = read(body, texts, known)
+        return list(read(body, texts, known, "", probs=True))
     except RequestFailed as error:
         return type(error)
-    found.probs = [None if row is None else list(row) for row in found.probs]
-    return found
 
 
 @given(answers(), st.integers(0, 1))
@@ -64,6 +62,6 @@ def test_what_is_known_already_changes_no_answer(answer: dict[str, Any], more: i
 def test_the_quick_way_is_taken() -> None:
     """A sound answer of a model that is known, in order, needs no closer look."""
     item = {"index": 0, "label": "b", "probs": [0.1, 0.7, 0.2], "num_classes": 3}
-    found = _decode_known(json.dumps({"data": [item], "model": "m"}).encode(), 1, facts())
+    found = _decode_known(json.dumps({"data": [item], "model": "m"}).encode(), 1, facts(), "", probs=False)
     assert found is not None
-    assert (found.labels, found.scores) == (["b"], [0.7])
+    assert list(found) == [Prediction("b", 0.7)]

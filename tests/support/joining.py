@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.answers import Predictions
+from answers import answers_of
+
+from pipeline.answers import Answers
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Loader, Request, Writer
 from pipeline.formats.columns import Layout, Tally
@@ -20,17 +22,15 @@ ADDED = ("predicted_label", "predicted_score", "predicted_error")
 LABELS = ("no", "yes")
 
 
-def predictions_of(rows: int, failed: Sequence[int] = ()) -> Predictions:
+def predictions_of(rows: int, failed: Sequence[int] = ()) -> Answers:
     """Row i is `no` or `yes` in turn with the score 0.5 + i / 1024, but for the rows that failed."""
-    made = Predictions()
-    for row in range(rows):
-        if row in failed:
-            made = made + Predictions.failed("rejected: no")
-        else:
-            score = 0.5 + row % 512 / 1024
-            probs = [score, 1 - score] if row % 2 == 0 else [1 - score, score]
-            made = made + Predictions([LABELS[row % 2]], [score], [probs])
-    return made
+    scores = [None if row in failed else 0.5 + row % 512 / 1024 for row in range(rows)]
+    probs = [
+        None if score is None else [score, 1 - score] if row % 2 == 0 else [1 - score, score]
+        for row, score in enumerate(scores)
+    ]
+    labels = [None if row in failed else LABELS[row % 2] for row in range(rows)]
+    return answers_of(labels, scores, probs, dict.fromkeys(failed, "rejected: no"))
 
 
 def texts_of(path: Path, **loader: Any) -> list[str | None]:
@@ -54,7 +54,7 @@ def sendable(texts: Iterable[str | None]) -> list[str | None]:
 def joined(
     source: Path,
     output: Path,
-    predictions: Predictions | None = None,
+    predictions: Answers | None = None,
     *,
     rows: int | None = None,
     chunk_rows: int = 3,
@@ -77,7 +77,7 @@ def joined(
     checkpoint = Checkpoint(output.with_name(f"{output.name}.checkpoint"))
     for start in range(0, rows, chunk_rows):
         classes = 0 if config.writer.probs == "none" else len(LABELS)
-        checkpoint.add(start, blocks[0].place, predictions.of(start, min(rows, start + chunk_rows)), classes)
+        checkpoint.add(start, blocks[0].position, predictions[start : min(rows, start + chunk_rows)], classes)
     checkpoint.flush()
     try:
         with Draft(output) as draft:

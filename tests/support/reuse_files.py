@@ -7,9 +7,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from answers import answers_of, labels_of
 from identities import identity
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers, Labels
 from pipeline.checkpoint import Identity
 from pipeline.reuse import Reuse
 from pipeline.texts import escape_all
@@ -29,10 +30,10 @@ def answer(number: int) -> list[float]:
     return [share, 1 - share] if number % 2 else [1 - share, share]
 
 
-def answers(numbers: list[int]) -> Predictions:
-    """Sound predictions, each with the values of its number."""
+def answers(numbers: list[int]) -> Answers:
+    """Sound answers, each with the values of its number."""
     probs = [answer(number) for number in numbers]
-    return Predictions([NAMES[row.index(max(row))] for row in probs], [max(row) for row in probs], list(probs))
+    return answers_of([NAMES[row.index(max(row))] for row in probs], [max(row) for row in probs], list(probs))
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def remember(store: Reuse, texts: list[str], numbers: list[int] | None = None) -
 def found(store: Reuse, texts: list[str], names: dict[int, str] | None = None) -> list[tuple[Any, ...] | None]:
     """Label, score and probabilities of each text, None if nothing is known."""
     known = store.find(escape_all(texts))
-    labels = known.labels(NAMES if names is None else names)
+    labels = labels_of(known.answers(NAMES if names is None else names, Labels()))
     return [
         None
         if label is None

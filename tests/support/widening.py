@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from joining import ADDED, LABELS
 
-from pipeline.answers import Predictions
+from pipeline.answers import Answers
 from pipeline.formats import thrift
 
 KINDS: list[tuple[pa.DataType, list[Any]]] = [
@@ -59,9 +59,9 @@ def compressed(path: Path) -> list[int]:
     return [thrift.integer(group[6]) for group in thrift.take(parts_of(path)[1], {4: {}})[4].structs]
 
 
-def check_rows(output: Path, before: pa.Table, predictions: Predictions) -> None:
+def check_rows(output: Path, before: pa.Table, predictions: Answers) -> None:
     """All columns are there, and each row has the prediction that is its own."""
-    after, found = pq.read_table(output), [predictions[row] for row in range(before.num_rows)]
+    after, found = pq.read_table(output), list(predictions[: before.num_rows])
     assert after.select(before.column_names).equals(before)
     for name, field in zip(ADDED, ("label", "score", "error"), strict=True):
         assert after[name].to_pylist() == [getattr(each, field) for each in found]
