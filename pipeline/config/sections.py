@@ -1,4 +1,8 @@
-"""Every knob, its default and its check: one frozen struct a section.
+"""Every key of the config, its type, its default and its check: one frozen struct a section.
+
+The string below each key is its documentation; `tests/support/generate_docs.py` makes `docs/config.md` and
+`configs/reference.toml` of it. Its first paragraph says what the key does. A last line `Example: VALUE` gives a value
+where the default shows none.
 
 A flag beats `--set`, `--set` beats the file, the file beats the default.
 """
@@ -27,15 +31,45 @@ PIPE = "-"  # the input that stands for standard input, the output that stands f
 
 
 class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the rows come from, and which of their columns is the text."""
+    """The input and the text of each row."""
 
-    input: str | list[str] = ""  # files, globs, directories, or "-"; {date} in them is a day, see run.date
-    format: Format | None = None  # by the ending if not given
+    input: str | list[str] = ""
+    """The input: a file, a directory, a glob, a URI, or `"-"` for standard input; a list for several.
+
+    `{date}` in it stands for a day, see `run.date`.
+
+    Example: "reviews.csv"
+    """
+    format: Format | None = None
+    """The format of the input, where the ending of its name does not say it.
+
+    Example: "csv"
+    """
     text_column: str | list[str] = "text"
-    template: str | None = None  # "{title}\n\n{body}": names only; wins over text_column
+    """The column that holds the text. The values of several columns, given as a list, are joined by a newline.
+
+    A name that is no column but contains a dot reaches into a struct or a JSON object: `"review.body"`.
+    """
+    template: str | None = None
+    """The text as a template with column names in braces, instead of `text_column`.
+
+    A null becomes an empty string. A row in which all of the named columns are null or blank has no text (error
+    `empty`). `--text-column` on the command line beats a template in the config.
+
+    Example: "{title}\\n\\n{body}"
+    """
     encoding: str = "utf-8"
-    delimiter: str | None = None  # "," for csv, a tab for tsv
+    """The encoding of CSV and JSON Lines, by its name in Python."""
+    delimiter: str | None = None
+    """The character between two cells of a CSV file. Default: a comma, and a tab in `.tsv` files.
+
+    Example: ";"
+    """
     on_bad_line: Literal["stop", "skip"] = "stop"
+    """What to do about a line that is no row: CSV with too many or too few cells, JSON Lines without an object.
+
+    `"stop"` ends the run with exit code 2; `"skip"` leaves the line out of the output and counts it.
+    """
 
     @property
     def inputs(self) -> list[str]:
@@ -67,17 +101,43 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who answers. Secrets are named, never written: `api_key_env`, and `env:NAME` as a header's value."""
+    """The servers. Secrets come from the environment: `api_key_env`, or `"env:NAME"` as the value of a header."""
 
     url: str | list[str] = DEFAULT_URL
+    """The server: a base URL, or a URL with a path, which is used as it is. A list for several with the same model.
+
+    `"embedded"` starts the built-in server for this run.
+    """
     model: str | None = None
-    model_version: str | None = None  # part of the run's identity: raise it when new weights keep an old name
+    """The model to ask for. Default: the one model that the server serves.
+
+    Example: "reviews-sentiment"
+    """
+    model_version: str | None = None
+    """A name for the weights. Change it when new weights are served under an old model name.
+
+    Answers of different versions are never mixed, neither in a checkpoint nor in the file of `run.reuse`.
+
+    Example: "2026-11"
+    """
     api_key_env: str = "VLLM_API_KEY"
+    """The environment variable that holds the server's API key, sent as a bearer token. It need not be set."""
     headers: dict[str, str] = {}
+    """More headers of each request. A value `"env:NAME"` is read from the environment variable NAME.
+
+    Example: { "X-Team" = "search", "X-Token" = "env:GATEWAY_TOKEN" }
+    """
     ca_bundle: str | None = None
+    """A PEM file with the certificates to trust, instead of those of the system.
+
+    Example: "ca.pem"
+    """
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 300.0
+    """The time for one request, in seconds."""
     start_wait_s: Seconds = 15.0
+    """How long to wait, in seconds, for a server that does not answer at the start of the run."""
     wait_s: Seconds = 600.0
+    """How long to wait, in seconds, when no server answers any more during the run; then the exit code is 75."""
 
     def __post_init__(self) -> None:
         if not self.urls:
@@ -115,16 +175,34 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one request carries and what is asked of the model."""
+    """What one request contains, and how many are sent at once."""
 
     rows: Positive | Literal["auto"] = "auto"
+    """Texts in one request. `"auto"` sends 256, more to a very fast server and fewer to one that refuses so many."""
     max_chars: Positive = 200_000
+    """Characters in one request. A longer text is sent alone."""
     concurrency: Positive | Literal["auto"] = "auto"
+    """Requests in flight on each server. `"auto"` finds the fewest that give the highest rate."""
     too_long: Literal["error", "truncate"] = "error"
+    """What to do about a text that is longer than the model allows.
+
+    `"error"` gives its row the error `too_long`; `"truncate"` has the server cut this text and marks the row in the
+    column `predicted_truncated`.
+    """
     activation: bool = True
+    """Ask for probabilities. `false` asks for raw logits (vLLM 0.11.2 or newer)."""
     dedupe: bool = True
+    """Send texts that are equal only once in a request."""
     priority: int | None = None
+    """The priority of the requests in vLLM's scheduler; lower is sooner.
+
+    Example: 10
+    """
     extra: dict[str, Any] = {}
+    """More members of the request's JSON body, sent as they are.
+
+    Example: { "truncation_side" = "left" }
+    """
 
     def __post_init__(self) -> None:
         try:
@@ -137,20 +215,51 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How often and how long a failed request is tried again."""
 
     attempts: Positive = 6
+    """Attempts for one text. After so many failures on a server that answers other requests, its row gets an error.
+
+    A request with several texts is halved after two failures. That a server is busy does not count.
+    """
     max_elapsed_s: Seconds = 600.0
+    """The time, in seconds, for all attempts of one request."""
     base_delay_s: Seconds = 0.5
+    """The longest first pause, in seconds. It doubles with each attempt; each pause is random, between 0 and that."""
     max_delay_s: Seconds = 30.0
+    """The longest pause of all, in seconds."""
 
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the rows go, and what is added to them."""
+    """The output and the columns that are added."""
 
     output: str = ""
-    format: Format | None = None  # by the ending if not given
+    """The output: a file, a directory (ends in a slash), a URI, or `"-"` for standard output.
+
+    Default: beside the input, as `NAME_labelled`. `{date}` in it stands for a day, see `run.date`.
+
+    Example: "reviews_labelled.parquet"
+    """
+    format: Format | None = None
+    """The format of the output, where the ending of its name does not say it.
+
+    Example: "parquet"
+    """
     prefix: str = "predicted_"
+    """The start of the names of the new columns."""
     probs: Literal["none", "list", "columns"] = "none"
-    labels: list[str] | None = None  # all class names, in class order
-    compression: Literal["none", "snappy", "gzip", "zstd", "lz4", "brotli"] | None = None  # inside Parquet
+    """Whether to write the values of all classes: not, as one list in class order, or as one column for each class."""
+    labels: list[str] | None = None
+    """The names of all classes, in class order. They name the columns of `probs = "columns"`.
+
+    They are used where the server has no names; a server with other names is refused as another model.
+
+    Example: ["negative", "neutral", "positive"]
+    """
+    compression: Literal["none", "snappy", "gzip", "zstd", "lz4", "brotli"] | None = None
+    """The compression inside a Parquet output. If it is set, all columns are written anew.
+
+    Default: snappy; columns of a Parquet input are copied as they are.
+
+    Example: "zstd"
+    """
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
@@ -160,22 +269,66 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When the run is good enough, when it must end, and what it may replace."""
+    """When a run ends, what it may replace, what it keeps, and who is told."""
 
     max_failed_rows: Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?%$")] = 0
-    deadline: str | None = None  # "06:00", the next one, or a time from the start: "4h", "90m", "30s"
-    limit_rows: Positive | None = None  # of each file
-    date: str | None = None  # what {date} in input and output stands for; default: today
+    """How many rows may fail before the exit code is 3: a number, or a share of the rows like `"1%"`."""
+    deadline: str | None = None
+    """When to stop: at the next `"06:00"`, or after `"4h"`, `"90m"` or `"30s"` from the start of the command.
+
+    What was answered by then is kept, and the exit code is 4.
+
+    Example: "06:00"
+    """
+    limit_rows: Positive | None = None
+    """Classify only the first rows of each file. A later run without it continues from there.
+
+    Example: 1000
+    """
+    date: str | None = None
+    """The day that `{date}` in input and output stands for: `"today"`, `"yesterday"`, `"2026-11-23"`, or a range
+    `"2026-11-01..yesterday"`. Default: today.
+
+    Example: "yesterday"
+    """
     on_changed_input: Literal["stop", "restart"] = "stop"
-    reuse: str | None = None  # a file of answers that later runs take instead of asking
+    """What to do if the input has changed since a run was interrupted: stop with exit code 2, or start over."""
+    reuse: str | None = None
+    """A file in which answers are kept for later runs. A text that it knows is not sent again.
+
+    Example: "answers.sqlite"
+    """
     reuse_max_gb: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 10.0
+    """The size of that file at most, in GB. The answers used longest ago are dropped first."""
     restart: bool = False
+    """Forget the checkpoint of this output and start over."""
     retry_failed: bool = False
+    """Classify again the rows of a finished output that carry an error, and only these."""
     overwrite: bool = False
-    state_dir: str | None = None  # of checkpoints and locks; default: beside the output, $XDG_STATE_HOME for the rest
+    """Replace an output that this program has not made."""
+    state_dir: str | None = None
+    """The directory for checkpoints and locks. Needed where the output is on a network file system.
+
+    Default: beside a local output; for other outputs `$XDG_STATE_HOME/classify`, or `~/.local/state/classify`.
+
+    Example: "state"
+    """
     allow_empty: bool = False
-    metrics_file: str | None = None  # Prometheus' text format, rewritten at the end of each run; "" is none
-    notify_url: str | None = None  # is sent the run record at the end; "env:NAME" keeps it out of files; "" is none
+    """Accept a CSV file of 0 bytes, and an input that matches no file."""
+    metrics_file: str | None = None
+    """A file that says how the last run ended, in Prometheus' text format. It is replaced at the end of each run.
+
+    An empty string is none.
+
+    Example: "/var/lib/node_exporter/textfile/reviews.prom"
+    """
+    notify_url: str | None = None
+    """A URL that receives the run record as JSON at the end of each run. `"env:NAME"` reads it from the environment.
+
+    An empty string is none.
+
+    Example: "env:NOTIFY_URL"
+    """
 
     def __post_init__(self) -> None:
         self.seconds_left(datetime.now())  # noqa: DTZ005 - a deadline is meant in local time

@@ -85,9 +85,10 @@ def test_the_home_of_nobody_is_no_bug(tmp_path: Path) -> None:
         assert "~nobody-of-that-name" in config.loader.input
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
-def test_every_config_that_we_ship_loads(path: Path) -> None:
-    """The files of configs/ are valid, and their input is there or is made by the user."""
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.toml") if path.name != "reference.toml"))
+def test_every_config_that_we_ship_loads(name: str) -> None:
+    """The files of configs/ are valid, and their input is there or is made by the user; of the reference see docs."""
+    path = CONFIGS / name
     config = load(str(path), {})
     assert config.loader.input
     assert config.writer.output

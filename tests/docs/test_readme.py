@@ -49,16 +49,3 @@ def test_every_option_of_run_is_in_the_readme() -> None:
     text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     for option in set(re.findall(r"--[a-z-]+", text)) - {"--help"}:
         assert option in README, option
-
-
-def test_every_key_of_the_config_is_shown_in_a_sample_config() -> None:
-    """configs/local-vllm.toml shows every key of the config but those that are flags of one run."""
-    from typing import get_type_hints
-
-    from pipeline.config import Config
-
-    sample = (ROOT / "configs" / "local-vllm.toml").read_text()
-    of_one_run = {"limit_rows", "restart", "retry_failed", "overwrite"}
-    for section, kind in get_type_hints(Config).items():
-        for key in set(get_type_hints(kind)) - of_one_run:
-            assert re.search(rf"^(# )?{key} = ", sample, re.MULTILINE), f"{section}.{key}"
