@@ -8,17 +8,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).with_name("classify")
 OUT = ROOT / "out"
 CONFIG = ROOT / "configs" / "demo.toml"
 
 
 def main() -> None:
-    """Run `classify run` once a format, as a user would."""
+    """Run `classify run` once a format, as a user would; what is shown can be typed in the checkout as it stands."""
+    typed = COMMAND.relative_to(ROOT) if COMMAND.is_relative_to(ROOT) else "classify"
     OUT.mkdir(exist_ok=True)
     for ending in ("parquet", "jsonl", "csv"):
         source, output = ROOT / "data" / f"reviews.{ending}", OUT / f"reviews_labelled.{ending}"
         command = [sys.executable, "-m", "pipeline", "run", str(CONFIG), "-i", str(source), "-o", str(output)]
-        print(f"\n$ classify run configs/demo.toml -i data/{source.name} -o out/{output.name}", flush=True)
+        print(f"\n$ {typed} run configs/demo.toml -i data/{source.name} -o out/{output.name}", flush=True)
         subprocess.run([*command, "--restart"], check=True)
     with (OUT / "reviews_labelled.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -29,6 +31,7 @@ def main() -> None:
     right = sum(row["language"] == row["predicted_label"] for row in rows)
     share = 100 * right / len(rows)
     print(f"\nThe label agrees with the column `language` on {right} of {len(rows)} rows ({share:.1f} %).")
+    print(f'Try it:\n\n  {typed} text "Guten Morgen" "buenos días" --url embedded')
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_the_picture_in_the_architecture_names_every_module() -> None:
 
 
 def test_what_is_public_is_what_is_promised() -> None:
-    """`from pipeline import ...` gives the names of the README, all of them importable."""
+    """`from pipeline import ...` gives the names of the documentation, all of them importable."""
     import pipeline
 
     assert {"Config", "run", "classify_texts", "classify_frame"} <= set(pipeline.__all__)

@@ -1,4 +1,4 @@
-"""How a value looks in another format; the README shows the same table.
+"""How a value looks in another format; docs/formats.md shows the same table.
 
 nested (list, struct, map)     JSON, a map as a list of pairs; as text in CSV and Parquet, as it is in JSONL
 binary                         base64

@@ -190,7 +190,7 @@ class Output:
         return Checkpoint(self.checkpoint_path)
 
     def decide(self, config: Config, identity: Identity) -> Next:
-        """What the command does, by the table in the README; removes a checkpoint that is of no more use.
+        """What the command does, by the table in docs/resume-and-reuse.md; removes a checkpoint that is of no more use.
 
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.

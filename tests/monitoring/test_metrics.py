@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake import FakeServer
 from files import write
@@ -17,6 +18,7 @@ from pipeline.config import Loader, Run, Server, Writer
 from pipeline.monitoring.metrics import FAILURE_CODES, LONGEST_LABEL, MOST_LABELS, OTHERS, write_metrics
 from pipeline.monitoring.record import Outcome
 
+DOCS = Path(__file__).parents[2] / "pipeline" / "docs"
 NIGHT = "2026-11-23T06:00:00.000+00:00"
 NEXT_NIGHT = "2026-11-24T06:00:00.000+00:00"
 
@@ -62,6 +64,15 @@ def test_a_thousand_labels_are_a_hundred_series(tmp_path: Path) -> None:
     assert (tmp_path / "m.prom").stat().st_size < 20_000
 
 
+def test_the_metrics_are_those_that_are_documented(tmp_path: Path) -> None:
+    """All of them, by their whole names, with the labels that tell their series apart."""
+    write_metrics(tmp_path / "m.prom", "job", msgspec.structs.replace(outcome(labels={"a": 1}), files={"all": 1}))
+    written = re.findall(r"^# HELP (\w+)", (tmp_path / "m.prom").read_text(), re.MULTILINE)
+    page = (DOCS / "operations.md").read_text().partition("\n## Metrics\n")[2].partition("\n\nAn alert")[0]
+    named = [name for cell in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)", cell)]
+    assert sorted(named) == sorted(written)
+
+
 def test_half_a_surrogate_pair_is_spelled_out(tmp_path: Path) -> None:
     """A path of odd bytes or a label that is no UTF-8 can be written all the same."""
     write_metrics(tmp_path / "m.prom", "job", outcome(labels={"\ud800": 1}))
@@ -82,11 +93,11 @@ def test_every_metric_is_explained_and_named_by_the_rules(tmp_path: Path) -> Non
     assert all('output="job"' in line for line in lines if not line.startswith("#"))
 
 
-def test_the_codes_are_those_of_the_readme(tmp_path: Path) -> None:
+def test_the_codes_are_those_that_are_documented(tmp_path: Path) -> None:
     """Each code that a row can fail with has its series, also while it is 0."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    said = readme.partition("The error codes: ")[2].partition("\n\n")[0]
-    assert {*FAILURE_CODES, "empty"} == set(re.findall("`([a-z_]+)`", said))
+    page = (DOCS / "failures.md").read_text()
+    said = page.partition("\n## Error codes\n")[2].partition("\n## ")[0]
+    assert {*FAILURE_CODES, "empty"} == set(re.findall(r"^\| `([a-z_]+)` \|", said, re.MULTILINE))
     write_metrics(tmp_path / "m.prom", "job", outcome())
     assert samples(tmp_path / "m.prom", "rows_failed") == dict.fromkeys(FAILURE_CODES, 0)
 

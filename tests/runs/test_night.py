@@ -172,7 +172,7 @@ def test_three_nights(tmp_path: Path, bucket: Bucket, fake: FakeServer, config: 
     all_keys = bucket.keys()
     outputs = {key for key in all_keys if key.startswith("labelled/") and not Path(key).name.startswith(".")}
     assert outputs == {f"labelled/day={day}/{name}" for day in DAYS for name in FILES}
-    # A kill while an object is sent leaves an unfinished upload, which no reader sees (README, Places).
+    # A kill while an object is sent leaves an unfinished upload, which no reader sees (docs/storage.md).
     assert all(key.startswith(f"labelled/day={DAYS[0]}/") for key in bucket.uploads())
     assert_paid_once(fake)
 
