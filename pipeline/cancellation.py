@@ -1,35 +1,53 @@
-"""Work in a thread, so that a signal is heard at once."""
+"""Long work in threads that ends soon after its run was cancelled.
+
+A thread can't be cancelled from outside. Work started with `run_cancellable` calls `raise_if_cancelled` between two
+steps; anywhere else that does nothing, so the same functions serve callers that never cancel.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
-
-SHOW_EVERY_S = 0.25  # and commit: with the time a commit takes, far less than a second of answers can be lost
-
 
 T = TypeVar("T")
 
+_cancelled = contextvars.ContextVar[threading.Event | None]("cancelled", default=None)
 
-async def aside(work: Callable[[Callable[[], None]], T], show: Callable[[], None] = lambda: None) -> T:
-    """What `work(tick)` returns, done in a thread which is seen off before anybody goes on.
 
-    It calls `tick` often, which raises CancelledError when it is to end; `show` is called meanwhile.
+def raise_if_cancelled() -> None:
+    """End the work of this thread if its run was cancelled.
+
+    Raises:
+        CancelledError: it was.
     """
-    stop = threading.Event()
+    event = _cancelled.get()
+    if event is not None and event.is_set():
+        raise asyncio.CancelledError
 
-    def tick() -> None:
-        if stop.is_set():
-            raise asyncio.CancelledError
 
-    task = asyncio.ensure_future(asyncio.to_thread(work, tick))
+async def run_cancellable(work: Callable[[], T], executor: Executor | None = None) -> T:
+    """Run `work` in a thread. If the caller is cancelled, the work is ended before that goes on.
+
+    Raises:
+        CancelledError: the caller was cancelled. Anything that `work` raises.
+    """
+    cancelled = threading.Event()
+    context = contextvars.copy_context()
+    context.run(_cancelled.set, cancelled)
+    task = asyncio.get_running_loop().run_in_executor(executor, context.run, work)
     try:
-        while not task.done():
-            await asyncio.wait([task], timeout=SHOW_EVERY_S)
-            show()
+        return await asyncio.shield(task)
     finally:
-        stop.set()
+        cancelled.set()
         await asyncio.gather(task, return_exceptions=True)
-    return task.result()
+
+
+async def every(seconds: float, do: Callable[[], object]) -> None:
+    """Call `do` again and again, `seconds` apart, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        do()

@@ -20,11 +20,12 @@ from pipeline.answers import Answers, Prediction
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import chunks_of
+from pipeline.cancellation import every
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.formats.columns import Layout
 from pipeline.loops import blocking
-from pipeline.monitoring.progress import Counts, Progress
+from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.first_pass import urls_of
 from pipeline.servers.pool import Endpoints
@@ -93,9 +94,6 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
 # -- Texts in memory to the server and back
 
 
-SHOW_EVERY_S = 0.25
-
-
 async def answers_to(
     texts: Sequence[Any],
     config: Config,
@@ -132,20 +130,14 @@ async def answers_to(
 @asynccontextmanager
 async def _shown(progress: Progress, *, rows: int) -> AsyncIterator[None]:
     """Progress is shown meanwhile."""
-
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(SHOW_EVERY_S)
-            progress.show()
-
     progress.expect(rows, is_exact=True)
     progress.begin()
-    ticking = asyncio.ensure_future(tick())
+    showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
     try:
         yield
     finally:
-        ticking.cancel()
-        await asyncio.gather(ticking, return_exceptions=True)
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
         progress.end()
 
 

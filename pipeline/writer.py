@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.answers import Answers
+from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint, MemoryCheckpoint
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -49,12 +49,10 @@ class OrderedAnswers:
         return Answers.joined(parts) if parts else Answers.none()
 
 
-def records_as_answered(
-    checkpoint: Checkpoint, num_classes: int, is_done: Callable[[], bool], tick: Callable[[], None]
-) -> Iterator[Answers]:
+def records_as_answered(checkpoint: Checkpoint, num_classes: int, is_done: Callable[[], bool]) -> Iterator[Answers]:
     """Yield the records of a checkpoint that is being filled, in the order of the rows, each as soon as it can be.
 
-    What `tick`, called often, raises ends the waiting; when `is_done()`, no more records come.
+    When `is_done()`, no more records come; until then the run may be cancelled.
     """
     row = 0
     while True:
@@ -66,7 +64,7 @@ def records_as_answered(
         elif was_done:
             return
         else:
-            tick()
+            raise_if_cancelled()
             time.sleep(LOOK_S)
 
 
@@ -78,11 +76,11 @@ def join(
     draft: Draft,
     *,
     rows: int,
-    tick: Callable[[int], None],
+    on_rows: Callable[[int], None],
 ) -> Tally:
-    """Write the first `rows` rows of `source` with their predictions into `draft`, and say what was written.
+    """Write the first `rows` rows of `source` with their answers into `draft`, and count what was written.
 
-    `tick(rows written)` is called between blocks; what it raises ends the join.
+    `on_rows(rows written)` is called between blocks; what it raises ends the join, as cancelling the run does.
 
     Raises:
         OutputError, DiskTrouble: the output can't be written. InputError: the input can't be read any more.
@@ -91,10 +89,10 @@ def join(
     tally = Tally(labels)
     answers = OrderedAnswers(checkpoint.answers(layout.num_classes))
     with disk_errors(draft.path):
-        copying = partial(tick, 0) if rows == source.total_rows else None
-        sink, blocks = _open_sink(config, source, layout, draft, labels, copying=copying)
+        may_copy = rows == source.total_rows
+        sink, blocks = _open_sink(config, source, layout, draft, labels, may_copy=may_copy)
         pairs = _pairs(blocks, answers, rows, to_end=rows != config.run.limit_rows)
-        written = _write(sink, pairs, tally, tick)
+        written = _write(sink, pairs, tally, on_rows)
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
         draft.close()
@@ -115,14 +113,15 @@ def follow(
     return tally, _write(sink, pairs, tally, lambda _: None)
 
 
-def _write(sink: Any, pairs: Iterator[tuple[Answers, Any]], tally: Tally, tick: Callable[[int], None]) -> int:
+def _write(sink: Any, pairs: Iterator[tuple[Answers, Any]], tally: Tally, on_rows: Callable[[int], None]) -> int:
     written = 0
     try:
         for answers, rows in pairs:
             sink.write(rows, answers)
             tally.count(answers)
             written += len(rows)
-            tick(written)
+            raise_if_cancelled()
+            on_rows(written)
     except BaseException:
         with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
             sink.close()
@@ -162,21 +161,21 @@ def _open_sink(
     draft: Draft,
     labels: Sequence[str],
     *,
-    copying: Callable[[], None] | None,
+    may_copy: bool,
 ) -> tuple[Any, Iterator[Any]]:
     """What writes, and what it is given: the rows' own bytes where they can stay, else Arrow columns.
 
-    Where all rows are wanted, the file itself may be copied, and `copying` is called meanwhile.
+    With `may_copy`, where all rows are wanted, the file itself may be copied.
     """
     kind = format_of(config.writer.output, config.writer.format, "writer.format")
     delimiter = "\t" if kind == "tsv" else ","
     if kind == "parquet":
         from pipeline.formats.parquet import ParquetAppender, ParquetSink, ParquetSource
 
-        if isinstance(source, ParquetSource) and copying and config.writer.compression is None:
+        if isinstance(source, ParquetSource) and may_copy and config.writer.compression is None:
             appender = ParquetAppender.of(draft, source, layout, labels)
             if appender is not None:
-                return appender, appender.blocks(copying)
+                return appender, appender.blocks()
         return ParquetSink(draft, source.schema(), layout, labels, config.writer.compression), source.batches()
     if kind == "jsonl":
         return _open_jsonl(source, layout, draft, labels)

@@ -15,21 +15,19 @@ from fake import FakeServer
 
 from pipeline import errors
 
+SMALL_BY_NATURE = {"__init__.py", "__main__.py", "_version.py"}
 PACKAGE = Path(__file__).parent.parent / "pipeline"
-# Each module may import only what stands before it (modules of one line: none of each other).
+# Each module may import only what stands before it (on one line: none of each other). A package is named with a dot
+# where its modules stand apart.
 LAYERS = [
-    ["_version", "errors"],
-    ["streams", "loops", "memory", "texts", "cancellation"],
-    ["answers"],
-    ["config"],
+    ["_version", "errors", "cancellation", "memory"],
+    ["streams", "loops", "texts"],
+    ["answers", "config"],
     ["storage"],
-    ["monitoring.record"],
-    ["monitoring.progress", "monitoring.summary", "monitoring.metrics", "monitoring.notification"],
+    ["formats", "monitoring.record"],
+    ["loader", "monitoring.progress", "monitoring.summary", "monitoring.metrics", "monitoring.notification"],
     ["checkpoint"],
-    ["formats"],
-    ["reuse", "loader"],
-    ["writer"],
-    ["servers"],
+    ["reuse", "writer", "servers"],
     ["batcher"],
     ["runs"],
     ["monitoring.status", "library", "schedule"],
@@ -39,22 +37,69 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
+def layer_of(module: str) -> str:
+    """The layer that a module of the package stands in: its own, or that of its top-level package."""
+    return module if module in LEVEL else module.split(".", maxsplit=1)[0]
+
+
 def imports_of(path: Path) -> set[str]:
-    """The modules of this package that a file imports, at its top or inside a function."""
-    found = set()
+    """The modules of this package that a file imports, at its top or inside a function; not those for types alone."""
+    modules = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {name.split(".")[1] for name in names if name.startswith("pipeline.")}
-    return found
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
+            modules |= {
+                module_of(f"{node.module}.{alias.name}") or module_of(node.module) or "" for alias in node.names
+            }
+        elif isinstance(node, ast.Import):
+            modules |= {module_of(alias.name) or "" for alias in node.names if alias.name.split(".")[0] == "pipeline"}
+    return modules - {""}
+
+
+def module_of(name: str) -> str | None:
+    """The name of a module below the package, `config.__init__` for a package; None if it is no module."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    below = path.relative_to(PACKAGE).parts
+    if path.with_suffix(".py").is_file():
+        return ".".join(below)
+    return ".".join([*below, "__init__"]) if (path / "__init__.py").is_file() else None
+
+
+GRAPH = {module_of(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)) or "": imports_of(path)
+         for path in PACKAGE.rglob("*.py")}  # fmt: skip
 
 
 def test_every_module_imports_only_lower_layers() -> None:
     """A module knows what is below it and nothing else, so each can be read and tested without those above."""
-    for path in PACKAGE.rglob("*.py"):
-        module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for imported in imports_of(path) - {module}:
-            assert LEVEL[imported] < LEVEL[module], f"{path.name} of {module} imports {imported}"
+    for module, imported in GRAPH.items():
+        here = layer_of(module)
+        for there in {layer_of(name) for name in imported} - {here}:
+            assert LEVEL[there] < LEVEL[here], f"{module} imports {there}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """There is no cycle, inside packages either, nor among imports for types or inside functions."""
+    done, way = set[str](), list[str]()
+
+    def visit(module: str) -> None:
+        assert module not in way, f"a cycle: {' -> '.join([*way[way.index(module) :], module])}"
+        if module in done:
+            return
+        way.append(module)
+        for imported in sorted(GRAPH[module]):
+            visit(imported)
+        done.add(way.pop())
+
+    for module in sorted(GRAPH):
+        visit(module)
+
+
+def test_the_house_stays_small_enough_to_learn() -> None:
+    """Modules are about subjects: none is a crumb, none holds two, and there are not too many of them."""
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert len(lines) <= 85
+    assert sum(lines.values()) <= 12_000
+    named = {name: count for name, count in lines.items() if Path(name).name not in SMALL_BY_NATURE}
+    assert {name: count for name, count in named.items() if not 25 <= count <= 650} == {}
 
 
 def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:

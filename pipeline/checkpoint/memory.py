@@ -1,4 +1,4 @@
-"""The checkpoint of a file that will be done soon, most likely before one on the disk would be of any use."""
+"""The checkpoint of a small file, in memory: most often the file is done before one on the disk is of any use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.texts import Position
 
 
 class MemoryCheckpoint:
-    """What `Checkpoint` knows of a new file, in memory; `settle` makes one of it."""
+    """What a `Checkpoint` keeps of a new file, in memory. `persist` writes it down as one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,8 +52,8 @@ class MemoryCheckpoint:
         records = sorted(self._records, key=lambda record: record[0])
         return (answers_of(record, self.labels, num_classes) for record in records)
 
-    def settle(self) -> Checkpoint:
-        """A checkpoint on the disk that holds all this, durably.
+    def persist(self) -> Checkpoint:
+        """Return a checkpoint on the disk that holds all this, durably.
 
         Raises:
             DiskTrouble, OutputError: see `Checkpoint`.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.answers import Answers
+from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.columns import Layout
 from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
@@ -353,11 +354,11 @@ class ParquetAppender:
         except ValueError:
             return None
 
-    def blocks(self, tick: Callable[[], None]) -> Iterator[range]:
-        """Copy the file, with a `tick` now and then; then its rows, as many at a time as belong to one row group."""
+    def blocks(self) -> Iterator[range]:
+        """Copy the file, then yield its rows, as many at a time as belong to one row group."""
         for piece in _pieces(self._source, self._end):
             self._stream.write(piece)
-            tick()
+            raise_if_cancelled()
         for rows in self._source.group_rows:
             for start in range(0, rows, BATCH_ROWS):
                 yield range(min(BATCH_ROWS, rows - start))

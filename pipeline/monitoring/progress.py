@@ -76,6 +76,7 @@ class Counts:
 # -- The counters of a run, and how they are shown: a bar on a terminal, a line every ten seconds elsewhere
 
 
+SHOW_EVERY_S = 0.25  # and commit: with the time a commit takes, far less than a second of answers can be lost
 LINE_EVERY_S = 10.0
 Style = Literal["auto", "bar", "quiet", "json"]
 

@@ -51,6 +51,8 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
             published = checkpoint.get("published")
             if holder or record is None or published != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
+    if holder and record is None:
+        return Status(output=str(output), state="running", rows=0, rows_total=None, failed={}, empty=0, held_by=holder)
     if record is None:
         raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record of it")
     return Status(

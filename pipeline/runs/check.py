@@ -15,9 +15,10 @@ from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import estimate_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.reuse import inspect, path_of
-from pipeline.runs import open_input, planned
+from pipeline.runs import planned
 from pipeline.runs.first_pass import urls_of
-from pipeline.runs.opening import open_checked, place_of
+from pipeline.runs.opening import open_checked, output_of
+from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import ChunkSize
@@ -38,7 +39,11 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
     told, plan = _told(config), await planned(config, progress)
     if not plan.is_single:
         return await _many(config, progress, plan, told, show)
-    async with open_input(config, plan) as (pair, source, spec):
+    async with spooled(config, plan) as (plan, _):
+        (pair,) = plan.pairs
+        if pair.trouble is not None:
+            raise pair.trouble
+        source, spec = await asyncio.to_thread(open_checked, config, pair.source)
         rows, exact = await asyncio.to_thread(estimate_rows, source, spec)
         lines = [
             *("config", *(f"  {line}" for line in describe(config))),
@@ -104,9 +109,9 @@ def _output(config: Config, pair: Pair, source: Source) -> str:
 
 def _place(config: Config, pair: Pair, source: Source) -> Location:
     """Where the output goes, which can hold what is to be in it."""
-    config, place = place_of(config, pair, source)
+    config, output = output_of(config, pair, source)
     check_types(config, source)
-    return place.location
+    return output.location
 
 
 async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:

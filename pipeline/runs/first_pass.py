@@ -14,18 +14,16 @@ from typing import Any
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
-from pipeline.cancellation import SHOW_EVERY_S
 from pipeline.checkpoint import Checkpoint, differences
 from pipeline.config import EMBEDDED, Config, public_settings
-from pipeline.errors import CheckpointMismatch, DeadlineReached, OutputHeld, UserError
+from pipeline.errors import CheckpointMismatch, DeadlineReached
 from pipeline.formats.columns import Layout
-from pipeline.monitoring.progress import Counts, Progress
-from pipeline.runs.file import Context
+from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
+from pipeline.runs.file import OF_ONE_FILE, RunFile
 from pipeline.runs.reused import Reusing
 from pipeline.servers.pool import Endpoints
 
 GRACE_S = 5.0  # for what is in flight when the deadline comes
-OF_ONE_FILE = (UserError, OutputHeld)  # what is wrong with one file is not wrong with the next
 
 
 class FirstPass:
@@ -36,16 +34,16 @@ class FirstPass:
     """
 
     def __init__(
-        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[Context], None]
+        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[RunFile], None]
     ) -> None:
         self._config, self._progress, self._environment = config, progress, environment
         self._when_done = when_done
         self._reusing = Reusing(config, progress)
         self._endpoints: Endpoints | None = None
-        self._going: dict[Context, None] = {}  # files that are not done, in their order
+        self._files: dict[RunFile, None] = {}  # files that are not done, in their order
         self._stopped = asyncio.Event()
 
-    async def run(self, files: AsyncIterator[Context]) -> None:
+    async def run(self, files: AsyncIterator[RunFile]) -> None:
         """Answers for all open rows of `files`.
 
         Raises:
@@ -69,9 +67,9 @@ class FirstPass:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for file in self._going:
+            for file in self._files:
                 self._know(file)
-            await asyncio.shield(asyncio.to_thread(_keep, list(self._going)))
+            await asyncio.shield(asyncio.to_thread(_keep, list(self._files)))
 
     def stop(self) -> None:
         """End `run` before its time; what was answered is kept."""
@@ -79,7 +77,7 @@ class FirstPass:
 
     # -- from files to chunks
 
-    async def _answer(self, files: AsyncIterator[Context]) -> None:
+    async def _answer(self, files: AsyncIterator[RunFile]) -> None:
         async with aclosing(self._open(files)) as opened:
             first = await anext(opened, None)
             if first is None:
@@ -111,10 +109,10 @@ class FirstPass:
         keeps_probs = self._config.writer.probs != "none" or self._config.run.reuse is not None
         return Endpoints(self._config, urls, self._environment, self._progress, keeps_probs=keeps_probs)
 
-    async def _open(self, files: AsyncIterator[Context]) -> AsyncGenerator[Context, None]:
+    async def _open(self, files: AsyncIterator[RunFile]) -> AsyncGenerator[RunFile, None]:
         """Those that have open rows; the others are done."""
         async for file in files:
-            self._going[file] = None
+            self._files[file] = None
             try:
                 has_rows = await file.feed.has_rows()
             except OF_ONE_FILE as error:
@@ -124,28 +122,28 @@ class FirstPass:
             else:
                 self._read(file)
 
-    async def _chunks(self, first: Context, rest: AsyncIterator[Context]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, first: RunFile, rest: AsyncIterator[RunFile]) -> AsyncIterator[Chunk]:
         request, sizes = self._config.request, self._connected.sizes
-        file: Context | None = first
+        file: RunFile | None = first
         while file is not None:
             try:
                 await self._adopt(file)
                 async for chunk in file.feed.chunks(request, sizes, self._reusing.look_up):
                     chunk.file = file
-                    file.under_way += 1
+                    file.unanswered += 1
                     yield chunk
             except OF_ONE_FILE as error:
                 file.error = error
             self._read(file)
             file = await anext(rest, None)
 
-    async def _adopt(self, file: Context) -> None:
+    async def _adopt(self, file: RunFile) -> None:
         """The model that answers must be the one whose answers are there already."""
         endpoints = self._connected
         begun = {key: file.identity.get(key) for key in endpoints.identity}
         if other := differences(begun, endpoints.identity):
             raise CheckpointMismatch(
-                f"{file.place.location}: was begun with another model ({'; '.join(other)}); "
+                f"{file.output.location}: was begun with another model ({'; '.join(other)}); "
                 f"start over with --restart, or choose another output"
             )
         added = Layout(file.config, endpoints.facts.num_classes).names
@@ -160,24 +158,24 @@ class FirstPass:
     # -- from answers to files
 
     def _store(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts) -> None:
-        file: Context = chunk.file
+        file: RunFile = chunk.file
         self._reusing.remember(chunk, of_texts)
         classes = self._connected.facts.num_classes if self._config.writer.probs != "none" else 0
-        file.store(chunk, of_rows, spent, classes)
+        file.store(chunk, of_rows, spent, classes, self._progress.elapsed_s)
         self._finish_if_answered(file)
 
-    def _read(self, file: Context) -> None:
+    def _read(self, file: RunFile) -> None:
         file.is_read = True
         self._finish_if_answered(file)
 
-    def _finish_if_answered(self, file: Context) -> None:
-        if file.is_read and not file.under_way and file in self._going:
-            del self._going[file]
+    def _finish_if_answered(self, file: RunFile) -> None:
+        if file.is_read and not file.unanswered and file in self._files:
+            del self._files[file]
             file.total = file.feed.total if file.total is None else file.total
             self._know(file)
             self._when_done(file)
 
-    def _know(self, file: Context) -> None:
+    def _know(self, file: RunFile) -> None:
         """Let the next commit keep what is known of model and input, too: if it is the model of this file."""
         if not file.is_adopted:
             return
@@ -207,27 +205,27 @@ class FirstPass:
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
             self._progress.show()
-            files = [file for file in self._going if isinstance(file.checkpoint, Checkpoint)]
+            files = [file for file in self._files if isinstance(file.checkpoint, Checkpoint)]
             for file in files:
                 file.checkpoint.put_later(progress=self._news(file))
             await asyncio.to_thread(_flush, files)
 
-    def _news(self, file: Context) -> dict[str, Any]:
+    def _news(self, file: RunFile) -> dict[str, Any]:
         """What `classify status` tells of a file."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = self._progress.started.isoformat(timespec="seconds")
         servers = public_settings(self._config)["server"]["url"]
         news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
-        is_one_of_many = file.counts is not self._progress
-        return news | ({"rows_total": file.wanted, "rows_per_s": None, "eta_s": None} if is_one_of_many else {})
+        of_this_file = {"rows_total": file.wanted, "rows_per_s": None, "eta_s": None}
+        return news | (of_this_file if file.run_counts is None else {})
 
 
-def _flush(files: list[Context]) -> None:
+def _flush(files: list[RunFile]) -> None:
     for file in files:
-        file.flush_meanwhile()
+        file.commit_if_free()
 
 
-def _keep(files: list[Context]) -> None:
+def _keep(files: list[RunFile]) -> None:
     for file in files:
         file.keep()
 

@@ -1,31 +1,35 @@
-"""One file before anything is asked: opened and checked, its output locked, and what is left to do."""
+"""Opens a file of a run before anything is sent: checked, its output locked, and what is left to do."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from pipeline.checkpoint import Checkpoint, MemoryCheckpoint, digest_file, identity_of
-from pipeline.config import Config
+from pipeline.config import PIPE, Config
 from pipeline.errors import InputError
 from pipeline.formats.columns import Layout
 from pipeline.formats.source import Source, TextSpec
-from pipeline.loader import open_source
-from pipeline.monitoring.progress import Counts, Progress
+from pipeline.loader import estimate_rows, open_source
+from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, nothing_to_do
-from pipeline.runs.file import Context
-from pipeline.runs.output import Next, Output, place_at, place_output
-from pipeline.runs.plan import Pair
+from pipeline.runs.file import RunFile
+from pipeline.runs.output import Next, Output, output_at, output_of_one
+from pipeline.runs.plan import Pair, Plan
 from pipeline.storage import Location
 from pipeline.writer import check_types
 
-SMALL = 1 << 18  # bytes of a file that is read once, as a whole
+SMALL = 1 << 18  # bytes of an input that is read once, into memory, and whose answers are kept there at first
 
 
 def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
-    """An input and what its text is made of, checked as far as that goes without a server.
+    """Open an input and check it as far as that goes without a server.
+
+    Returns:
+        The input, and what its texts are made of.
 
     Raises:
         ConfigError, InputError: see `loader.open_source` and `Source.check`. StoreRefused, StoreGone: its store.
@@ -39,78 +43,88 @@ def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
     return source, spec
 
 
-def place_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Output]:
-    """Where the output of a pair goes, and the config with that as its output.
+def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Output]:
+    """Return where the output of a pair goes, and the config with that as its output.
 
     Raises:
-        ConfigError, OutputError, StoreRefused, StoreGone: see `place_output`.
+        ConfigError, OutputError, StoreRefused, StoreGone: see `output_of_one`.
     """
     if pair.output is None:
-        place = place_output(config, source.location)
+        output = output_of_one(config, source.location)
     else:
-        place = place_at(config, pair.output, source.location, may_make_directory=True)
-    writer = msgspec.structs.replace(config.writer, output=str(place.location))
-    return msgspec.structs.replace(config, writer=writer), place
+        output = output_at(config, pair.output, source.location, may_make_directory=True)
+    writer = msgspec.structs.replace(config.writer, output=str(output.location))
+    return msgspec.structs.replace(config, writer=writer), output
 
 
 class Opener:
-    """Opens the files of one command: one, or one of many."""
+    """Opens the files of one run. `private` is a directory of its own, for what is written to standard output."""
 
-    def __init__(self, config: Config, progress: Progress, *, is_one_of_many: bool) -> None:
-        self._config, self._progress = config, progress
-        self._is_one_of_many = is_one_of_many
+    def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
+        self._config, self._plan, self._progress, self._private = config, plan, progress, private
         self._made: set[str] = set()  # directories of outputs
-        self._proved: set[str] = set()  # those of stores that take what we bring
+        self._writable: set[str] = set()  # directories in stores that are known to take outputs
 
-    def open(self, pair: Pair) -> Context | RunRecord:
-        """The file, its output locked until it is closed; or its record if there is nothing to do.
+    def open(self, pair: Pair) -> RunFile | RunRecord:
+        """Return the file, its output locked until it is closed; or its record if there is nothing to do.
 
         Raises:
             ClassifyError: it can't be classified, or not now; then nothing is locked.
         """
         if pair.trouble is not None:
             raise pair.trouble
-        return self.open_source(pair, *open_checked(self._config, pair.source.loaded(SMALL)))
-
-    def open_source(self, pair: Pair, source: Source, spec: TextSpec) -> Context | RunRecord:
-        """`open` for an input that is open already."""
+        source, spec = open_checked(self._config, pair.source.loaded(SMALL))
         began_s, started = self._progress.elapsed_s, datetime.now(UTC)
-        config, place = place_of(self._config, pair, source)
+        if self._private is not None and self._config.writer.output == PIPE:
+            config, output = self._config, Output(Location("stdout", str(self._private / "stdout")))
+        else:
+            config, output = output_of(self._config, pair, source)
         check_types(config, source)
-        self._make_directory(place)
+        self._make_directory(output)
         identity = identity_of(config, digest_file(source.location))
         with ExitStack() as held:
-            held.enter_context(place.lock)
-            decision = place.decide(config, identity)
-            record = place.record if decision is Next.DONE else None
+            held.enter_context(output.lock)
+            decision = output.decide(config, identity)
+            record = output.record if decision is Next.DONE else None
             if record is not None:
                 return nothing_to_do(record, started, self._progress.elapsed_s - began_s)
-            self._prove_writable(place)
-            checkpoint = held.enter_context(closing(self._checkpoint(place, decision)))
-            counts = Counts() if self._is_one_of_many else self._progress
-            context = Context(
-                config, source, spec, place, checkpoint, identity, self._progress, counts, started, began_s
-            )
-            if isinstance(checkpoint, MemoryCheckpoint):
-                context.feed.read_ahead()
+            self._see_writable(output)
+            checkpoint = held.enter_context(closing(self._checkpoint(output, source, decision)))
+            file = RunFile(config, source, spec, output, checkpoint, identity, started, began_s)
+            file.run_counts = self._progress if self._plan.is_single else None
+            self._look_at_rows(file)
             held.pop_all()
-        return context
+        return file
 
-    def _checkpoint(self, place: Output, decision: Next) -> Checkpoint | MemoryCheckpoint:
-        """One of many new files is done, most often, before a checkpoint on the disk would be of any use."""
-        if self._is_one_of_many and decision is Next.FRESH and not place.location.exists():
-            return MemoryCheckpoint(place.checkpoint_path)
-        checkpoint = place.checkpoint()
+    def _checkpoint(self, output: Output, source: Source, decision: Next) -> Checkpoint | MemoryCheckpoint:
+        """Return a checkpoint in memory for a small new file among many: one on the disk costs more than its answers.
+
+        A run of a single file has one on the disk from the start, where `status` and other runs see it.
+        """
+        is_small = source.location.content is not None and not self._plan.is_single
+        if is_small and decision is Next.FRESH and not output.location.exists():
+            return MemoryCheckpoint(output.checkpoint_path)
+        checkpoint = output.checkpoint()
         if self._config.run.retry_failed and (reopened := checkpoint.reopen_failed()):
-            self._progress.notice(f"{place.location}: {reopened:,} failed rows are classified again")
+            self._progress.notice(f"{output.location}: {reopened:,} failed rows are classified again")
         return checkpoint
 
-    def _make_directory(self, place: Output) -> None:
-        if place.location.folder not in self._made:
-            place.make_directory()
-        self._made.add(place.location.folder)
+    def _look_at_rows(self, file: RunFile) -> None:
+        """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
+        if isinstance(file.checkpoint, MemoryCheckpoint):
+            file.feed.read_ahead()
+            return
+        rows, is_exact = estimate_rows(file.source, file.spec)
+        limit = file.config.run.limit_rows
+        file.expected = min(rows, file.wanted or rows, rows if limit is None else limit)
+        file.is_expected_exactly = is_exact or file.total is not None
 
-    def _prove_writable(self, place: Output) -> None:
-        if place.location.folder not in self._proved:
-            place.prove_writable()
-        self._proved.add(place.location.folder)
+    def _make_directory(self, output: Output) -> None:
+        if output.location.folder not in self._made:
+            output.make_directory()
+        self._made.add(output.location.folder)
+
+    def _see_writable(self, output: Output) -> None:
+        if output.location.folder not in self._writable:
+            output.see_writable()
+        self._writable.add(output.location.folder)

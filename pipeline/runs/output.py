@@ -44,7 +44,7 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
     return location.within(named_for(config, source.name)) if inside else location
 
 
-def place_output(config: Config, source: Location) -> Output:
+def output_of_one(config: Config, source: Location) -> Output:
     """The output of the one input, as `writer.output` says.
 
     Raises:
@@ -55,10 +55,10 @@ def place_output(config: Config, source: Location) -> Output:
     if not named and source.is_piped:
         raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
     location = locate_output(config, named, source)
-    return place_at(config, location, source, may_make_directory=named.endswith("/"))
+    return output_at(config, location, source, may_make_directory=named.endswith("/"))
 
 
-def place_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
+def output_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
     """The output of one input at a location that was chosen for it.
 
     Raises:
@@ -176,7 +176,7 @@ class Output:
             return
         make_directory(Path(self.location.path).parent)
 
-    def prove_writable(self) -> None:
+    def see_writable(self) -> None:
         """See that the store takes what this run will bring, before anything is paid for: by a record of nothing yet.
 
         Raises:

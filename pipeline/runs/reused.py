@@ -12,11 +12,10 @@ from typing import Self
 
 from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk, Reused
-from pipeline.cancellation import SHOW_EVERY_S
 from pipeline.checkpoint import Identity
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, DiskTrouble
-from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.reuse import Found, Reuse, path_of
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.vllm import ModelFacts

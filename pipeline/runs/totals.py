@@ -18,7 +18,7 @@ NAMED = 3  # of these, at most, in the closing line
 SUMMED = ("rows", "labelled", "empty", "truncated", "skipped_lines", "resumed_rows", "shared_rows", "reused_rows")
 
 
-class Total:
+class Totals:
     """Counts the files of a command as they end."""
 
     def __init__(self, config: Config, plan: Plan, progress: Progress) -> None:
@@ -52,22 +52,27 @@ class Total:
         more = "; more that fail are counted, and told in the end" if len(self._failed_files) == TOLD else ""
         return (message if place in message else f"{place}: {message}") + more
 
-    def weigh(self, error: ClassifyError) -> None:
-        """Something has ended the command: should a file have failed in a way that counts for more, so does it."""
+    def worse_than(self, error: ClassifyError) -> ClassifyError | None:
+        """Return an error that counts for more than the one that ended the run, if a file has failed so."""
         self._codes[error.exit_code] += 1
         code = self._code
-        if code != error.exit_code:
-            error.exit_code, error.args = code, (f"{error}; {self._why(code)}",)
+        if code == error.exit_code:
+            return None
+        worse = ClassifyError(f"{error}; {self._why(code)}")
+        worse.exit_code = code
+        return worse
 
     @property
     def _code(self) -> int:
         return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
 
     def record(self) -> RunRecord:
-        """The record of the command, which is the sum of those of its files."""
+        """Return the record of the run: that of its only file, or the sum of those of its files."""
         progress, files = self._progress, len(self._plan.pairs)
         if self._codes.total() != files:
             raise RuntimeError(f"of {files} files {self._codes.total()} ended")  # never say that all is well
+        if self._plan.is_single and self._one is not None:
+            return self._one
         failed, code = self._failed_files, self._code
         sums: dict[str, Any] = {name: self._sums[name] for name in SUMMED}
         return RunRecord(

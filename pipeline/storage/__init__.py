@@ -1,6 +1,6 @@
 """Where files are: on a disk, in an object store, or at the end of a pipe; and where a run keeps what is its own."""
 
-from pipeline.storage.draft import Draft, Pipe, SmallDraft, disk_errors, sync_file, write_whole
+from pipeline.storage.draft import Draft, Pipe, disk_errors, sync_file, write_whole
 from pipeline.storage.listing import is_hidden, is_named, is_pattern, list_files, match_files
 from pipeline.storage.location import CODECS, Kind, Location, local, locate
 from pipeline.storage.samples import parts_of, pieces_of
@@ -13,7 +13,6 @@ __all__ = [
     "Kind",
     "Location",
     "Pipe",
-    "SmallDraft",
     "StoreStream",
     "disk_errors",
     "is_hidden",

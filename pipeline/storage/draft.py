@@ -1,68 +1,28 @@
-"""The output before it is one: written beside its place, synced, renamed. A reader never sees half a file."""
+"""Outputs before they are complete: written beside their place, synced, renamed. A reader never sees half a file."""
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import pyarrow as pa
 
+from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import DISK_TROUBLE, ClassifyError, DiskTrouble, OutputError, ReaderGone
 from pipeline.storage.location import CODECS, Location, local
 from pipeline.storage.samples import parts_of
 
-LOOK_S = 0.05
-
-
+LOOK_S = 0.05  # between two looks whether the run was cancelled
 STDOUT = 1
 
 
-class Pipe:
-    """Standard output in the place of a draft. It never waits for its reader without calling `tick`."""
-
-    path = "standard output"
-
-    def __init__(self, tick: Callable[[], None]) -> None:
-        self._tick = tick
-
-    def write_text(self) -> Pipe:
-        """The stream to write to."""
-        return self
-
-    def write(self, content: bytes | memoryview) -> None:
-        """Write all of it.
-
-        Raises:
-            ReaderGone: nobody reads any more. DiskTrouble: it goes to a file, and the disk is full.
-        """
-        left = memoryview(content)
-        while left:
-            self._tick()
-            if not select.select([], [STDOUT], [], LOOK_S)[1]:
-                continue
-            try:
-                # So much a pipe takes at once when it takes anything.
-                left = left[os.write(STDOUT, left[: select.PIPE_BUF]) :]
-            except BrokenPipeError:
-                raise ReaderGone from None
-            except OSError as error:
-                raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
-
-    def close(self) -> None:
-        """Nothing is held back."""
-
-    def sync(self) -> None:
-        """Whoever reads it has it."""
-
-
 class Draft:
-    """A file that becomes `output` when it is published, and is taken away when it is not.
+    """A file that becomes `output` when it is published, and is removed when it is not.
 
     It stands at `path` (default: beside its place, as `.NAME.tmp`) until it is renamed, or sent to a store.
 
@@ -73,22 +33,24 @@ class Draft:
     def __init__(self, output: Location | Path, path: Path | None = None) -> None:
         self.output = output if isinstance(output, Location) else local(str(output))
         self.path = path or Path(self.output.beside(f".{self.output.name}.tmp").path)
+        self._descriptor = -1
         self._is_there = False
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
-            self.file: BinaryIO = self.path.open("wb", buffering=1 << 20)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self.file: BinaryIO = os.fdopen(self._descriptor, "wb", buffering=1 << 20, closefd=False)
         self._is_there = True
         return self
 
     def write_text(self) -> pa.NativeFile:
-        """A stream into the file, compressed as the output's ending says; the caller closes it."""
+        """Return a stream into the file, compressed as the output's ending says; the caller closes it."""
         codec = CODECS.get(Path(self.output.name).suffix.lower())
         sink = self.write_bytes()
         return pa.CompressedOutputStream(sink, codec) if codec else sink
 
     def write_bytes(self) -> pa.NativeFile:
-        """A stream into the file as it is."""
+        """Return a stream into the file as it is."""
         return pa.PythonFile(self.file, "w")
 
     @property
@@ -97,36 +59,41 @@ class Draft:
         return local(str(self.path))
 
     def close(self) -> None:
-        """There is nothing more to be written."""
+        """End the writing."""
         with disk_errors(self.path):
             self.file.close()  # a compressing stream has closed it before
 
     def begin_sync(self) -> None:
-        """Nothing more is written, and the disk may begin; several are on the disk sooner if all begin first."""
+        """End the writing, and let the disk begin: several drafts are durable sooner if all begin before one waits."""
         self.close()
+        if self.output.store is None and hasattr(os, "posix_fadvise"):
+            with disk_errors(self.path):  # to drop it from memory, the system begins to write it
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """What was written is on the disk when this returns; what is to be sent to a store need not be."""
+        """Wait until what was written is durable; what is to be sent to a store need not be."""
         self.close()
-        with disk_errors(self.path):
-            if self.output.store is None:
-                sync_file(self.path)
+        if self.output.store is None:
+            with disk_errors(self.path):
+                os.fsync(self._descriptor)
+        self._close_descriptor()
 
-    def publish(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Let it take the output's place, in one step; on the way to a store `tick` may raise to end it.
+    def publish(self) -> None:
+        """Let it take the output's place in one step; on the way to a store that can be cancelled.
 
         Raises:
             StoreRefused, StoreGone: the store.
         """
+        if self.output.store is not None:
+            with disk_errors(self.output):
+                self.output.put(parts_of(self.path))
+            return
+        self.rename()
         with disk_errors(self.output):
-            if self.output.store is not None:
-                self.output.put(parts_of(self.path, tick))
-                return
-            self.rename()
             sync_file(self.path.parent)
 
     def rename(self) -> None:
-        """Let it take the output's place on a disk; that lasts when the directory is synced, too."""
+        """Let it take the output's place on a disk; durable when the directory is synced, too."""
         with disk_errors(self.output):
             os.replace(self.path, self.output.path)  # noqa: PTH105 - a Path costs more, for each of many files
         self._is_there = False
@@ -139,64 +106,47 @@ class Draft:
         except OSError:
             if kind is None:
                 raise
+        finally:
+            self._close_descriptor()
         if self._is_there:
             self.path.unlink(missing_ok=True)
 
+    def _close_descriptor(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
-class SmallDraft(Draft):
-    """A draft that stands in memory until it is complete: one of many, each of which would be opened and read again."""
 
-    def __enter__(self) -> Self:
-        self._stream = pa.BufferOutputStream()
-        self._content: pa.Buffer | None = None
-        self._descriptor: int | None = None
+class Pipe:
+    """Standard output in the place of a draft. While its reader is slow, the run can be cancelled."""
+
+    path = "standard output"
+
+    def write_text(self) -> Pipe:
+        """Return the stream to write to."""
         return self
 
-    def write_bytes(self) -> pa.NativeFile:
-        """See `Draft`."""
-        return self._stream
+    def write(self, content: bytes | memoryview) -> None:
+        """Write all of it.
 
-    @property
-    def written(self) -> Location:
-        """See `Draft`; complete with this."""
-        assert self._content is not None  # noqa: S101 - it is complete
-        return replace(self.output, content=self._content.to_pybytes())
+        Raises:
+            ReaderGone: nobody reads any more. DiskTrouble: it goes to a file, and the disk is full.
+        """
+        left = memoryview(content)
+        while left:
+            raise_if_cancelled()
+            if not select.select([], [STDOUT], [], LOOK_S)[1]:
+                continue
+            try:
+                # So much a pipe takes at once when it takes anything.
+                left = left[os.write(STDOUT, left[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                raise ReaderGone from None
+            except OSError as error:
+                raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
 
     def close(self) -> None:
-        """See `Draft`."""
-        if self._content is None:  # the stream gives it once
-            self._content = self._stream.getvalue()
-
-    def begin_sync(self) -> None:
-        """See `Draft`."""
-        self.close()
-        content = memoryview(self._content or b"")
-        with disk_errors(self.path):
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            self._is_there = True
-            while content:
-                content = content[os.write(self._descriptor, content) :]
-            if hasattr(os, "posix_fadvise"):  # to have no more of it in memory, the system begins to write it
-                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def sync(self) -> None:
-        """See `Draft`; after `begin_sync`."""
-        with disk_errors(self.path):
-            if self._descriptor is not None:
-                os.fsync(self._descriptor)
-        self._let_go()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._let_go()
-        if self._is_there:
-            self.path.unlink(missing_ok=True)
-
-    def _let_go(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = None
+        """Do nothing: nothing is held back."""
 
 
 def write_whole(path: Path, content: bytes) -> None:

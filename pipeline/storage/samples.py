@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.cancellation import raise_if_cancelled
 from pipeline.storage.location import Location
 from pipeline.storage.store import PART_BYTES
 
@@ -52,10 +53,10 @@ def _read(file: BinaryIO, offsets: Sequence[int], size: int) -> Iterator[bytes]:
         yield file.read(size)
 
 
-def parts_of(file: Path, tick: Callable[[], None]) -> Iterator[bytes]:
-    """A file of the disk in parts that may be sent. What `tick`, called before each, raises ends the sending."""
+def parts_of(file: Path) -> Iterator[bytes]:
+    """Yield a file of the disk in parts as large as a store takes them; the run may be cancelled before each."""
     with file.open("rb") as opened:
         while part := opened.read(PART_BYTES):
-            tick()
+            raise_if_cancelled()
             yield part
-    tick()
+    raise_if_cancelled()

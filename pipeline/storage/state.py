@@ -9,10 +9,11 @@ import re
 import select
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import ConfigError, DiskTrouble, OutputError
 from pipeline.storage.location import Location
 
@@ -91,8 +92,8 @@ BLOCK_BYTES = 1 << 20
 STDIN = 0
 
 
-def spool(folder: Path, tick: Callable[[], None]) -> Location:
-    """Copy standard input, all of it, to a file in `folder`. What `tick`, called often, raises ends it.
+def spool(folder: Path) -> Location:
+    """Copy standard input, all of it, to a file in `folder`; the run may be cancelled meanwhile.
 
     Raises:
         ConfigError: nobody is sending anything. DiskTrouble: the disk is full, or the pipe broke.
@@ -102,15 +103,15 @@ def spool(folder: Path, tick: Callable[[], None]) -> Location:
     path = folder / "stdin.jsonl"
     try:
         with path.open("wb") as file:
-            while block := _next_block(tick):
+            while block := _next_block():
                 file.write(block)
     except OSError as error:
         raise DiskTrouble(f"{path}: standard input can't be kept: {error.strerror}; set run.state_dir") from None
     return Location("stdin", str(path), is_piped=True)
 
 
-def _next_block(tick: Callable[[], None]) -> bytes:
-    tick()
+def _next_block() -> bytes:
+    raise_if_cancelled()
     while not select.select([STDIN], [], [], LOOK_S)[0]:
-        tick()
+        raise_if_cancelled()
     return os.read(STDIN, BLOCK_BYTES)

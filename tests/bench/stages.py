@@ -122,7 +122,7 @@ def write(config: Config, source: Source, rows: int, checkpoint: Checkpoint, wat
     with Draft(Path(config.writer.output)) as draft:
         with watch.step("read again, join and write"):
             layout = Layout(config, CLASSES)
-            join(config, source, checkpoint, layout, draft, rows=rows, tick=lambda _: None)
+            join(config, source, checkpoint, layout, draft, rows=rows, on_rows=lambda _: None)
         with watch.step("digest of the output"):
             digest_file(draft.path)
     watch.steps["read again, join and write"] -= watch.steps["checkpoint: read"]

@@ -51,7 +51,7 @@ def output_of(first: list[tuple[int, int]], second_cuts: list[int], seed: int, f
         after.flush()
         opened = open_source(config.loader)
         with Draft(output) as draft:
-            join(config, opened, after, Layout(config, 2), draft, rows=ROWS, tick=lambda _: None)
+            join(config, opened, after, Layout(config, 2), draft, rows=ROWS, on_rows=lambda _: None)
             draft.publish()
         after.close()
         return output.read_bytes()

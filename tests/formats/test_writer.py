@@ -203,14 +203,14 @@ def test_an_input_that_lost_rows_between_the_readings_is_an_error(kind: str, tmp
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_a_join_that_is_stopped_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
-    """What `tick` raises ends it: no output, no half of one, and no complaint of a file that was not finished."""
+    """What `on_rows` raises ends it: no output, no half of one, and no complaint of a file that was not finished."""
     pq.write_table(pa.table({"text": ["a"] * 50_000}), tmp_path / "in.parquet")
 
     def stop(written: int) -> None:
         raise asyncio.CancelledError(written)
 
     with pytest.raises(asyncio.CancelledError):
-        joined(tmp_path / "in.parquet", tmp_path / f"out.{kind}", predictions_of(9), rows=9, tick=stop)
+        joined(tmp_path / "in.parquet", tmp_path / f"out.{kind}", predictions_of(9), rows=9, on_rows=stop)
     gc.collect()
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from joining import ADDED, joined, predictions_of
 from widening import KINDS, check_copied, check_rows, table_of, write_groups
 
+from pipeline import writer
 from pipeline.answers import Answers
 from pipeline.errors import InputError
 from pipeline.formats import parquet as appended
@@ -124,10 +125,9 @@ def test_a_file_that_becomes_shorter_is_an_error(tmp_path: Path, monkeypatch: py
     """Cut off while it is copied: an error that says so, and no output."""
     monkeypatch.setattr(appended, "PIECE_BYTES", 100)
     write_groups(tmp_path / "in.parquet", table_of([3], 6), [6])
+    monkeypatch.setattr(appended, "raise_if_cancelled", lambda: os.truncate(tmp_path / "in.parquet", 99))
     with pytest.raises(InputError, match="is shorter than it was"):
-        joined(
-            tmp_path / "in.parquet", tmp_path / "out.parquet", tick=lambda _: os.truncate(tmp_path / "in.parquet", 99)
-        )
+        joined(tmp_path / "in.parquet", tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
@@ -147,12 +147,14 @@ def test_a_file_that_becomes_another_is_an_error(groups: list[int], tmp_path: Pa
         joined(source, tmp_path / "out.parquet", Changing(made.labels, made.ids, made.scores, made.probs), rows=6)
 
 
-@pytest.mark.parametrize("ticks", [0, 1, 2, 3])
-def test_an_interrupted_join_leaves_nothing(ticks: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("looks", [0, 1, 2, 3])
+def test_an_interrupted_join_leaves_nothing(looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended at any moment: no output, no draft, and nothing on standard error when the writer goes."""
     write_groups(tmp_path / "in.parquet", table_of([3], 6), [2, 2, 2])
-    left = [None] * ticks
+    left = [None] * looks
+    for module in (appended, writer):
+        monkeypatch.setattr(module, "raise_if_cancelled", left.pop)
     with pytest.raises(IndexError):
-        joined(tmp_path / "in.parquet", tmp_path / "out.parquet", tick=lambda _: left.pop())
+        joined(tmp_path / "in.parquet", tmp_path / "out.parquet")
     gc.collect()
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]

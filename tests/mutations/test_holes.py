@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,19 +25,18 @@ from joining import joined, predictions_of, sent
 from whole_runs import assert_all_right, classified
 from wire import BAD, body, item
 
-from pipeline import Config, classify_texts
+from pipeline import Config, classify_texts, run_async
 from pipeline.answers import Answers
 from pipeline.checkpoint import Checkpoint
-from pipeline.config import Loader, Request, Run, Server
+from pipeline.config import Loader, Request, Run, Server, Writer
 from pipeline.errors import BadAnswer, CheckpointMismatch, ConnectionLost, TimedOut
 from pipeline.formats.source import BLOCK_ROWS, TextSpec
 from pipeline.loader import open_source
 from pipeline.monitoring.progress import Progress
-from pipeline.runs.publish import appear
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.vllm import ModelFacts, decode
-from pipeline.storage import Draft, SmallDraft
+from pipeline.storage import Draft
 from pipeline.texts import Position
 
 # -- answers
@@ -217,33 +216,44 @@ def test_an_output_is_synced_before_and_after_its_rename(tmp_path: Path) -> None
     assert (tmp_path / "out").read_bytes() == b"whole"
 
 
-@pytest.mark.parametrize("kind", [Draft, SmallDraft])
-def test_small_outputs_are_synced_before_and_after_their_rename(kind: type[Draft], tmp_path: Path) -> None:
-    """Content first, output's and record's, of all of them; then the names, a record's before its output's."""
+async def test_small_outputs_are_synced_before_and_after_their_rename(
+    tmp_path: Path, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content first, outputs and records of all of them; then the names, a record's before its output's; then those."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "in" / name).write_text("text\nx\n")
     called: list[str] = []
+    fsync, replace = os.fsync, os.replace
 
-    def note(_: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and function in (os.fsync, os.replace):
-            called.append(function.__name__)
+    def synced(descriptor: int) -> None:
+        called.append("fsync")
+        fsync(descriptor)
 
-    with ExitStack() as stack:
-        names = [("a", ".a.run.json"), ("b", ".b.run.json")]
-        drafts = [[stack.enter_context(kind(tmp_path / name)) for name in pair] for pair in names]
-        for draft in (draft for pair in drafts for draft in pair):
-            draft.write_bytes().write(draft.output.name.encode())
-        sys.setprofile(note)
-        try:
-            appear([(output, record) for output, record in drafts])
-        finally:
-            sys.setprofile(None)
-    assert called == ["fsync"] * 4 + ["replace"] * 4 + ["fsync"]
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for pair in names for n in pair}
+    def renamed(source: str, target: str) -> None:
+        called.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    loader, writer = Loader(input=str(tmp_path / "in")), Writer(output=f"{tmp_path / 'out'}/")
+    await run_async(Config(loader=loader, writer=writer, server=Server(url=fake.url)))
+    first, last = called.index(".a.csv.run.json"), called.index("a.csv")
+    assert first < last
+    assert called[:first].count("fsync") >= 2  # of the output and its record
+    assert called[-1] == "fsync"  # of the directory
+    assert sorted(name for name in called if name != "fsync") == [
+        ".a.csv.run.json",
+        ".b.csv.run.json",
+        "a.csv",
+        "b.csv",
+    ]
 
 
-def test_small_drafts_that_are_not_renamed_leave_nothing(tmp_path: Path) -> None:
+def test_drafts_that_are_not_renamed_leave_nothing(tmp_path: Path) -> None:
     """Wherever it broke off: before anything was on the disk, before it was synced, before the rename."""
     for steps in ([], ["begin_sync"], ["begin_sync", "sync"]):
-        with SmallDraft(tmp_path / "out") as draft:
+        with Draft(tmp_path / "out") as draft:
             draft.write_bytes().write(b"content")
             for step in steps:
                 getattr(draft, step)()

@@ -23,7 +23,7 @@ from pipeline.checkpoint import Lock, MemoryCheckpoint
 from pipeline.config import Run
 from pipeline.errors import OutputError
 from pipeline.monitoring.progress import Counts
-from pipeline.runs.file import Context
+from pipeline.runs.file import RunFile
 from pipeline.schedule.cron import _SET_ALL
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.gate import Gate
@@ -338,7 +338,7 @@ def test_a_lock_that_fails_is_not_held(tmp_path: Path) -> None:
 def test_two_threads_may_keep_one_file(tmp_path: Path) -> None:
     """The end of a command and its clock: one of them makes the checkpoint, and both come back."""
     for number in range(20):
-        file = object.__new__(Context)
+        file = object.__new__(RunFile)
         file.checkpoint, file.counts, file.busy = MemoryCheckpoint(tmp_path / f"{number}"), Counts(), threading.RLock()
         file.counts.rows_done, file.is_closed = 1, False
         file.checkpoint.add(0, Position(0, 0, 0), answers_of(["x"], [1.0]), 0)
@@ -346,7 +346,7 @@ def test_two_threads_may_keep_one_file(tmp_path: Path) -> None:
         keeping.start()
         while not (tmp_path / f"{number}").exists():
             time.sleep(0)
-        file.settle_meanwhile()
+        file.persist_if_free()
         keeping.join(timeout=20)
         assert not keeping.is_alive()
         file.checkpoint.close()

@@ -17,7 +17,7 @@ from s3 import Bucket, Way, environment_for
 from pipeline.checkpoint import digest_file
 from pipeline.config import mask_place, mask_words
 from pipeline.errors import ConfigError, OutputError, StoreGone, StoreRefused
-from pipeline.storage import Kind, list_files, local, locate, parts_of, private_directory, state_of, state_root
+from pipeline.storage import Kind, list_files, local, locate, parts_of, private_directory, samples, state_of, state_root
 from pipeline.storage.store import ATTEMPTS
 
 MIB = 1 << 20
@@ -189,14 +189,15 @@ def test_an_upload_that_fails_leaves_what_stood_there(here: Bucket) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 25 * MIB])
-def test_an_upload_is_the_file(size: int, here: Bucket, tmp_path: Path) -> None:
-    """A file of any size arrives as it is, and its sender looks up between parts."""
+def test_an_upload_is_the_file(size: int, here: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of any size arrives as it is, and can be cancelled before each part."""
     content = random.Random(size).randbytes(size)
     (tmp_path / "a").write_bytes(content)
-    ticks: list[int] = []
-    locate(here.uri("a")).put(parts_of(tmp_path / "a", lambda: ticks.append(1)))
+    looks: list[int] = []
+    monkeypatch.setattr(samples, "raise_if_cancelled", lambda: looks.append(1))
+    locate(here.uri("a")).put(parts_of(tmp_path / "a"))
     assert here.get("a") == content
-    assert len(ticks) == -(-size // (10 * MIB)) + 1
+    assert len(looks) == -(-size // (10 * MIB)) + 1
     assert here.uploads() == []
 
 

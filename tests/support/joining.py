@@ -58,7 +58,7 @@ def joined(
     *,
     rows: int | None = None,
     chunk_rows: int = 3,
-    tick: Callable[[int], None] = lambda _: None,
+    on_rows: Callable[[int], None] = lambda _: None,
     loader: dict[str, Any] | None = None,
     request: dict[str, Any] | None = None,
     **writer: Any,
@@ -81,7 +81,7 @@ def joined(
     checkpoint.flush()
     try:
         with Draft(output) as draft:
-            tally = join(config, opened, checkpoint, layout, draft, rows=rows, tick=tick)
+            tally = join(config, opened, checkpoint, layout, draft, rows=rows, on_rows=on_rows)
             draft.publish()
     finally:
         checkpoint.remove()

@@ -1,0 +1,312 @@
+"""The walk of a run through its files, of which a single one is the simplest list.
+
+opened, a few ahead | first pass: the chunks of one file after those of the other | published, a few at a time
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, aclosing, closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.cancellation import every, run_cancellable
+from pipeline.config import PIPE, Config
+from pipeline.errors import ClassifyError, DiskTrouble
+from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
+from pipeline.monitoring.record import RunRecord
+from pipeline.runs.file import OF_ONE_FILE, RunFile
+from pipeline.runs.first_pass import FirstPass
+from pipeline.runs.opening import Opener
+from pipeline.runs.output import lock_of_directory, make_directory
+from pipeline.runs.pipes import stream
+from pipeline.runs.plan import Pair, Plan
+from pipeline.runs.publish import can_be_published_together, publish
+from pipeline.runs.totals import Totals
+
+# Files are opened and published many at a time, since threads are dear; in stores each apart, but some at once.
+BATCH = 16
+THREADS, THREADS_OF_STORE = 2, 8
+PERSISTED_AT_ONCE = 16  # checkpoints that are written down in one tick: that holds up everything else
+MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
+Opened = RunFile | RunRecord | ClassifyError
+Opening = asyncio.Future[list[Opened]]
+
+
+class Walk:
+    """A run. An error that concerns one file of many is reported, and does not stop the others.
+
+    Args:
+        plan: the files; of a single one, an error and the record are those of the run.
+        environment: where secrets are read from.
+        private: a directory of the run's own, if one of its ends is a pipe.
+    """
+
+    def __init__(
+        self, config: Config, plan: Plan, progress: Progress, environment: dict[str, str], private: Path | None
+    ) -> None:
+        self._config, self._plan, self._progress = config, plan, progress
+        self._first_pass = FirstPass(config, progress, environment, self._publish_later)
+        self._opener = Opener(config, plan, progress, private)
+        self._totals = Totals(config, plan, progress)
+        is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
+        self._threads, self._batch = (THREADS_OF_STORE, 1) if is_remote else (THREADS, BATCH)
+        self._room = asyncio.Semaphore(MOST_OPEN)
+        self._open: dict[RunFile, Pair] = {}
+        self._answered: deque[RunFile] = deque()
+        self._writers = 0
+        self._rows_ended = 0  # of the files that are done
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._not_persisted = set[RunFile]()  # because that failed; their answers stay in memory
+        self._fatal: Exception | None = None
+
+    async def run(self) -> RunRecord:
+        """Classify all that is not complete, and return what came of it.
+
+        Raises:
+            ClassifyError: what keeps all files from being classified; those that are complete stay so.
+        """
+        self._progress.files_total = len(self._plan.pairs)
+        with ExitStack() as locks, ThreadPoolExecutor(self._threads) as self._pool:
+            for folder in self._plan.folders:
+                if folder.store is None:
+                    make_directory(Path(folder.path))
+                locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))
+            if not self._plan.is_single:
+                self._progress.begin()
+            persisting = asyncio.ensure_future(every(SHOW_EVERY_S, self._persist_late_files))
+            try:
+                async with aclosing(self._opened()) as files:
+                    await self._classify(files)
+            except ClassifyError as error:
+                worse = self._totals.worse_than(error)
+                if worse is None:
+                    raise
+                raise worse from error
+            finally:
+                persisting.cancel()
+                self._progress.end()
+                await asyncio.shield(asyncio.to_thread(self._let_go))
+        if self._fatal is not None:
+            raise self._fatal
+        return self._totals.record()
+
+    async def _classify(self, files: AsyncIterator[RunFile]) -> None:
+        try:
+            await self._first_pass.run(files)
+        except asyncio.CancelledError:
+            for task in self._publishing:
+                task.cancel()
+            raise
+        finally:
+            if self._config.writer.output == PIPE:
+                await asyncio.shield(asyncio.to_thread(self._end_streaming))
+            await self._end_publishing()
+
+    def _end_streaming(self) -> None:
+        """Let the rows that are answered go to standard output; no more will be."""
+        for file in self._open:
+            with suppress(ClassifyError):  # the same is met, and reported, when the run lets go of the file
+                file.keep()
+            file.all_answered.set()
+
+    async def _end_publishing(self) -> None:
+        """Wait for the writers: what is answered is written, whatever ended the first pass, but for a signal."""
+        cancelled = None
+        while self._publishing:
+            try:
+                await asyncio.wait(self._publishing, timeout=SHOW_EVERY_S)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                for task in self._publishing:
+                    task.cancel()
+            self._progress.show()
+        if cancelled is not None:
+            raise cancelled
+
+    def _persist_late_files(self) -> None:
+        """Write down the checkpoints of files that take longer than small ones do, until they are published."""
+        now_s = self._progress.elapsed_s
+        late = [file for file in self._open if file.is_late(now_s) and file not in self._not_persisted]
+        for file in late[:PERSISTED_AT_ONCE]:
+            try:
+                file.persist_if_free()
+            except OF_ONE_FILE:
+                self._not_persisted.add(file)  # no harm, if it is published
+            except ClassifyError as error:
+                return self._end_with(error)
+        return None
+
+    def _let_go(self) -> None:
+        """Keep what was answered of the files that are not published."""
+        for file in self._open:
+            with closing(file), suppress(DiskTrouble, *OF_ONE_FILE):  # the first has ended the run
+                if file.source.location.is_piped and not file.checkpoint.get("published"):
+                    file.forget()  # it will not come again; whose output stands there stays known
+                else:
+                    file.keep()
+
+    # -- opening
+
+    async def _opened(self) -> AsyncGenerator[RunFile, None]:
+        """Yield the files that are not complete, in order, each with its output locked."""
+        waiting, begun = deque(self._plan.pairs), deque[tuple[list[Pair], Opening]]()
+        try:
+            while waiting or begun:
+                # What is being opened goes on before there must be room for more.
+                while waiting and len(begun) < self._threads and (not begun or self._has_room(begun)):
+                    pairs = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
+                    for _ in pairs:
+                        await self._room.acquire()
+                    opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_all, pairs)
+                    begun.append((pairs, opening))
+                await asyncio.wait([begun[0][1]])
+                for file in self._take(*begun.popleft()):
+                    yield file
+        finally:
+            await asyncio.gather(*(opening for _, opening in begun), return_exceptions=True)
+            for pairs, opening in begun:
+                with suppress(ClassifyError):  # something else has ended the run
+                    self._take(pairs, opening)
+
+    def _has_room(self, begun: Iterable[tuple[list[Pair], Opening]]) -> bool:
+        """Return whether a batch more may be open, beside those that are and those that are being opened."""
+        return len(self._open) + sum(len(pairs) for pairs, _ in begun) + self._batch <= MOST_OPEN
+
+    def _open_all(self, pairs: list[Pair]) -> list[Opened]:
+        opened: list[Opened] = []
+        for pair in pairs:
+            try:
+                opened.append(self._opener.open(pair))
+            except ClassifyError as error:
+                opened.append(error)
+        return opened
+
+    def _take(self, pairs: list[Pair], opening: Opening) -> list[RunFile]:
+        """Return the files that can be classified; count the others.
+
+        Raises:
+            ClassifyError: what does not concern one file of many alone.
+        """
+        files, fatal = [], None
+        for pair, opened in zip(pairs, opening.result(), strict=True):
+            if isinstance(opened, RunFile):
+                self._open[opened] = pair
+                files.append(opened)
+                self._progress.resume(*opened.checkpoint.counts())
+                if self._config.writer.output == PIPE:
+                    self._begin(self._stream(opened))
+                continue
+            if isinstance(opened, RunRecord):
+                self._add(opened)
+                self._progress.resume(opened.rows, opened.failed | {"empty": opened.empty})
+            else:
+                fatal = self._failed(pair, opened) or fatal
+            self._ended()
+        if fatal is not None:
+            raise fatal
+        if self._config.is_piped and files:
+            self._progress.notice(
+                "no resume: a pipe can't be taken up again where it broke off; an interrupted run starts over"
+            )
+        if self._plan.is_single and files:
+            self._progress.expect(files[0].expected, is_exact=files[0].is_expected_exactly)
+            self._progress.begin()
+        return files
+
+    # -- publishing
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+
+    def _publish_later(self, file: RunFile) -> None:
+        """Publish a file that is answered, or has an error."""
+        if self._plan.is_single and file.error is None:
+            self._progress.expect(self._progress.rows_done, is_exact=True)
+            self._progress.rows_written = 0
+        if self._config.writer.output == PIPE:  # its rows go out as they are answered
+            if file.error is not None:
+                self._end_with(file.error)
+            return
+        self._answered.append(file)
+        if self._writers < self._threads:  # not the tasks: one that ends looks at nothing any more
+            self._writers += 1
+            self._begin(self._publish_answered())
+
+    async def _publish_answered(self) -> None:
+        """Publish what is answered, until nothing is."""
+        try:
+            while self._answered:
+                files = [self._answered.popleft()]
+                while self._answered and len(files) < self._batch and self._go_together(files[0], self._answered[0]):
+                    files.append(self._answered.popleft())
+                await self._publish(files)
+        finally:
+            self._writers -= 1
+
+    def _go_together(self, file: RunFile, other: RunFile) -> bool:
+        return can_be_published_together(file) and can_be_published_together(other)
+
+    async def _publish(self, files: list[RunFile]) -> None:
+        try:
+            work = partial(publish, files, self._progress)
+            for file, came in zip(files, await run_cancellable(work, self._pool), strict=True):
+                if isinstance(came, RunRecord):
+                    self._add(came)
+                elif (fatal := self._failed(self._open[file], came)) is not None:
+                    self._end_with(fatal)
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._end_with(error)
+        finally:
+            self._close(files)
+
+    async def _stream(self, file: RunFile) -> None:
+        """Write the rows of the one file to standard output."""
+        try:
+            self._add(await stream(file, self._progress))
+        except ClassifyError as error:
+            self._end_with(error)
+        else:
+            self._close([file])
+
+    def _close(self, files: list[RunFile]) -> None:
+        for file in files:
+            file.close()
+            del self._open[file]
+            self._ended()
+
+    def _end_with(self, error: Exception) -> None:
+        """Let the run end with this error, after what is being published."""
+        self._fatal = self._fatal or error
+        self._first_pass.stop()
+
+    # -- what came of it
+
+    def _add(self, record: RunRecord) -> None:
+        self._totals.add(record)
+        self._rows_ended += record.rows
+
+    def _failed(self, pair: Pair, error: ClassifyError) -> ClassifyError | None:
+        """Count and report a file that can't be classified; return an error that ends the run."""
+        if self._plan.is_single or not isinstance(error, OF_ONE_FILE):
+            return error
+        self._progress.notice(self._totals.fail(pair, error))
+        return None
+
+    def _ended(self) -> None:
+        self._room.release()
+        progress = self._progress
+        progress.files_done += 1
+        if self._plan.is_single:
+            return
+        # Those that are open may be far larger than those that are done: what is known of them counts.
+        expected = [file.expected for file in self._open]
+        begun = progress.files_done + len(expected)
+        rows = max(self._rows_ended + sum(expected), progress.rows_done) / begun * progress.files_total
+        progress.expect(int(rows), is_exact=progress.files_done == progress.files_total)
