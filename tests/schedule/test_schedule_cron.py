@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +22,8 @@ from commands import Command, complaint, fake_date
 from fake import FakeServer, label_of
 from files import rows_of, write
 
-from pipeline.schedule.cron import SEARCH_PATH
-
 TEXTS = [f"text {n}" for n in range(20)]
+SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"  # of the printed line
 ODD = 'it\'s 100% "odd" $HOME `x` #1; größe'
 
 
@@ -127,6 +129,27 @@ def test_a_line_too_long_for_cron_is_refused(tmp_path: Path, classify: Command) 
 # -- what the shell does with it
 
 
+def test_shellcheck_has_no_complaint(night: Path, classify: Command) -> None:
+    """It takes `export "$e"`, which is NAME=value, for a slip (SC2163), and a $ in the path, too (SC2016)."""
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--shell=sh", "--exclude=SC2163,SC2016", "-"]
+    text = command_of(printed(classify, night, "02:30"))
+    done = subprocess.run(command, input=f"{text}\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_secret_is_what_it_is_whatever_a_shell_would_make_of_it(night: Path, classify: Command) -> None:
+    """The lines of the env file: no part of a value is run, and none is left out."""
+    values = {"KEY": "abc$def;SECRET `id`", "HOOK": "https://hook?token=A&sig=B", "LAST": "no line end='\""}
+    lines = ["# a comment", "", "not a name=x", *(f"{name}={value}" for name, value in values.items())]
+    night.with_suffix(".env").write_text("\n".join(lines))
+    [read] = re.findall(r'\[ ! -r "\$n\.env" \] .* done <"\$n\.env"', command_of(printed(classify, night, "02:30")))
+    show = f"{shlex.quote(sys.executable)} -c 'import os, json; print(json.dumps(dict(os.environ)))'"
+    script = f"n={shlex.quote(str(night.with_suffix('')))}; {read}; {show}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert json.loads(done.stdout).items() >= values.items()
+
+
 def test_a_night_that_succeeds(night: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """In a bare environment, from a folder with an odd name: labels, keys from the env file, all words in the log."""
     assert finish(command_of(printed(classify, night, now())), tools) == 0
@@ -191,7 +214,7 @@ def test_two_nights_never_run_at_once(night: Path, tools: Path, classify: Comman
     with night.with_suffix(".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert finish(command, tools) == 75
-    assert "the night before" in night.with_suffix(".log").read_text()
+    assert "the previous run" in night.with_suffix(".log").read_text()
     assert fake.requests == []
 
 

@@ -13,7 +13,7 @@ from commands import Command, complaint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schedule.manifest import config_map
+from pipeline.schedule.kubernetes import yaml_member
 
 CONFIG = '[loader]\ninput = "{input}"\n[writer]\noutput = "{output}"\n[server]\nurl = "http://gpu:8000"\n'
 ODD = 'it\'s 100% "odd" $(HOME) #1 größe'
@@ -126,7 +126,7 @@ def test_the_config_arrives_as_it_is(config: Path, classify: Command) -> None:
 def test_any_text_goes_through_yaml_unchanged(lines: list[str], end: str) -> None:
     """Leading blanks, tabs, emoji, line separators, control characters: what is read is what was there."""
     text = "\n".join(lines) + end
-    read = yaml.safe_load("\n".join([*config_map("x", {"config.toml": text}), ""]))["data"]["config.toml"]
+    read = yaml.safe_load("\n".join(["data:", *yaml_member("config.toml", text), ""]))["data"]["config.toml"]
     assert read.removesuffix("\n") == text.removesuffix("\n")
 
 

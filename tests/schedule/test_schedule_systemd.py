@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Command, complaint, fake_date
 
-from pipeline.schedule.systemd import _word
+from pipeline.schedule.render import unit_word
 
 ODD = 'it\'s 100% "odd" ${HOME} $x [a]; größe %n'
 
@@ -75,7 +75,7 @@ def test_a_time_that_systemd_reads_as_it_was_meant(config: Path, tmp_path: Path,
 def test_systemd_reads_a_word_as_it_was_meant(word: str, tmp_path: Path) -> None:
     """Our quoting read by systemd's parser: it complains of a program that it can't start by the name it read."""
     unit = tmp_path / "probe.service"
-    unit.write_text(f"[Service]\nExecStart={_word(f'/nowhere/{word}')}\n")
+    unit.write_text(f"[Service]\nExecStart={unit_word(f'/nowhere/{word}')}\n")
     done = verify(unit)
     assert re.search(rf"/nowhere/{re.escape(word)}( is not executable|$)", done.stderr, re.MULTILINE), done.stderr
 
@@ -120,6 +120,16 @@ def test_a_retry_after_the_night_is_the_last(
     done = subprocess.run(["/bin/sh", "-c", shell], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
     assert done.returncode == code
     assert (run / "classify-nightly" / "again").exists()
+
+
+def test_shellcheck_has_no_complaint(config: Path, tmp_path: Path, classify: Command) -> None:
+    """Of the command that is run before each start."""
+    service = units(classify, config, tmp_path / "units")[0].read_text()
+    [before] = re.findall(r"^ExecStartPre=/bin/sh -c '(.*)'$", service, re.MULTILINE)
+    text = before.replace("%%", "%").replace("%t", "/run").replace("$$", "$")
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--shell=sh", "-"]
+    done = subprocess.run(command, input=f"{text}\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("deadline", "missed"), [("06:00", "false"), ("4h", "false"), (None, "true")])
