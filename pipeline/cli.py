@@ -206,8 +206,8 @@ def _run(options: argparse.Namespace) -> int:
         return _check(options)
     from pipeline import memory
 
-    memory.reuse_memory()
-    with memory.lasting():
+    memory.keep_freed_memory()
+    with memory.exempt_from_gc():
         from pipeline.loops import run_with_signals
         from pipeline.monitoring.summary import summary
         from pipeline.runs.outcome import run_and_report
@@ -225,7 +225,7 @@ def _check(options: argparse.Namespace) -> int:
     from pipeline.runs.check import check
 
     config = _load_config(options, RUN_FLAGS)
-    run_with_signals(check(config, _progress(options, config), streams.write))
+    run_with_signals(check(config, _progress(options, config), streams.write_lines))
     return 0
 
 
@@ -237,7 +237,7 @@ def _text(options: argparse.Namespace) -> int:
     config = _load_config(options, SERVER_FLAGS)
     predictions = run_with_signals(classify_texts_async(options.texts, config=config, wait=False))
     show = as_json_lines if options.json else as_table
-    streams.write(show(options.texts, predictions))
+    streams.write_lines(show(options.texts, predictions))
     failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
     return 3 if failed else 0
 
@@ -247,7 +247,7 @@ def _status(options: argparse.Namespace) -> int:
     from pipeline.storage import locate
 
     status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
-    streams.write([as_json(status)] if options.log_json else as_lines(status))
+    streams.write_lines([as_json(status)] if options.log_json else as_lines(status))
     return 0
 
 
@@ -255,7 +255,7 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipeline.schedule import schedule
 
     printed = schedule(options.config, options.at, options.scheduler, image=options.image, timezone=options.timezone)
-    streams.write(printed.lines)
+    streams.write_lines(printed.lines)
     for notice in printed.notices:
         streams.say(f"classify: {notice}")
     return 0

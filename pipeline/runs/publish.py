@@ -11,7 +11,7 @@ from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.columns import Layout, Tally
-from pipeline.memory import give_back
+from pipeline.memory import release_free_memory
 from pipeline.monitoring.record import RunRecord, encode_record, versions, when
 from pipeline.runs.file import Context
 from pipeline.runs.first_pass import OF_ONE_FILE
@@ -35,7 +35,7 @@ def publish(run: Context, tick: Callable[[], None]) -> RunRecord:
     The checkpoint knows the digest of the output before the output appears, so the next run knows it as ours;
     it goes last, when the record says what it said.
     """
-    give_back()  # what the first pass has left
+    release_free_memory()  # what the first pass has left
     place, checkpoint = run.place, run.settle()
     checkpoint.flush()
     with Draft(place.location, place.draft_path) as draft:
@@ -95,7 +95,7 @@ def _write(run: Context, draft: Draft, tick: Callable[[], None]) -> RunRecord:
     def count(written: int) -> None:
         nonlocal given_back
         if progress.elapsed_s - given_back > GIVE_BACK_S:
-            give_back()
+            release_free_memory()
             given_back = progress.elapsed_s
         if progress.rows_written is not None:  # nothing is asked any more
             progress.rows_written = written
