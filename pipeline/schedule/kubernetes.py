@@ -87,7 +87,7 @@ def _claimed(config: Config) -> dict[str, str]:
 def _local_paths(config: Config) -> Iterator[str]:
     for section, _, key in (name.partition(".") for name in PATH_KEYS if name != "server.ca_bundle"):
         value = getattr(getattr(config, section), key) or []
-        yield from (path for path in ([value] if isinstance(value, str) else value) if "://" not in path)
+        yield from (path for path in ([value] if isinstance(value, str) else value) if path and "://" not in path)
     if not config.writer.output:  # it stands beside the input, which may be a folder itself
         yield config.loader.inputs[0].rstrip("/")
 

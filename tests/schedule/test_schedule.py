@@ -68,21 +68,21 @@ def test_a_time_that_is_none_is_refused(at: str, config: Path, classify: Command
         ("[loader]\ninput = 'x.csv'\n[writer]\noutput = '-'\n", "standard stream"),
     ],
 )
-def test_a_config_that_no_night_can_run_is_refused(
+def test_a_config_that_no_scheduler_can_run_is_refused(
     text: str | None, said: str, tmp_path: Path, classify: Command
 ) -> None:
     """The config is loaded first: what is wrong with it is said by day, and nothing is printed to install."""
-    path = tmp_path / "night.toml"
+    path = tmp_path / "daily.toml"
     if text is not None:
         path.write_text(text)
     done = classify("schedule", path, "--at", "02:30", "--as", "cron", expect=2)
-    complaint(done, "night.toml", said)
+    complaint(done, "daily.toml", said)
 
 
 def test_a_config_must_end_in_toml(tmp_path: Path, classify: Command) -> None:
     """`run` would take anything else for the input."""
-    (tmp_path / "night.conf").write_text(CONFIG)
-    complaint(classify("schedule", "night.conf", "--at", "02:30", "--as", "cron", expect=2), ".toml")
+    (tmp_path / "daily.conf").write_text(CONFIG)
+    complaint(classify("schedule", "daily.conf", "--at", "02:30", "--as", "cron", expect=2), ".toml")
 
 
 @pytest.mark.parametrize("name", ["a\nb.toml", "a\\b.toml", "a\u200bb.toml", os.fsdecode(b"a\xffb.toml")])
@@ -171,8 +171,8 @@ def test_the_templates_are_part_of_the_package() -> None:
         ("02:30", None, "01:30"),
     ],
 )
-def test_a_night_ends_at_its_deadline(at: str, deadline: str | None, until: str, config: Path) -> None:
-    """Retries end with run.deadline, and an hour before the next night in any case."""
+def test_retries_end_at_the_deadline(at: str, deadline: str | None, until: str, config: Path) -> None:
+    """Retries end with run.deadline, and an hour before the next start in any case."""
     config.write_text(CONFIG + (f'[run]\ndeadline = "{deadline}"\n' if deadline else ""))
     assert f"{read_daily_run(str(config), time.fromisoformat(at)).until:%H:%M}" == until
 
@@ -186,10 +186,10 @@ def test_a_night_ends_at_its_deadline(at: str, deadline: str | None, until: str,
     ],
 )
 @pytest.mark.parametrize("scheduler", ["cron", "systemd"])
-def test_the_shell_knows_when_the_night_is_over(
+def test_the_shell_knows_when_retries_end(
     scheduler: Scheduler, at: str, until: str, inside: set[str], config: Path
 ) -> None:
-    """The test that is asked before a retry holds from the start to the end of the night, also over midnight."""
+    """The test that is asked before a retry holds from the start to the end of the retries, also over midnight."""
     times = [
         "0000",
         "0009",
@@ -231,7 +231,7 @@ def test_names_are_such_that_every_scheduler_takes_them(tmp_path: Path) -> None:
 
 
 def test_the_installed_command_is_scheduled_as_it_was_called(config: Path) -> None:
-    """Called as `classify`, that very file is what runs at night."""
+    """Called as `classify`, that very file is what a scheduler starts."""
     script = Path(sys.executable).with_name("classify")
     command = [str(script), "schedule", str(config), "--at", "2:30", "--as", "cron"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -81,7 +81,7 @@ def test_systemd_reads_a_word_as_it_was_meant(word: str, tmp_path: Path) -> None
 
 
 def test_only_75_is_tried_again(config: Path, tmp_path: Path, classify: Command) -> None:
-    """Restarted on 75 alone, after a minute, as often as the night has room for; the deadline's 4 is no failure."""
+    """Restarted on 75 alone, after a minute, however often; the deadline's 4 is no failure."""
     service = units(classify, config, tmp_path / "units")[0].read_text().splitlines()
     settings = dict(line.split("=", 1) for line in service if "=" in line and not line.startswith("#"))
     assert settings["RestartForceExitStatus"] == "75"
@@ -104,10 +104,10 @@ def test_dollars_are_not_expanded(config: Path, tmp_path: Path, classify: Comman
 
 
 @pytest.mark.parametrize(("start", "code"), [("first 0900", 0), ("again 0559", 0), ("again 0600", 1)])
-def test_a_retry_after_the_night_is_the_last(
+def test_a_retry_after_the_deadline_is_the_last(
     start: str, code: int, config: Path, tmp_path: Path, classify: Command
 ) -> None:
-    """The first start always goes ahead, also by hand by day; a retry only while the night lasts."""
+    """The first start always goes ahead, also by hand by day; a retry only before the deadline."""
     service = units(classify, config, tmp_path / "units")[0].read_text()
     [before] = re.findall(r"^ExecStartPre=/bin/sh -c '(.*)'$", service, re.MULTILINE)
     run = tmp_path / "run"
@@ -133,7 +133,7 @@ def test_shellcheck_has_no_complaint(config: Path, tmp_path: Path, classify: Com
 
 
 @pytest.mark.parametrize(("deadline", "missed"), [("06:00", "false"), ("4h", "false"), (None, "true")])
-def test_a_missed_night_is_made_up_for_unless_it_had_a_deadline(
+def test_a_missed_run_is_made_up_for_unless_it_had_a_deadline(
     deadline: str | None, missed: str, config: Path, tmp_path: Path, classify: Command
 ) -> None:
     """A start after the deadline would run until the next one."""
