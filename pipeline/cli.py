@@ -1,12 +1,21 @@
-"""The doors: arguments in, exit codes out. The only place that speaks to a person, besides the progress of a run."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: what can be typed, and the exit code that comes of it.
+
+`main` runs a command and turns every way to fail into one message and an exit code. Below it stand the commands, each
+with its arguments and then what it does; then what several of them share: groups of options, the config that options
+amount to; and last the parser's own ways: mistakes, help, shell completion.
+
+Nothing else in the package prints, but for the progress of a run. What is slow to import is imported where it is used,
+so that `classify --help` and completion are instant.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,11 +27,10 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.monitoring.progress import Progress
 
+    Commands = argparse._SubParsersAction["_Parser"]  # noqa: SLF001 - argparse has no other name for it
 
-# -- The words of the command line. What they mean is done elsewhere: see `cli`
-
-
-# The key of the config that each flag sets.
+DOCS = __file__.removesuffix("cli.py") + "docs"
+# The key of the config that each option sets.
 SERVER_FLAGS = {"url": "server.url", "model": "server.model"}
 RUN_FLAGS = {
     "input": "loader.input",
@@ -37,54 +45,200 @@ RUN_FLAGS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, as all our messages are."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's own, and return its exit code.
 
-    def error(self, message: str) -> NoReturn:
-        from pipeline.config import mask_words
+    Only a bug, exit code 1, shows a traceback.
+    """
+    streams.open_missing()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    log_json = "--log-json" in arguments
+    try:
+        parser = make_parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+            _complete(parser)
+        options = parser.parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = options.run_command
+        return run(options)
+    except ReaderGone as error:
+        return error.exit_code
+    except ClassifyError as error:
+        from pipeline.monitoring.summary import error_line
 
-        raise ConfigError(f"{mask_words(message)}; see `{self.prog} --help`")
+        known = {} if error.outcome is None else {"record": error.outcome}
+        return _fail(error_line(error), error.exit_code, log_json=log_json, **known)
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001 - the one place that may see a bug
+        import traceback
+
+        message = "this is a bug; please report it with its traceback"
+        return _fail(message, 1, log_json=log_json, traceback=traceback.format_exc())
+
+
+def _fail(message: str, exit_code: int, *, log_json: bool, **known: Any) -> int:
+    if log_json:
+        streams.say_event("error", "error", message=message, exit_code=exit_code, **known)
+    else:
+        streams.say(f"{known.get('traceback', '')}classify: {message}")
+    return exit_code
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser: `command` of what it finds is the name of the command.
+    """Return the parser of all commands. What it has parsed has the command's function as `run_command`.
 
     Raises:
         ConfigError: from its methods, for a mistake in the arguments.
     """
-    parser = _Parser(
-        prog="classify", description="Label a file with your own model, served by vLLM: the same file, with labels."
-    )
+    parser = _Parser(prog="classify", usage="%(prog)s COMMAND [options]")
     parser.add_argument("--version", action="version", version=f"classify {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-
-    run = commands.add_parser(
-        "run", help="classify a file, or many", description="Classify a file, or many; resume what was interrupted."
+    parser.add_argument(
+        "--completion",
+        action=_PrintCompletion,
+        metavar="SHELL",
+        choices=("bash", "zsh", "fish"),
+        help='print what completes commands, options and keys: eval "$(classify --completion bash)", or zsh, fish',
     )
-    _add_run_options(run)
-    run.add_argument("--dry-run", action="store_true", help="the same as `classify check`")
+    commands = parser.add_subparsers(
+        prog="classify", required=True, metavar="COMMAND", dest="command", help=argparse.SUPPRESS
+    )
+    groups = {
+        "classify": (_add_run, _add_text),
+        "inspect": (_add_check, _add_status),
+        "operate": (_add_serve, _add_schedule),
+    }
+    about = "Label a file with your own model, served by vLLM: the same file, with labels."
+    for title, adders in groups.items():
+        added = [add(commands) for add in adders]
+        about += f"\n\n{title}:" + "".join(f"\n  {each.prog.split()[1]:<10}{each.description}" for each in added)
+    parser.description = about
+    parser.epilog = _examples(
+        "classify run reviews.csv -t review --url http://localhost:8000 -o labelled.parquet",
+        'classify text "I love it" "never again" --url embedded',
+    )
+    parser.epilog += f"\n\nThe options of a command: classify COMMAND --help\nThe documentation: {DOCS}"
+    return parser
 
-    check = commands.add_parser("check", help="look before the run: config, input, server; writes nothing")
-    _add_run_options(check)
 
-    text = commands.add_parser("text", help="classify a few texts from the command line")
-    text.add_argument("texts", nargs="+", metavar="TEXT")
-    _add_server_options(text)
-    text.add_argument("--json", action="store_true", help="one JSON object a text, instead of a table")
+def _add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], description: str, *examples: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=description, description=description, epilog=_examples(*examples))
+    parser.set_defaults(run_command=run)
+    return parser
 
-    status = commands.add_parser("status", help="how far a run is, also while it is running")
-    status.add_argument("output", metavar="OUTPUT", help="the output of the run")
-    status.add_argument("--log-json", action="store_true", help="one JSON object instead of words")
-    _add_setting(status)
 
-    serve = commands.add_parser("serve", help="the built-in language classifier as a server, in the foreground")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument(
+# Commands that classify: run, text
+
+
+def _add_run(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "run",
+        _run,
+        "classify a file, or many; resume what was interrupted",
+        "classify run reviews.csv -t review --url http://localhost:8000 -o labelled.parquet",
+        "classify run nightly.toml --date yesterday --log-json",
+    )
+    rows = _add_run_options(parser)
+    rows.add_argument("--dry-run", action="store_true", help="the same as `classify check`")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        return _check(options)
+    from pipeline import memory
+
+    memory.keep_freed_memory()
+    with memory.exempt_from_gc():
+        from pipeline.loops import run_with_signals
+        from pipeline.monitoring.summary import summary
+        from pipeline.runs.outcome import run_and_report
+
+    config = _load_config(options, RUN_FLAGS)
+    progress = _progress(options, config)
+    advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"
+    record = run_with_signals(run_and_report(config, progress), advice)
+    progress.finish(record, summary(record))
+    return record.exit_code
+
+
+def _add_text(commands: Commands) -> argparse.ArgumentParser:
+    example = 'classify text "I love it" "never again" --url http://localhost:8000'
+    parser = _add_command(commands, "text", _text, "classify a few texts from the command line", example)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="a text to classify; repeatable")
+    _add_server_options(parser)
+    display = parser.add_argument_group("display")
+    display.add_argument("--json", action="store_true", help="one JSON object a text, instead of a table")
+    return parser
+
+
+def _text(options: argparse.Namespace) -> int:
+    from pipeline.library import classify_texts_async
+    from pipeline.loops import run_with_signals
+    from pipeline.monitoring.summary import as_json_lines, as_table
+
+    config = _load_config(options, SERVER_FLAGS)
+    predictions = run_with_signals(classify_texts_async(options.texts, config=config, wait=False))
+    show = as_json_lines if options.json else as_table
+    streams.write_lines(show(options.texts, predictions))
+    failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
+    return 3 if failed else 0
+
+
+# Commands that inspect: check, status
+
+
+def _add_check(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "check",
+        _check,
+        "look before the run: config, input, server; writes nothing",
+        "classify check reviews.csv -t review --url http://localhost:8000",
+        "classify check nightly.toml",
+    )
+    _add_run_options(parser)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pipeline.loops import run_with_signals
+    from pipeline.runs.check import check
+
+    config = _load_config(options, RUN_FLAGS)
+    run_with_signals(check(config, _progress(options, config), streams.write_lines))
+    return 0
+
+
+def _add_status(commands: Commands) -> argparse.ArgumentParser:
+    description = "how far a run is, also while it is running"
+    parser = _add_command(commands, "status", _status, description, "classify status labelled.parquet")
+    parser.add_argument("output", metavar="OUTPUT", help="the output of the run")
+    _add_setting(parser)
+    parser.add_argument("--log-json", action="store_true", help="one JSON object instead of words")
+    return parser
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pipeline.monitoring.status import as_json, as_lines, status_of
+    from pipeline.storage import locate
+
+    status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
+    streams.write_lines([as_json(status)] if options.log_json else as_lines(status))
+    return 0
+
+
+# Commands that operate: serve, schedule
+
+
+def _add_serve(commands: Commands) -> argparse.ArgumentParser:
+    description = "the built-in language classifier as a server, in the foreground"
+    parser = _add_command(commands, "serve", _serve, description, "classify serve --port 8000")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
         "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
-    )
-
-    _add_schedule(
-        commands.add_parser("schedule", help="print what cron, systemd or Kubernetes needs for a run a night")
     )
     return parser
 
@@ -95,90 +249,110 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _clock(text: str) -> time:
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.loops import run_with_signals
+    from pipeline.servers.embedded import serve
+
+    def announce(url: str) -> None:
+        streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
+
+    try:
+        run_with_signals(serve(options.host, options.port, on_ready=announce))
+    except Stopped:
+        return 0  # that is how a server ends
+    return 0
+
+
+def _add_schedule(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "schedule",
+        _schedule,
+        "print what cron, systemd or Kubernetes needs to run a config every day",
+        "classify schedule nightly.toml --at 02:30 --as systemd",
+        "classify schedule nightly.toml --at 02:30 --as kubernetes --timezone Europe/Berlin --image classify:1",
+    )
+    parser.add_argument("config", metavar="CONFIG.toml", help="the config of the run; it is checked first")
+    parser.add_argument("--at", type=_time_of_day, required=True, metavar="HH:MM", help="when it starts, every day")
+    parser.add_argument(
+        "--as", dest="scheduler", required=True, choices=("cron", "systemd", "kubernetes"), help="who starts it"
+    )
+    parser.add_argument("--image", metavar="IMAGE", help="kubernetes: the image that holds `classify`")
+    parser.add_argument("--timezone", metavar="ZONE", help="kubernetes: like Europe/Berlin (default: this machine's)")
+    return parser
+
+
+def _time_of_day(text: str) -> time:
     if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"a time of day is HH:MM, like 02:30, not {text!r}")
     hour, _, minute = text.partition(":")
     return time(int(hour), int(minute))
 
 
-def _add_schedule(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.toml", help="the config of the run; it is checked first")
-    parser.add_argument("--at", type=_clock, required=True, metavar="HH:MM", help="when it starts, every day")
-    parser.add_argument(
-        "--as", dest="scheduler", required=True, choices=("cron", "systemd", "kubernetes"), help="who starts it"
-    )
-    parser.add_argument("--image", metavar="IMAGE", help="kubernetes: the image that holds `classify`")
-    parser.add_argument("--timezone", metavar="ZONE", help="kubernetes: like Europe/Berlin (default: this machine's)")
+def _schedule(options: argparse.Namespace) -> int:
+    from pipeline.schedule import schedule
+
+    printed = schedule(options.config, options.at, options.scheduler, image=options.image, timezone=options.timezone)
+    streams.write_lines(printed.lines)
+    for notice in printed.notices:
+        streams.say(f"classify: {notice}")
+    return 0
 
 
-def _add_server_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", action="append", help='base URL, full URL of the endpoint, or "embedded"; repeatable')
-    parser.add_argument("--model", metavar="NAME", help="the model to ask for (default: the one that is served)")
-    _add_setting(parser)
+# Options that several commands have, and the config that they amount to
 
 
-def _add_setting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the config")
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
-    parser.add_argument(
+def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options of `run` and `check`; return the group of those that say what to run."""
+    files = parser.add_argument_group("input and output")
+    files.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
+    files.add_argument(
         "-i",
         "--input",
         action="append",
         metavar="PATH",
         help="file, glob or directory to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin; repeatable",
     )
-    parser.add_argument(
+    files.add_argument(
         "-o",
         "--output",
         metavar="PATH",
         help="the file to write, or a directory (default: beside the input, NAME_labelled); - is stdout",
     )
-    parser.add_argument(
+    files.add_argument(
         "-t", "--text-column", action="append", metavar="NAME", help="the column of the text; repeatable"
     )
-    parser.add_argument("--limit-rows", type=int, metavar="N", help="only the first N rows of each file")
-    parser.add_argument("--date", metavar="DAY | FROM..TO", help="what {date} in input and output stands for")
-    parser.add_argument("--restart", action="store_true", default=None, help="forget what was begun and start over")
-    parser.add_argument(
+    files.add_argument("--overwrite", action="store_true", default=None, help="replace an output that is not ours")
+    rows = parser.add_argument_group("what to run")
+    rows.add_argument("--limit-rows", type=int, metavar="N", help="only the first N rows of each file")
+    rows.add_argument("--date", metavar="DAY | FROM..TO", help="what {date} in input and output stands for")
+    rows.add_argument("--restart", action="store_true", default=None, help="forget what was begun and start over")
+    rows.add_argument(
         "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
     )
-    parser.add_argument("--overwrite", action="store_true", default=None, help="replace an output that is not ours")
     _add_server_options(parser)
-    quiet = parser.add_mutually_exclusive_group()
-    quiet.add_argument("--quiet", action="store_true", help="no progress bar")
-    quiet.add_argument("--log-json", action="store_true", help="one JSON object a line on stderr")
+    display = parser.add_argument_group("display").add_mutually_exclusive_group()
+    display.add_argument("--quiet", action="store_true", help="no progress bar")
+    display.add_argument("--log-json", action="store_true", help="one JSON object a line on stderr")
+    return rows
 
 
-# -- The doors: arguments in, exit codes out. The only place that speaks to a person, besides the progress of a run
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group("server and config")
+    server.add_argument("--url", action="append", help='base URL, full URL of the endpoint, or "embedded"; repeatable')
+    server.add_argument("--model", metavar="NAME", help="the model to ask for (default: the one that is served)")
+    _add_setting(server)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code. Nothing but a bug (1) shows a traceback."""
-    streams.open_missing()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    log_json = "--log-json" in arguments
-    try:
-        options = make_parser().parse_args(arguments)
-        return _COMMANDS[options.command](options)
-    except ReaderGone as error:
-        return error.exit_code
-    except ClassifyError as error:
-        from pipeline.monitoring.summary import error_line
-
-        known = {} if error.outcome is None else {"record": error.outcome}
-        return _say(error_line(error), error.exit_code, log_json=log_json, **known)
-    except KeyboardInterrupt:
-        return 130
-    except Exception:  # noqa: BLE001 - the one place that may see a bug
-        message = "this is a bug; please report it with its traceback"
-        return _say(message, 1, log_json=log_json, traceback=traceback.format_exc())
+def _add_setting(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the config")
 
 
 def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
+    """Load the config file of the command, if any, and lay over it what --set and then the flags say.
+
+    `flags` names the options that set a key of the config, {option: key}.
+    """
     from pipeline.config import load, mask_place, parse_setting
 
     path = getattr(options, "config", None)
@@ -201,86 +375,50 @@ def _progress(options: argparse.Namespace, config: Config) -> Progress:
     return Progress("json" if options.log_json else "quiet" if options.quiet or is_shared else "auto")
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.dry_run:
-        return _check(options)
-    from pipeline import memory
-
-    memory.reuse_memory()
-    with memory.lasting():
-        from pipeline.loops import run_with_signals
-        from pipeline.monitoring.summary import summary
-        from pipeline.runs.outcome import run_and_report
-
-    config = _load_config(options, RUN_FLAGS)
-    progress = _progress(options, config)
-    advice = "" if config.is_piped else "; what was answered is kept, the same command goes on from there"
-    record = run_with_signals(run_and_report(config, progress), advice)
-    progress.finish(record, summary(record))
-    return record.exit_code
+# How arguments are parsed, explained and completed
 
 
-def _check(options: argparse.Namespace) -> int:
-    from pipeline.loops import run_with_signals
-    from pipeline.runs.check import check
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are messages of one line, and whose help keeps the lines of its examples."""
 
-    config = _load_config(options, RUN_FLAGS)
-    run_with_signals(check(config, _progress(options, config), streams.write))
-    return 0
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
+    def error(self, message: str) -> NoReturn:
+        from pipeline.config import mask_words
 
-def _text(options: argparse.Namespace) -> int:
-    from pipeline.library import classify_texts_async
-    from pipeline.loops import run_with_signals
-    from pipeline.monitoring.summary import as_json_lines, as_table
-
-    config = _load_config(options, SERVER_FLAGS)
-    predictions = run_with_signals(classify_texts_async(options.texts, config=config, wait=False))
-    show = as_json_lines if options.json else as_table
-    streams.write(show(options.texts, predictions))
-    failed = [each for each in predictions if each.error and not each.error.startswith("empty:")]
-    return 3 if failed else 0
+        raise ConfigError(f"{mask_words(message)}; see `{self.prog} --help`")
 
 
-def _status(options: argparse.Namespace) -> int:
-    from pipeline.monitoring.status import as_json, as_lines, status_of
-    from pipeline.storage import locate
-
-    status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
-    streams.write([as_json(status)] if options.log_json else as_lines(status))
-    return 0
+def _examples(*commands: str) -> str:
+    return "\n  ".join(["example:" if len(commands) == 1 else "examples:", *commands])
 
 
-def _schedule(options: argparse.Namespace) -> int:
-    from pipeline.schedule import schedule
+class _PrintCompletion(argparse.Action):
+    """Print the shell code that lets a shell ask this program for completions, and exit."""
 
-    printed = schedule(options.config, options.at, options.scheduler, image=options.image, timezone=options.timezone)
-    streams.write(printed.lines)
-    for notice in printed.notices:
-        streams.say(f"classify: {notice}")
-    return 0
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from argcomplete.shell_integration import shellcode
 
-
-def _serve(options: argparse.Namespace) -> int:
-    from pipeline.loops import run_with_signals
-    from pipeline.servers.embedded import serve
-
-    def announce(url: str) -> None:
-        streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
-
-    try:
-        run_with_signals(serve(options.host, options.port, on_ready=announce))
-    except Stopped:
-        return 0  # that is how a server ends
-    return 0
+        streams.write_lines([shellcode(["classify"], shell=given[1])])  # given: namespace, value, option
+        parser.exit()
 
 
-def _say(message: str, exit_code: int, *, log_json: bool, **known: Any) -> int:
-    if log_json:
-        streams.say_event("error", "error", message=message, exit_code=exit_code, **known)
-    else:
-        streams.say(f"{known.get('traceback', '')}classify: {message}")
-    return exit_code
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Write the completions that the shell asks for in the environment, and end the process."""
+    import argcomplete
+    from argcomplete.completers import FilesCompleter
 
+    class Values(FilesCompleter):
+        """What may follow an option: keys for --set, a few words for some, else files."""
 
-_COMMANDS = {"run": _run, "check": _check, "text": _text, "status": _status, "serve": _serve, "schedule": _schedule}
+        def __call__(self, prefix: str, **known: Any) -> list[str]:
+            option = known["action"].dest
+            if option == "set":
+                from pipeline.config.load import known_keys
+
+                return [f"{key}=" for key in known_keys() if "." in key]
+            words = {"date": ["today", "yesterday"], "url": ["embedded"], "model": [], "text_column": [], "texts": []}
+            return words[option] if option in words else super().__call__(prefix, **known)
+
+    argcomplete.autocomplete(parser, default_completer=Values())

@@ -24,7 +24,7 @@ from pipeline.cancellation import every
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.formats.columns import Layout
-from pipeline.loops import blocking
+from pipeline.loops import run_blocking
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.first_pass import urls_of
@@ -170,7 +170,7 @@ def run(config: Config, *, progress: bool = False) -> RunRecord:
     >>> record.rows, record.rows_failed, record.exit_code
     (204, 0, 0)
     """
-    return blocking(run_async(config, progress=progress))
+    return run_blocking(run_async(config, progress=progress))
 
 
 async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
@@ -212,7 +212,7 @@ def classify_texts(
     >>> second.label, second.error
     (None, 'empty: no text')
     """
-    return blocking(classify_texts_async(texts, url=url, config=config, progress=progress))
+    return run_blocking(classify_texts_async(texts, url=url, config=config, progress=progress))
 
 
 async def classify_texts_async(
@@ -273,7 +273,7 @@ def classify_frame(
     >>> labelled.loc["x", "predicted_label"], labelled.loc["y", "predicted_error"]
     ('de', 'empty: no text')
     """
-    return blocking(classify_frame_async(frame, text_column, url=url, config=config, progress=progress))
+    return run_blocking(classify_frame_async(frame, text_column, url=url, config=config, progress=progress))
 
 
 async def classify_frame_async(

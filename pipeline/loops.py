@@ -1,4 +1,8 @@
-"""An event loop that ends when it is told to: by SIGINT, by SIGTERM, and in any case soon after."""
+"""Run a coroutine from code that has no event loop: for a caller in Python, or as the whole of a command.
+
+`run_blocking` is for a caller, which may have a loop of its own, as a notebook has. `run_with_signals` is for a
+command: SIGINT and SIGTERM cancel the coroutine.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,13 @@ from typing import Any, TypeVar
 
 from pipeline.errors import Stopped
 
-# -- Event loops for code that knows nothing of them
-
+SHUTDOWN_S = 8.0  # from the first signal to the end of the process, whatever hangs
 
 T = TypeVar("T")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop where it is installed: a request costs a fifth less."""
+    """Return what makes an event loop of uvloop where it is installed (a request costs a fifth less), else None."""
     try:
         import uvloop
     except ImportError:
@@ -27,8 +30,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end: on a loop of its own, in a thread of its own where one is running already.
+def run_blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end and return its result; where a loop is running already, on another one in a thread.
 
     Raises:
         KeyboardInterrupt: and then `work` was cancelled.
@@ -38,10 +41,10 @@ def blocking(work: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(work)
-    return _in_thread(work)
+    return _run_in_thread(work)
 
 
-def _in_thread(work: Coroutine[Any, Any, T]) -> T:
+def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
     begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[T]]] = []
     ended: list[T | BaseException] = []
     has_begun, has_ended = threading.Event(), threading.Event()
@@ -52,7 +55,7 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
         has_begun.set()
         return await task
 
-    def live() -> None:
+    def run() -> None:
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 ended.append(runner.run(begin()))
@@ -62,7 +65,7 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
             has_begun.set()
             has_ended.set()
 
-    threading.Thread(target=live).start()
+    threading.Thread(target=run).start()
     try:
         has_ended.wait()  # not join: interrupted once, it takes a thread for ended (Python 3.11)
     except KeyboardInterrupt:  # the notebook's stop button
@@ -77,23 +80,18 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
     return ended[0]
 
 
-# -- An event loop that ends when it is told to: by SIGINT, by SIGTERM, and in any case soon after
-
-
-PATIENCE_S = 8.0  # from a signal to the end, however it comes about
-
-
 def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
-    """Run `work` on an event loop; SIGINT and SIGTERM cancel it, a second SIGINT ends the process at once.
+    """Run `work` to its end and return its result; SIGINT and SIGTERM cancel it, with a `Stopped` as the reason.
 
-    So does waiting: a thread that hangs in a call to a file system can't be cancelled.
+    A second SIGINT ends the process at once. So does a timer, `SHUTDOWN_S` after the first signal: a thread that hangs
+    in a call to a file system can't be cancelled. `advice` is what the message of the `Stopped` ends with.
 
     Raises:
         Stopped: a signal came.
     """
     received: list[Stopped] = []
-    last = threading.Timer(PATIENCE_S, lambda: os._exit(received[0].exit_code))
-    last.daemon = True
+    last_resort = threading.Timer(SHUTDOWN_S, lambda: os._exit(received[0].exit_code))
+    last_resort.daemon = True
 
     async def supervised() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
@@ -103,8 +101,8 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
                 os._exit(128 + number)
             received.append(Stopped(number, advice))
             if len(received) == 1:
-                last.start()
-            task.cancel(received[0])  # so that who is cancelled knows why
+                last_resort.start()
+            task.cancel(received[0])  # whoever catches the CancelledError finds the reason in its arguments
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
@@ -116,4 +114,4 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
     except asyncio.CancelledError:
         raise (received[0] if received else Stopped(signal.SIGINT, advice)) from None
     finally:
-        last.cancel()
+        last_resort.cancel()

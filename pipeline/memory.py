@@ -1,4 +1,4 @@
-"""How the process of a run handles memory. For the command only: a library does not touch its host's settings."""
+"""How the process of `classify run` allocates and frees memory. The library leaves its host's settings alone."""
 
 from __future__ import annotations
 
@@ -8,46 +8,54 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-# glibc's names and numbers (malloc.h). By itself it gives memory back to the system after each block of texts and
-# takes it again for the next one, page by page: a tenth of the CPU time of a run.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-KEPT_FREE, LARGE = 64 << 20, 32 << 20  # bytes: free at the end of the heap; a piece that is not of the heap
-OBJECTS = 10_000  # new lists, tuples and the like between two searches for cycles, of which a run makes few
-_trim: Callable[[int], int] | None = None  # once freed memory is kept
+# Parameters of glibc's mallopt (malloc.h). By itself glibc gives memory back to the system after each block of texts
+# and takes it again for the next one, page by page: a tenth of the CPU time of a run.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+TRIM_THRESHOLD = 64 << 20  # bytes that may be free at the end of the heap
+MMAP_THRESHOLD = 32 << 20  # bytes from which on an allocation is not of the heap
+GC_THRESHOLD = 10_000  # new objects between two searches for garbage: a run makes few cycles
+_malloc_trim: Callable[[int], int] | None = None  # set once freed memory is kept
 
 
-def reuse_memory() -> None:
-    """Let what is freed be taken again by whoever needs it next, Python or Arrow; what the user has set stays."""
-    global _trim  # noqa: PLW0603 - so is the heap
+def keep_freed_memory() -> None:
+    """Keep freed memory in the process, in one heap for Python and Arrow, unless the user's environment says otherwise.
+
+    It is to be called before pyarrow and numpy are imported.
+    """
+    global _malloc_trim  # noqa: PLW0603 - the heap is global, too
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which take memory and spin for a while at the start
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     with suppress(AttributeError, OSError):  # another C library
         library = ctypes.CDLL(None)
-        malloc_option = library.mallopt
-        malloc_option(_ARENA_MAX, 1)  # else each thread has free memory of its own
-        malloc_option(_MMAP_THRESHOLD, LARGE)
-        malloc_option(_TRIM_THRESHOLD, KEPT_FREE)
-        _trim = library.malloc_trim
+        mallopt = library.mallopt
+        mallopt(_M_ARENA_MAX, 1)  # else each thread has free memory of its own
+        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+        _malloc_trim = library.malloc_trim
 
 
-def give_back() -> None:
-    """Let go of what is free between pieces in use, which grows where some of them last: a Parquet writer's notes.
+def release_free_memory() -> None:
+    """Give free memory back to the system, also between pieces in use, where `keep_freed_memory` was called.
 
-    It is taken again page by page, so this is for once a second, not for once a block.
+    Without it memory grows where some pieces last, like a Parquet writer's metadata. The system hands it out again page
+    by page, so this is for once a second, not for once a block.
     """
-    if _trim is not None:
-        _trim(0)
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """What is made inside, by imports for instance, stays to the end: nobody looks for garbage in it."""
+def exempt_from_gc() -> Iterator[None]:
+    """Exempt all objects that exist at the end of the context, imported modules for instance, from garbage collection.
+
+    Later objects are searched for garbage, but less often than by default.
+    """
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.set_threshold(OBJECTS)
+        gc.set_threshold(GC_THRESHOLD)
         gc.enable()

@@ -1,4 +1,7 @@
-"""The three standard streams: words for people on one, data on another, and nobody may be at their ends."""
+"""Standard output and standard error, and text that can be written there.
+
+Data goes to standard output and messages to standard error. Neither is sure to be open, or to be read by anybody.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,12 @@ from typing import Any
 
 from pipeline.errors import DiskTrouble
 
-# -- Text that may hold what UTF-8 can't
-
-
-def storable(text: str) -> str:
-    r"""`text` with half surrogate pairs, which no file format but JSON can hold, spelled out as `\ud800`.
-
-    JSON strings have them, and so do file names and arguments that were bytes of no UTF-8.
-    """
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def one_line(text: str) -> str:
-    """`text` with every run of white space as one space."""
-    return " ".join(text.split())
-
-
-# -- The three standard streams: words for people on one, data on another, and nobody may be at their ends
-
 
 def open_missing() -> None:
-    """Some schedulers start us with streams closed; the next file opened would take their place."""
+    """Open the null device in the place of each standard stream that is closed, as some schedulers start programs.
+
+    The next file that is opened would take its place otherwise.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -43,29 +31,11 @@ def open_missing() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-def say(message: str) -> None:
-    """Words on standard error. If they can't be written, the run goes on without: its exit code says the same."""
-    try:
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def say_event(name: str, level: str, **values: Any) -> None:
-    """One JSON object on a line of standard error, for machines. `level` is info, warning or error."""
-    import msgspec
-
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    shown = {key: storable(value) if isinstance(value, str) else value for key, value in values.items()}
-    say(msgspec.json.encode({"time": now, "level": level, "event": name, **shown}).decode())
-
-
-def write(lines: Iterable[str]) -> None:
-    """Data on standard output.
+def write_lines(lines: Iterable[str]) -> None:
+    """Write data to standard output. A reader that has closed it, like `head`, is no error.
 
     Raises:
-        DiskTrouble: it can't be written. A reader that has seen enough (`| head`) is no trouble.
+        DiskTrouble: it can't be written.
     """
     try:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -74,3 +44,34 @@ def write(lines: Iterable[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
+
+
+def say(message: str) -> None:
+    """Write a message to standard error. If that fails, no later one is written: the exit code says the same."""
+    try:
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def say_event(name: str, level: str, **values: Any) -> None:
+    """Write a message to standard error as one JSON object; `level` is "info", "warning" or "error"."""
+    import msgspec
+
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    shown = {key: storable(value) if isinstance(value, str) else value for key, value in values.items()}
+    say(msgspec.json.encode({"time": now, "level": level, "event": name, **shown}).decode())
+
+
+def storable(text: str) -> str:
+    r"""Return `text` as UTF-8 can hold it: half a surrogate pair becomes its escape, like `\ud800`.
+
+    Strings of JSON may have one, and so may file names and arguments whose bytes are no UTF-8.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    """Return `text` with every run of white space as one space."""
+    return " ".join(text.split())

@@ -6,19 +6,19 @@ import gc
 import subprocess
 import sys
 
-from pipeline.memory import OBJECTS, lasting
+from pipeline.memory import GC_THRESHOLD, exempt_from_gc
 
 
-def test_what_is_made_while_it_lasts_is_never_searched_again() -> None:
+def test_objects_made_inside_are_never_searched_for_garbage() -> None:
     """Objects made inside are frozen, and later searches are rare, but not off."""
     before, was = gc.get_freeze_count(), gc.get_threshold()
     try:
-        with lasting():
+        with exempt_from_gc():
             made: list[list[int]] = [[] for _ in range(1000)]
             assert not gc.isenabled()
         assert gc.get_freeze_count() >= before + len(made)
         assert gc.isenabled()
-        assert gc.get_threshold()[0] == OBJECTS
+        assert gc.get_threshold()[0] == GC_THRESHOLD
     finally:
         gc.unfreeze()
         gc.set_threshold(*was)
@@ -27,7 +27,7 @@ def test_what_is_made_while_it_lasts_is_never_searched_again() -> None:
 def test_arrow_takes_its_memory_from_the_same_heap_unless_the_user_has_chosen() -> None:
     """One heap for Python and Arrow; an environment variable of the user's stays."""
     code = (
-        "from pipeline.memory import reuse_memory; reuse_memory(); "
+        "from pipeline.memory import keep_freed_memory; keep_freed_memory(); "
         "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     )
     for given, backend in ((None, "system"), ("mimalloc", "mimalloc")):

@@ -115,14 +115,15 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
 
 
 def _unknown_key(name: str) -> str:
-    known = _known_keys()
+    known = known_keys()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
     hint = (same or near or [""])[0]
     return f"unknown key {name}" + (f"; did you mean {hint}?" if hint else "; `classify check` shows all keys")
 
 
-def _known_keys() -> list[str]:
+def known_keys() -> list[str]:
+    """Return every section, then every key as `section.key`."""
     sections = get_type_hints(Config)
     return [*sections, *(f"{section}.{key}" for section, kind in sections.items() for key in get_type_hints(kind))]
 

@@ -43,10 +43,15 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}"
 
 
+def is_variable(name: str) -> bool:
+    """Whether `name` can be that of an environment variable, in every shell and for every scheduler."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
 def is_secret_url(text: str) -> bool:
     """Whether it is a url that can be asked over HTTP, or `env:NAME`."""
     if text.startswith(FROM_ENVIRONMENT):
-        return re.fullmatch(r"[A-Za-z_]\w*", text.removeprefix(FROM_ENVIRONMENT), re.ASCII) is not None
+        return is_variable(text.removeprefix(FROM_ENVIRONMENT))
     return is_http(text)
 
 

@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pipeline.config.dates import days_of
-from pipeline.config.masking import is_http, is_secret_url, mask_place, mask_url, read_secret_url
+from pipeline.config.masking import (
+    FROM_ENVIRONMENT,
+    is_http,
+    is_secret_url,
+    is_variable,
+    mask_place,
+    mask_url,
+    read_secret_url,
+)
 from pipeline.errors import ConfigError
 from pipeline.streams import storable
 
@@ -145,6 +153,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for url in self.urls:
             if url != EMBEDDED and not is_http(url):
                 raise ValueError(f'server.url is http://HOST:PORT, https://... or "{EMBEDDED}", not {mask_url(url)!r}')
+        if self.api_key_env and not is_variable(self.api_key_env):
+            raise ValueError("server.api_key_env is the name of an environment variable: letters, digits and _")
+        for name, value in self.headers.items():
+            if value.startswith(FROM_ENVIRONMENT) and not is_variable(value.removeprefix(FROM_ENVIRONMENT)):
+                raise ValueError(f'server.headers.{name}: "env:NAME" is an environment variable: letters, digits and _')
 
     @property
     def urls(self) -> list[str]:

@@ -15,7 +15,7 @@ from pipeline.checkpoint import MemoryCheckpoint, digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.columns import Layout, Tally
-from pipeline.memory import give_back
+from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, encode_record, versions, when
 from pipeline.runs.file import OF_ONE_FILE, RunFile
@@ -100,7 +100,7 @@ class _Publication:
         self.file, output = file, file.output
         self.is_in_memory = can_be_published_together(file)
         if not self.is_in_memory:
-            give_back()  # what the first pass has left free
+            release_free_memory()  # what the first pass has left free
             file.persist().flush()
         self.draft = stack.enter_context(Draft(output.location, output.draft_path))
         self.record = _write(file, self.draft, progress)
@@ -146,7 +146,7 @@ def _write(file: RunFile, draft: Draft, progress: Progress) -> RunRecord:
     def on_rows(written: int) -> None:
         nonlocal given_back
         if progress.elapsed_s - given_back > GIVE_BACK_S:
-            give_back()
+            release_free_memory()
             given_back = progress.elapsed_s
         if progress.rows_written is not None:  # nothing is sent any more
             progress.rows_written = written

@@ -1,4 +1,4 @@
-"""`classify schedule`: what a scheduler needs to run a config every night, as text that can be installed as it is."""
+"""`classify schedule`: what cron, systemd or Kubernetes needs to run a config every day: printed, not installed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from datetime import time
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.schedule import cron, kubernetes, systemd
-from pipeline.schedule.night import Printed, plan
+from pipeline.schedule.daily_run import read_daily_run
+from pipeline.schedule.kubernetes import render_kubernetes
+from pipeline.schedule.render import Printed, render_cron, render_systemd
 
-__all__ = ["Printed", "schedule"]
+__all__ = ["Printed", "Scheduler", "schedule"]
 
 Scheduler = Literal["cron", "systemd", "kubernetes"]
 
@@ -17,15 +18,17 @@ Scheduler = Literal["cron", "systemd", "kubernetes"]
 def schedule(
     config: str, at: time, scheduler: Scheduler, *, image: str | None = None, timezone: str | None = None
 ) -> Printed:
-    """What `scheduler` needs to run the file `config` every day at `at`. `image`, `timezone`: of Kubernetes alone.
+    """Return what `scheduler` needs to run the file `config` every day at `at`.
+
+    `image`, a container image, and `timezone`, an IANA name, are for Kubernetes only.
 
     Raises:
-        ConfigError: the config is wrong, or can't be run unattended, or has a path that can't be written down safely.
+        ConfigError: the config is wrong or can't be run by a scheduler, or a value can't be written down safely.
     """
-    night = plan(config, at)
+    run = read_daily_run(config, at)
     if scheduler == "kubernetes":
-        return kubernetes.printed(night, image=image, timezone=timezone)
+        return render_kubernetes(run, image=image, timezone=timezone)
     for flag, value in (("--image", image), ("--timezone", timezone)):
         if value is not None:
             raise ConfigError(f"{flag} {value}: is for --as kubernetes; {scheduler} runs on this machine, in its time")
-    return cron.printed(night) if scheduler == "cron" else systemd.printed(night)
+    return render_cron(run) if scheduler == "cron" else render_systemd(run)

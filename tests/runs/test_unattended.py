@@ -24,7 +24,6 @@ from pipeline.config import Run
 from pipeline.errors import OutputError
 from pipeline.monitoring.progress import Counts
 from pipeline.runs.file import RunFile
-from pipeline.schedule.cron import _SET_ALL
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.gate import Gate
 from pipeline.servers.limiter import Limiter
@@ -309,20 +308,7 @@ def test_paths_that_are_no_text_are_no_bugs(tmp_path: Path, fake: FakeServer, cl
     assert (tmp_path / "job.prom").exists()
 
 
-# -- secrets, locks, threads
-
-
-def test_a_secret_is_what_it_is_whatever_a_shell_would_make_of_it(tmp_path: Path) -> None:
-    """The lines of NAME.env for cron: no part of a value is run, and none is left out."""
-    values = {"KEY": "abc$def;SECRET `id`", "HOOK": "https://hook?token=A&sig=B", "LAST": "no line end='\""}
-    lines = ["# a comment", "", "not a name=x", *(f"{name}={value}" for name, value in values.items())]
-    (tmp_path / "job.env").write_text("\n".join(lines))
-    show = f"{sys.executable} -c 'import os, json; print(json.dumps(dict(os.environ)))'"
-    done = subprocess.run(
-        ["sh", "-c", f"{_SET_ALL} <job.env; {show}"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
-    assert json.loads(done.stdout).items() >= values.items()
+# -- locks, threads
 
 
 def test_a_lock_that_fails_is_not_held(tmp_path: Path) -> None:

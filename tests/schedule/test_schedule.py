@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from commands import Command, complaint, fake_date
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from pipeline.schedule import schedule
-from pipeline.schedule.night import plan
+from pipeline.errors import ConfigError
+from pipeline.schedule import Scheduler, schedule
+from pipeline.schedule.daily_run import read_daily_run
 
-SCHEDULERS = ("cron", "systemd", "kubernetes")
+SCHEDULERS: tuple[Scheduler, ...] = ("cron", "systemd", "kubernetes")
 NIGHTLY = Path(__file__).parents[2] / "configs" / "nightly.toml"
 CONFIG = '[loader]\ninput = "in.csv"\n[writer]\noutput = "out.csv"\n[server]\nurl = "http://gpu:8000"\n'
 
@@ -62,21 +68,21 @@ def test_a_time_that_is_none_is_refused(at: str, config: Path, classify: Command
         ("[loader]\ninput = 'x.csv'\n[writer]\noutput = '-'\n", "standard stream"),
     ],
 )
-def test_a_config_that_no_night_can_run_is_refused(
+def test_a_config_that_no_scheduler_can_run_is_refused(
     text: str | None, said: str, tmp_path: Path, classify: Command
 ) -> None:
     """The config is loaded first: what is wrong with it is said by day, and nothing is printed to install."""
-    path = tmp_path / "night.toml"
+    path = tmp_path / "daily.toml"
     if text is not None:
         path.write_text(text)
     done = classify("schedule", path, "--at", "02:30", "--as", "cron", expect=2)
-    complaint(done, "night.toml", said)
+    complaint(done, "daily.toml", said)
 
 
 def test_a_config_must_end_in_toml(tmp_path: Path, classify: Command) -> None:
     """`run` would take anything else for the input."""
-    (tmp_path / "night.conf").write_text(CONFIG)
-    complaint(classify("schedule", "night.conf", "--at", "02:30", "--as", "cron", expect=2), ".toml")
+    (tmp_path / "daily.conf").write_text(CONFIG)
+    complaint(classify("schedule", "daily.conf", "--at", "02:30", "--as", "cron", expect=2), ".toml")
 
 
 @pytest.mark.parametrize("name", ["a\nb.toml", "a\\b.toml", "a\u200bb.toml", os.fsdecode(b"a\xffb.toml")])
@@ -108,6 +114,51 @@ def test_secrets_are_named_and_never_printed(scheduler: str, config: Path, class
     assert "s3cret" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["A\\n* * * * * root id", "A B", "A$B", "1A", "sk-a-key-itself", "Ä"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_variable_that_is_no_name_is_refused(scheduler: Scheduler, name: str, config: Path) -> None:
+    """A variable's name is letters, digits and _: nothing else is put into a crontab, a unit or YAML, or repeated."""
+    for line, key in (
+        (f'api_key_env = "{name}"', "server.api_key_env"),
+        (f'headers = {{ "X-Token" = "env:{name}" }}', "server.headers.X-Token"),
+        (f'[run]\nnotify_url = "env:{name}"', "run.notify_url"),
+    ):
+        config.write_text(f"{CONFIG}{line}\n")
+        with pytest.raises(ConfigError, match=key) as caught:
+            schedule(str(config), time(2, 30), scheduler)
+        assert "key-itself" not in str(caught.value)
+
+
+@given(st.text(st.characters(exclude_characters="/")), st.text(), st.sampled_from(SCHEDULERS))
+@example("", "\n- a: line", "kubernetes")
+@example("\n* * * * * root id", "", "cron")
+def test_no_value_adds_a_line(folder: str, image: str, scheduler: Scheduler) -> None:
+    """Whatever a path or an image holds: it is refused, or there are as many lines as for a plain one."""
+
+    def lines_of(folder: str, image: str) -> list[str]:
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place, folder, "nightly.toml")
+            path.parent.mkdir()
+            path.write_text(CONFIG)
+            flags = {"image": image, "timezone": "UTC"} if scheduler == "kubernetes" else {}
+            return schedule(str(path), time(2, 30), scheduler, **flags).lines
+
+    try:
+        lines = lines_of(f"x{folder}", f"x{image}")
+    except (ConfigError, OSError, ValueError):  # the last two: no file can have such a name
+        return
+    assert len(lines) == len(lines_of("x", "x"))
+    assert [line for line in lines if len(line.splitlines()) > 1] == []
+
+
+def test_the_templates_are_part_of_the_package() -> None:
+    """Each template is found as a resource, and used."""
+    folder = files("pipeline.schedule")
+    templates = {each.name for each in folder.joinpath("templates").iterdir()}
+    code = "".join(each.read_text() for each in folder.iterdir() if each.name.endswith(".py"))
+    assert templates == set(re.findall(r'fill\(\s*"([^"]+)"', code))
+
+
 @pytest.mark.parametrize(
     ("at", "deadline", "until"),
     [
@@ -120,10 +171,10 @@ def test_secrets_are_named_and_never_printed(scheduler: str, config: Path, class
         ("02:30", None, "01:30"),
     ],
 )
-def test_a_night_ends_at_its_deadline(at: str, deadline: str | None, until: str, config: Path) -> None:
-    """Retries end with run.deadline, and an hour before the next night in any case."""
+def test_retries_end_at_the_deadline(at: str, deadline: str | None, until: str, config: Path) -> None:
+    """Retries end with run.deadline, and an hour before the next start in any case."""
     config.write_text(CONFIG + (f'[run]\ndeadline = "{deadline}"\n' if deadline else ""))
-    assert f"{plan(str(config), time.fromisoformat(at)).until:%H:%M}" == until
+    assert f"{read_daily_run(str(config), time.fromisoformat(at)).until:%H:%M}" == until
 
 
 @pytest.mark.parametrize(
@@ -134,8 +185,11 @@ def test_a_night_ends_at_its_deadline(at: str, deadline: str | None, until: str,
         ("00:00", "08:09", {"0000", "0009", "0229", "0230", "0231", "0559", "0600", "0601", "0808"}),
     ],
 )
-def test_the_shell_knows_when_the_night_is_over(at: str, until: str, inside: set[str], config: Path) -> None:
-    """The test that is asked before a retry holds from the start to the end of the night, also over midnight."""
+@pytest.mark.parametrize("scheduler", ["cron", "systemd"])
+def test_the_shell_knows_when_retries_end(
+    scheduler: Scheduler, at: str, until: str, inside: set[str], config: Path
+) -> None:
+    """The test that is asked before a retry holds from the start to the end of the retries, also over midnight."""
     times = [
         "0000",
         "0009",
@@ -153,7 +207,8 @@ def test_the_shell_knows_when_the_night_is_over(at: str, until: str, inside: set
         "2359",
     ]
     config.write_text(CONFIG + f'[run]\ndeadline = "{until}"\n')
-    test = plan(str(config), time.fromisoformat(at)).still()
+    text = "\n".join(schedule(str(config), time.fromisoformat(at), scheduler).lines)
+    [test] = re.findall(r"\{ \[ \"1\$.* \]; \}", text.replace(r"\%", "%").replace("%%", "%").replace("$$", "$"))
     for shell in filter(shutil.which, ("sh", "bash")):
         found = set()
         for now in times:
@@ -170,13 +225,13 @@ def test_names_are_such_that_every_scheduler_takes_them(tmp_path: Path) -> None:
     names = {"Nightly Run (EU).toml": "classify-nightly-run-eu", "夜.toml": "classify", f"{'x' * 90}.toml": None}
     for name, expected in names.items():
         (tmp_path / name).write_text(CONFIG)
-        given = plan(str(tmp_path / name), time(2, 30)).name
+        given = read_daily_run(str(tmp_path / name), time(2, 30)).name
         assert expected in (None, given)
         assert len(given) <= 52
 
 
 def test_the_installed_command_is_scheduled_as_it_was_called(config: Path) -> None:
-    """Called as `classify`, that very file is what runs at night."""
+    """Called as `classify`, that very file is what a scheduler starts."""
     script = Path(sys.executable).with_name("classify")
     command = [str(script), "schedule", str(config), "--at", "2:30", "--as", "cron"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +22,13 @@ from commands import Command, complaint, fake_date
 from fake import FakeServer, label_of
 from files import rows_of, write
 
-from pipeline.schedule.cron import SEARCH_PATH
-
 TEXTS = [f"text {n}" for n in range(20)]
+SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"  # of the printed line
 ODD = 'it\'s 100% "odd" $HOME `x` #1; größe'
 
 
 @pytest.fixture
-def night(tmp_path: Path, fake: FakeServer) -> Path:
+def config(tmp_path: Path, fake: FakeServer) -> Path:
     """A config in a folder with an odd name, with an input beside it, of a server that wants a key."""
     folder = tmp_path / ODD
     folder.mkdir()
@@ -104,12 +106,12 @@ def tools(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("at", ["00:00", "02:30", "23:59"])
-def test_crontab_takes_it(at: str, night: Path, tmp_path: Path, classify: Command) -> None:
+def test_crontab_takes_it(at: str, config: Path, tmp_path: Path, classify: Command) -> None:
     """`crontab` finds no mistake in what is printed, comments and all."""
     program = shutil.which("crontab")
     if program is None:
         pytest.skip("no crontab here; apt-get install cron")
-    (tmp_path / "tab").write_text(printed(classify, night, at))
+    (tmp_path / "tab").write_text(printed(classify, config, at))
     known = subprocess.run([program, "-h"], capture_output=True, text=True, check=False)
     flag = "-T" if "-T" in known.stdout + known.stderr else "-n"  # cronie's name for it, Debian's name
     done = subprocess.run([program, flag, tmp_path / "tab"], capture_output=True, text=True, check=False)
@@ -127,12 +129,35 @@ def test_a_line_too_long_for_cron_is_refused(tmp_path: Path, classify: Command) 
 # -- what the shell does with it
 
 
-def test_a_night_that_succeeds(night: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
+def test_shellcheck_has_no_complaint(config: Path, classify: Command) -> None:
+    """It takes `export "$e"`, which is NAME=value, for a slip (SC2163), and a $ in the path, too (SC2016)."""
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--shell=sh", "--exclude=SC2163,SC2016", "-"]
+    text = command_of(printed(classify, config, "02:30"))
+    done = subprocess.run(command, input=f"{text}\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_secret_is_what_it_is_whatever_a_shell_would_make_of_it(config: Path, classify: Command) -> None:
+    """The lines of the env file: no part of a value is run, and none is left out."""
+    values = {"KEY": "abc$def;SECRET `id`", "HOOK": "https://hook?token=A&sig=B", "LAST": "no line end='\""}
+    lines = ["# a comment", "", "not a name=x", *(f"{name}={value}" for name, value in values.items())]
+    config.with_suffix(".env").write_text("\n".join(lines))
+    [read] = re.findall(r'\[ ! -r "\$n\.env" \] .* done <"\$n\.env"', command_of(printed(classify, config, "02:30")))
+    show = f"{shlex.quote(sys.executable)} -c 'import os, json; print(json.dumps(dict(os.environ)))'"
+    script = f"n={shlex.quote(str(config.with_suffix('')))}; {read}; {show}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert json.loads(done.stdout).items() >= values.items()
+
+
+def test_a_run_that_succeeds(config: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """In a bare environment, from a folder with an odd name: labels, keys from the env file, all words in the log."""
-    assert finish(command_of(printed(classify, night, now())), tools) == 0
-    assert [row["predicted_label"] for row in rows_of(night.with_name("out.csv"))] == [label_of(text) for text in TEXTS]
+    assert finish(command_of(printed(classify, config, now())), tools) == 0
+    assert [row["predicted_label"] for row in rows_of(config.with_name("out.csv"))] == [
+        label_of(text) for text in TEXTS
+    ]
     assert {seen.headers["X-Token"] for seen in fake.requests} == {"gate"}
-    log = night.with_suffix(".log").read_text()
+    log = config.with_suffix(".log").read_text()
     assert "20 rows" in log
     assert "exit code 0" in log
     assert "s3cret" not in log
@@ -140,7 +165,7 @@ def test_a_night_that_succeeds(night: Path, tools: Path, tmp_path: Path, classif
 
 
 def test_75_is_tried_again_after_a_minute(
-    night: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer
+    config: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer
 ) -> None:
     """No server: wait 60 s, and again; once it is there the job is done."""
     (tools / "sleep").write_text(
@@ -148,7 +173,7 @@ def test_75_is_tried_again_after_a_minute(
         f"until [ -e {shlex.quote(str(tmp_path / 'up'))} ]; do /bin/sleep 0.05; done\n"
     )
     fake.down()
-    with started(command_of(printed(classify, night, now())), tools) as process:
+    with started(command_of(printed(classify, config, now())), tools) as process:
         while not (tmp_path / "slept").exists():
             assert process.poll() is None
             time.sleep(0.05)
@@ -157,50 +182,50 @@ def test_75_is_tried_again_after_a_minute(
         mail, _ = process.communicate(timeout=60)
     assert (process.returncode, mail) == (0, "")
     assert (tmp_path / "slept").read_text() == "60\n"
-    log = night.with_suffix(".log").read_text()
+    log = config.with_suffix(".log").read_text()
     assert log.index("exit code 75") < log.index("exit code 0")
-    assert len(rows_of(night.with_name("out.csv"))) == len(TEXTS)
+    assert len(rows_of(config.with_name("out.csv"))) == len(TEXTS)
 
 
-def test_75_is_not_tried_again_after_the_night(
-    night: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer
+def test_75_is_not_tried_again_after_the_deadline(
+    config: Path, tools: Path, tmp_path: Path, classify: Command, fake: FakeServer
 ) -> None:
-    """When the deadline is past the last 75 is the end: a retry would run until the next night's deadline."""
+    """When the deadline is past the last 75 is the end: a retry would run until the deadline of the next day."""
     fake.down()
-    night.write_text(night.read_text() + '[run]\ndeadline = "06:00"\n')
+    config.write_text(config.read_text() + '[run]\ndeadline = "06:00"\n')
     fake_date(tools, "0600")
-    assert finish(command_of(printed(classify, night, "02:30")), tools) == 75
+    assert finish(command_of(printed(classify, config, "02:30")), tools) == 75
     assert (tmp_path / "slept").read_text() == "60\n"
-    assert night.with_suffix(".log").read_text().count("exit code 75") == 1
+    assert config.with_suffix(".log").read_text().count("exit code 75") == 1
     fake.up()
 
 
-def test_other_codes_end_the_night(night: Path, tools: Path, tmp_path: Path, classify: Command) -> None:
+def test_other_codes_are_not_tried_again(config: Path, tools: Path, tmp_path: Path, classify: Command) -> None:
     """A person's mistake is said in the log, with its exit code, and not tried again."""
-    night.with_name("in.csv").unlink()
-    assert finish(command_of(printed(classify, night, now())), tools) == 2
-    log = night.with_suffix(".log").read_text()
+    config.with_name("in.csv").unlink()
+    assert finish(command_of(printed(classify, config, now())), tools) == 2
+    log = config.with_suffix(".log").read_text()
     assert "classify: " in log
     assert "exit code 2" in log
     assert not (tmp_path / "slept").exists()
 
 
-def test_two_nights_never_run_at_once(night: Path, tools: Path, classify: Command, fake: FakeServer) -> None:
-    """While the lock is held the next night ends at once, and says why."""
-    command = command_of(printed(classify, night, "02:30"))
-    with night.with_suffix(".lock").open("w") as held:
+def test_two_runs_never_overlap(config: Path, tools: Path, classify: Command, fake: FakeServer) -> None:
+    """While the lock is held the next run ends at once, and says why."""
+    command = command_of(printed(classify, config, "02:30"))
+    with config.with_suffix(".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert finish(command, tools) == 75
-    assert "the night before" in night.with_suffix(".log").read_text()
+    assert "the previous run" in config.with_suffix(".log").read_text()
     assert fake.requests == []
 
 
 def test_the_lock_is_held_as_long_as_the_run_lives(
-    night: Path, tools: Path, classify: Command, fake: FakeServer
+    config: Path, tools: Path, classify: Command, fake: FakeServer
 ) -> None:
     """Also when the shell around it is killed: the run has inherited the lock."""
     fake.latency_s = 3
-    command = command_of(printed(classify, night, "02:30"))
+    command = command_of(printed(classify, config, "02:30"))
     with started(command, tools) as process:
         while not fake.requests:
             assert process.poll() is None
@@ -209,9 +234,9 @@ def test_the_lock_is_held_as_long_as_the_run_lives(
         process.wait()
     assert finish(command, tools) == 75
     fake.latency_s = 0
-    with night.with_suffix(".lock").open("w") as lock:
+    with config.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # comes when the run has ended
-    assert len(rows_of(night.with_name("out.csv"))) == len(TEXTS)
+    assert len(rows_of(config.with_name("out.csv"))) == len(TEXTS)
 
 
 # -- what cron does with it
@@ -245,12 +270,12 @@ def missing() -> str:
 
 
 @pytest.mark.timeout(200)  # cron looks once a minute
-def test_a_real_cron_runs_the_night(night: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
+def test_a_real_cron_runs_it(config: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """Installed as printed, the line labels the file, with the key from the env file and its words in the log."""
     if reason := missing():
         pytest.skip(reason)
-    (tmp_path / "tab").write_text(printed(classify, night, now(in_s=70)))
-    output, log = night.with_name("out.csv"), night.with_suffix(".log")
+    (tmp_path / "tab").write_text(printed(classify, config, now(in_s=70)))
+    output, log = config.with_name("out.csv"), config.with_suffix(".log")
     with cron_daemon(tmp_path / "tab") as cron:
         while not (log.exists() and "exit code" in log.read_text()):
             assert cron.poll() is None, cron.stderr and cron.stderr.read()

@@ -13,7 +13,7 @@ from commands import Command, complaint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schedule.manifest import config_map
+from pipeline.schedule.kubernetes import yaml_member
 
 CONFIG = '[loader]\ninput = "{input}"\n[writer]\noutput = "{output}"\n[server]\nurl = "http://gpu:8000"\n'
 ODD = 'it\'s 100% "odd" $(HOME) #1 größe'
@@ -74,7 +74,7 @@ def test_75_is_tried_again_and_nothing_else(config: Path, classify: Command) -> 
     assert job["backoffLimit"] > 6
 
 
-def test_two_nights_never_run_at_once(config: Path, classify: Command) -> None:
+def test_two_runs_never_overlap(config: Path, classify: Command) -> None:
     """Forbid, in the zone that was asked for; the pod's own clock is in that zone, too, since deadlines are local."""
     spec = objects(classify, config, "--timezone", "Europe/Berlin")[1]["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
@@ -85,10 +85,10 @@ def test_two_nights_never_run_at_once(config: Path, classify: Command) -> None:
 @pytest.mark.parametrize(
     ("deadline", "latest", "longest"), [("06:00", 12600, 16200), ("4h", 14400, 18000), (None, 82800, 82800)]
 )
-def test_a_job_ends_before_the_next_night(
+def test_a_job_ends_before_the_next_start(
     deadline: str | None, latest: int, longest: int, config: Path, classify: Command
 ) -> None:
-    """No start after the deadline, an hour more to write the output, and never into the next night."""
+    """No start after the deadline, an hour more to write the output, and never beyond the next start."""
     if deadline:
         config.write_text(config.read_text() + f'[run]\ndeadline = "{deadline}"\n')
     spec = objects(classify, config)[1]["spec"]
@@ -126,7 +126,7 @@ def test_the_config_arrives_as_it_is(config: Path, classify: Command) -> None:
 def test_any_text_goes_through_yaml_unchanged(lines: list[str], end: str) -> None:
     """Leading blanks, tabs, emoji, line separators, control characters: what is read is what was there."""
     text = "\n".join(lines) + end
-    read = yaml.safe_load("\n".join([*config_map("x", {"config.toml": text}), ""]))["data"]["config.toml"]
+    read = yaml.safe_load("\n".join(["data:", *yaml_member("config.toml", text), ""]))["data"]["config.toml"]
     assert read.removesuffix("\n") == text.removesuffix("\n")
 
 
@@ -167,7 +167,7 @@ def test_a_secret_in_the_config_is_refused(wrong: str, said: str, config: Path, 
 def test_local_files_come_from_a_claim(
     source: str, output: str, mounts: list[tuple[str, str, str]], tmp_path: Path, classify: Command
 ) -> None:
-    """Every folder that is the same every night is mounted at its own path; a config of URIs needs no claim."""
+    """Every folder that is the same every day is mounted at its own path; a config of URIs needs no claim."""
     cron_job = objects(classify, written(tmp_path / "nightly.toml", source, output))[1]
     assert mounts_of(cron_job) == mounts
     volumes = pod_of(cron_job)["volumes"]

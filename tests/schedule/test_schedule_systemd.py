@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Command, complaint, fake_date
 
-from pipeline.schedule.systemd import _word
+from pipeline.schedule.render import unit_word
 
 ODD = 'it\'s 100% "odd" ${HOME} $x [a]; größe %n'
 
@@ -75,13 +75,13 @@ def test_a_time_that_systemd_reads_as_it_was_meant(config: Path, tmp_path: Path,
 def test_systemd_reads_a_word_as_it_was_meant(word: str, tmp_path: Path) -> None:
     """Our quoting read by systemd's parser: it complains of a program that it can't start by the name it read."""
     unit = tmp_path / "probe.service"
-    unit.write_text(f"[Service]\nExecStart={_word(f'/nowhere/{word}')}\n")
+    unit.write_text(f"[Service]\nExecStart={unit_word(f'/nowhere/{word}')}\n")
     done = verify(unit)
     assert re.search(rf"/nowhere/{re.escape(word)}( is not executable|$)", done.stderr, re.MULTILINE), done.stderr
 
 
 def test_only_75_is_tried_again(config: Path, tmp_path: Path, classify: Command) -> None:
-    """Restarted on 75 alone, after a minute, as often as the night has room for; the deadline's 4 is no failure."""
+    """Restarted on 75 alone, after a minute, however often; the deadline's 4 is no failure."""
     service = units(classify, config, tmp_path / "units")[0].read_text().splitlines()
     settings = dict(line.split("=", 1) for line in service if "=" in line and not line.startswith("#"))
     assert settings["RestartForceExitStatus"] == "75"
@@ -104,10 +104,10 @@ def test_dollars_are_not_expanded(config: Path, tmp_path: Path, classify: Comman
 
 
 @pytest.mark.parametrize(("start", "code"), [("first 0900", 0), ("again 0559", 0), ("again 0600", 1)])
-def test_a_retry_after_the_night_is_the_last(
+def test_a_retry_after_the_deadline_is_the_last(
     start: str, code: int, config: Path, tmp_path: Path, classify: Command
 ) -> None:
-    """The first start always goes ahead, also by hand by day; a retry only while the night lasts."""
+    """The first start always goes ahead, also by hand by day; a retry only before the deadline."""
     service = units(classify, config, tmp_path / "units")[0].read_text()
     [before] = re.findall(r"^ExecStartPre=/bin/sh -c '(.*)'$", service, re.MULTILINE)
     run = tmp_path / "run"
@@ -122,8 +122,18 @@ def test_a_retry_after_the_night_is_the_last(
     assert (run / "classify-nightly" / "again").exists()
 
 
+def test_shellcheck_has_no_complaint(config: Path, tmp_path: Path, classify: Command) -> None:
+    """Of the command that is run before each start."""
+    service = units(classify, config, tmp_path / "units")[0].read_text()
+    [before] = re.findall(r"^ExecStartPre=/bin/sh -c '(.*)'$", service, re.MULTILINE)
+    text = before.replace("%%", "%").replace("%t", "/run").replace("$$", "$")
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--shell=sh", "-"]
+    done = subprocess.run(command, input=f"{text}\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("deadline", "missed"), [("06:00", "false"), ("4h", "false"), (None, "true")])
-def test_a_missed_night_is_made_up_for_unless_it_had_a_deadline(
+def test_a_missed_run_is_made_up_for_unless_it_had_a_deadline(
     deadline: str | None, missed: str, config: Path, tmp_path: Path, classify: Command
 ) -> None:
     """A start after the deadline would run until the next one."""

@@ -1,0 +1,86 @@
+"""A config that is run every day, as any scheduler has to know it: its name, hours and secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+from pipeline.config import Config, is_dated, load
+from pipeline.config.masking import FROM_ENVIRONMENT
+from pipeline.errors import ConfigError
+
+LONGEST_S = 23 * 3600  # of a run without a deadline: no retry may reach the next start
+LONGEST_NAME = 40  # characters; a CronJob's name may have 52, of which "classify-" takes 9
+
+
+@dataclass(frozen=True, slots=True)
+class DailyRun:
+    """A config that is started every day at `at`, and again after exit code 75 until `until`."""
+
+    path: Path  # absolute
+    config: Config
+    name: str  # of units and objects: lower-case letters, digits and dashes
+    at: time
+    length_s: int  # from `at` to the deadline, at least a minute
+    retry_s: (
+        int  # from `at` to `until`: ends at midnight if {date} stands in the config, since a retry means the same day
+    )
+
+    @property
+    def until(self) -> time:
+        """The time of day after which nothing is tried again."""
+        return (datetime.combine(date.min, self.at) + timedelta(seconds=self.retry_s)).time()
+
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables that hold the config's secrets: the server's key, and every `env:NAME`."""
+        values = [*self.config.server.headers.values(), self.config.run.notify_url or ""]
+        named = [value.removeprefix(FROM_ENVIRONMENT) for value in values if value.startswith(FROM_ENVIRONMENT)]
+        return list(dict.fromkeys(filter(None, [self.config.server.api_key_env, *named])))
+
+    def beside(self, ending: str) -> str:
+        """Return the path beside the config that has its name and this ending."""
+        return str(self.path.with_suffix(ending))
+
+
+def read_daily_run(path: str, at: time) -> DailyRun:
+    """Load the config and check that a scheduler can run it.
+
+    Raises:
+        ConfigError: it is wrong, reads or writes a standard stream, or names no input; or its path is refused.
+    """
+    if not path.endswith(".toml"):  # `run` would take it for the input
+        raise ConfigError(f"{path}: a config file ends in .toml")
+    config, absolute = load(path, {}), Path(printable(str(Path(path).absolute())))
+    if not config.loader.inputs:
+        raise ConfigError(f"{path}: loader.input names no input, and a scheduled run has no command line that could")
+    if "-" in (*config.loader.inputs, config.writer.output):
+        raise ConfigError(f'{path}: "-" is a standard stream, and a scheduled run has none; name files in the config')
+    seconds_left = config.run.seconds_left(datetime.combine(date(2000, 1, 1), at))
+    length_s = max(60, int(min(LONGEST_S, LONGEST_S if seconds_left is None else seconds_left)))
+    to_midnight_s = 86_400 - 3600 * at.hour - 60 * at.minute
+    has_date = any(map(is_dated, (*config.loader.inputs, config.writer.output)))
+    stem = re.sub(r"[^a-z0-9]+", "-", absolute.stem.lower())[:LONGEST_NAME].strip("-")
+    return DailyRun(
+        path=absolute,
+        config=config,
+        name=f"classify-{stem}" if stem else "classify",
+        at=at,
+        length_s=length_s,
+        retry_s=min(length_s, to_midnight_s) if has_date else length_s,
+    )
+
+
+def printable(path: str) -> str:
+    """Return `path` if every scheduler can be given it.
+
+    Raises:
+        ConfigError: it has a character that would end a line, or that a scheduler reads as another.
+    """
+    if not path.isprintable() or "\\" in path:
+        shown = os.fsencode(path).decode("ascii", "backslashreplace")
+        raise ConfigError(f"{shown}: a backslash or an invisible character can't be scheduled safely; rename it")
+    return path
