@@ -125,7 +125,7 @@ class FirstPass:
                 self._read(file)
 
     async def _chunks(self, first: Context, rest: AsyncIterator[Context]) -> AsyncIterator[Chunk]:
-        request, sizes = self._config.request, self._connected.sizes
+        request, sizes = self._config.request, self._connected.batch_size
         file: Context | None = first
         while file is not None:
             try:
@@ -196,9 +196,9 @@ class FirstPass:
         """The deadline: send nothing more, but wait a little for what is in flight, which is paid for."""
         if self._endpoints is None:
             return
-        self._endpoints.gate.close()
+        self._endpoints.slots.close()
         for _ in range(int(GRACE_S / SHOW_EVERY_S)):
-            if work.done() or not self._endpoints.gate.in_flight:
+            if work.done() or not self._endpoints.slots.in_flight:
                 return
             await asyncio.sleep(SHOW_EVERY_S)
 
