@@ -26,7 +26,7 @@ SHORTEST_SECRET = 4
 
 
 class Reply(NamedTuple):
-    """A status, its headers and the body. No secret of ours is in them unless the status is 200."""
+    """A status, its headers and the body; unless the status is 200, the body may be cut and holds no secret of ours."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Client:
     Raises, from `post` and `get`:
         BadAddress: the name does not resolve, or TLS fails.
         Unreachable: refused. ConnectionLost: reset, cut short. TimedOut: no answer within `server.timeout_s`.
-        BadAnswer: longer than was allowed, or no HTTP.
+        BadAnswer: no HTTP, or a 200 with a longer body than was allowed. A longer refusal is cut.
     """
 
     def __init__(
@@ -122,7 +122,9 @@ class Client:
         return Reply(reply.status, headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
-        pieces, size = [], response.content_length or 0
+        """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
+        is_refusal = response.status != OK
+        pieces, size = [], 0 if is_refusal else response.content_length or 0
         if size <= largest:
             size = 0
             async for piece in response.content.iter_any():
@@ -130,10 +132,12 @@ class Client:
                 size += len(piece)
                 if size > largest:
                     break
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if size > largest:
             response.close()
-            raise BadAnswer(f"an answer of more than {largest:,} bytes")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if not is_refusal:
+                raise BadAnswer(f"an answer of more than {largest:,} bytes")
+        return body[:largest]
 
 
 def _tls(ca_bundle: str | None) -> ssl.SSLContext | bool:

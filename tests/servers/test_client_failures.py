@@ -63,6 +63,14 @@ async def test_an_answer_of_exactly_the_bound_is_read(fake: FakeServer) -> None:
             await endpoint.post(PATH, BODY, 1000)
 
 
+async def test_a_refusal_of_any_size_is_read_as_far_as_the_bound(fake: FakeServer) -> None:
+    """A server that repeats the whole request in its refusal has still refused: the status decides."""
+    fake.script += [reply(413, b"x" * 1001), reply(422, b"y" * 5_000_000), reply(503, b"z" * 3, Retry_After="3")]
+    async with client(fake.url) as endpoint:
+        answers = [await endpoint.post(PATH, BODY, 1000) for _ in range(3)]
+    assert [(each.status, len(each.body)) for each in answers] == [(413, 1000), (422, 1000), (503, 3)]
+
+
 async def test_a_reset_a_cut_and_a_refusal_are_unavailable(fake: FakeServer) -> None:
     """A connection broken before or within the answer, or not accepted at all, is a server to wait for."""
     fake.script += [reset(), cut(fake)]
