@@ -52,7 +52,7 @@ class Endpoint:
         self.served = Served()
         self.answers_as = ""  # what its answers call the model, once it was identified
         self.is_quarantined = False  # nothing is sent but the canary
-        self.is_doubtful = False  # a connection broke; nothing is sent until a health check says what is there
+        self.is_doubtful = False  # a connection broke, and no canary has passed since: another model may answer
         self.is_reserved = False  # for one request alone
         self.health_check: asyncio.Future[bool] | None = None  # the one under way
         self._config, self._progress, self._keeps_probs = config, progress, keeps_probs

@@ -86,18 +86,21 @@ class Health:
     def check(self, endpoint: Endpoint, error: RequestFailed) -> asyncio.Future[bool]:
         """Begin a health check after `error`, or join the one under way; it gives whether the endpoint is well.
 
-        After a lost connection nothing is sent to the endpoint until the check says what answers there now.
+        After a lost connection the endpoint is in doubt until the canary passes: another server with another model may
+        be there now. Nothing is sent to it, and no answer of it is used.
         """
         is_doubtful = isinstance(error, ConnectionLost)
         if endpoint.health_check is None or (is_doubtful and not endpoint.is_doubtful):
             # A check that was under way may have asked whatever was there before.
             endpoint.health_check = self._begin(self._check(endpoint, error))
-            endpoint.is_doubtful = is_doubtful
+            endpoint.is_doubtful |= is_doubtful
         return endpoint.health_check
 
     async def _check(self, endpoint: Endpoint, error: RequestFailed) -> bool:
         try:
             await self._identify(endpoint)
+            if endpoint.health_check is asyncio.current_task():  # else a later one decides
+                endpoint.is_doubtful = False
         except RequestFailed as sick:
             self._progress.notice(f"{endpoint.with_address(error)}; and then: {sick}; it is left alone for a while")
             self.quarantine(endpoint)
@@ -106,16 +109,17 @@ class Health:
             self.drop(endpoint, wrong)
             return False
         finally:
-            if endpoint.health_check is asyncio.current_task():  # else a later one decides
-                endpoint.health_check, endpoint.is_doubtful = None, False
+            if endpoint.health_check is asyncio.current_task():
+                endpoint.health_check = None
             self._slots.wake_all()
         return True
 
     def quarantine(self, endpoint: Endpoint) -> None:
         """Send it nothing but the canary, until that passes."""
-        endpoint.is_quarantined = True
-        self._slots.wake_all()
-        self._begin(self._watch(endpoint))
+        if not endpoint.is_quarantined:  # else it is watched already, or was dropped
+            endpoint.is_quarantined = True
+            self._slots.wake_all()
+            self._begin(self._watch(endpoint))
 
     async def _watch(self, endpoint: Endpoint) -> None:
         attempt = 0
@@ -125,6 +129,7 @@ class Health:
             try:
                 await self._identify(endpoint)
                 endpoint.is_quarantined = False
+                endpoint.is_doubtful &= endpoint.health_check is not None  # a check under way began later
             except RequestFailed as sick:
                 if all(each.is_quarantined for each in self._endpoints):
                     self.failed(sick)

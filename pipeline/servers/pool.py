@@ -21,6 +21,7 @@ from pipeline.errors import (
     Rejected,
     RequestFailed,
     ServerGone,
+    Unreachable,
 )
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import Client
@@ -185,6 +186,10 @@ class Endpoints:
                 except RequestFailed as failed:
                     self._note(endpoint, failed, len(texts), sent_at)
                     return endpoint, failed
+                if endpoint.is_doubtful:  # a connection broke meanwhile: is this the answer of the same server?
+                    unsure = Unreachable("another connection broke before this answer came", server=endpoint.shown)
+                    if not await self.is_well(endpoint, unsure):
+                        return endpoint, unsure
                 self.health.answered()
                 now = self._clock()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
