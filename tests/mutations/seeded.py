@@ -1076,8 +1076,8 @@ REUSE = (
     Mutation(
         "a health check that is out of date ends the doubt",
         "servers/health.py",
-        "if endpoint.health_check is asyncio.current_task():",
-        "if endpoint.health_check is not None:",
+        "if endpoint.health_check is asyncio.current_task():  # else",
+        "if endpoint.health_check is not None:  # else",
         (f"{HOLES}test_a_later_examination_has_the_word",),
     ),
     Mutation(

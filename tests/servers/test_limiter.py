@@ -225,7 +225,7 @@ def test_chunks_shrink_where_they_are_refused_and_grow_again(rows: int | Literal
 
 
 def answer(sizes: BatchSize, rate: float, now: float = 0.0) -> float:
-    """Enough answers to measure at so many texts a second; returns the time after them."""
+    """Give enough answers to measure at so many texts a second; return the time after them."""
     for _ in range(2 * QUICK_ANSWERS + 1):
         now += sizes.texts / rate
         sizes.succeeded(sizes.texts, now)
@@ -263,3 +263,19 @@ def test_chunks_grow_no_more_after_a_large_one_failed(end: Callable[[BatchSize, 
     assert sizes.texts == AUTO_ROWS
     answer(sizes, QUICK_RATE * 2, now)
     assert sizes.texts == AUTO_ROWS
+
+
+@pytest.mark.parametrize(
+    ("rows", "announced", "most"),
+    [("auto", 32, 32), ("auto", 300, AUTO_ROWS), ("auto", 2048, QUICK_ROWS), ("auto", None, QUICK_ROWS), (16, 32, 16)],
+)
+def test_a_limit_that_a_server_announces_binds(rows: int | Literal["auto"], announced: int | None, most: int) -> None:
+    """However fast answers come, whatever was refused and taken again, no request has more texts."""
+    sizes = BatchSize(rows)
+    sizes.limit(announced)
+    now = answer(sizes, 1_000_000)
+    assert sizes.texts == most
+    sizes.refused(sizes.texts)
+    for _ in range(40 * PROBE_AFTER):
+        sizes.succeeded(sizes.texts, now)
+    assert sizes.texts <= most
