@@ -19,14 +19,14 @@ ClassifyError                    exit code
 ├── Stopped                      130 / 143
 │   └── ReaderGone               141      whoever read our standard output has seen enough
 └── RequestFailed                     one request failed; it never leaves the batcher
-    ├── Overloaded                    try again later, and ask less: 429, 503, 408, 425
+    ├── Overloaded                    try again later, with fewer in flight: 429, 503, 408, 425
     ├── Unavailable                   try again later: other 5xx
-    │   └── ConnectionLost            reset, cut short
+    │   └── ConnectionLost            reset, or cut short; a health check says which model answers there now
     │       └── Unreachable           refused
-    │           └── BadAddress        no such name, or TLS fails: at the start a person's mistake
+    │           └── BadAddress        no such name, or TLS fails: at the start a person must change the url
     ├── TimedOut                      try again: no answer within server.timeout_s
     ├── BadAnswer                     try again: the answer fails a check of the protocol
-    ├── OtherModel                    the answer is sound, but not of the model seen so far: see who is there
+    ├── OtherModel                    the answer is sound, but not of the model seen so far: a health check
     └── Rejected                      never again as it is: 400, 413, 422; halve it
 """
 
@@ -78,7 +78,14 @@ class ReuseError(UserError):
 
 
 class Misconfigured(UserError):
-    """The server understood us and will never do what we ask: address, key or model is wrong."""
+    """The server understood us and will never do what we ask: address, key or model is wrong.
+
+    `status` is the HTTP status that said so, None where it was not a status.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ModelChanged(Misconfigured):
@@ -129,66 +136,81 @@ class ReaderGone(Stopped):
 
 
 class RequestFailed(ClassifyError):
-    """One request failed. `code` is what a row gets in its error column if it alone is to blame."""
+    """One request failed. The message is `reason`, after the address of the server where `server` gives it.
 
-    code = "server_error"
+    Args:
+        reason: what went wrong, without the address: what a row gets must not depend on which server was asked.
+        server: the address as it is shown, without a password.
+        status: the HTTP status, None where no answer came.
+        retry_after: seconds that the server asked to be left alone.
+    """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after  # seconds, as the server asked
-        self.server = ""  # its address, if the message begins with it
-        self.broke_server = False  # nothing else was in flight when the server broke
+    code = "server_error"  # of the row's error, if this row alone is to blame
 
-    @property
-    def reason(self) -> str:
-        """The message without the address of the server: what a row gets must not depend on who was asked."""
-        return str(self).removeprefix(f"{self.server}: ")
+    def __init__(
+        self, reason: str, *, server: str = "", status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{server}: {reason}" if server else reason)
+        self.reason, self.server, self.status, self.retry_after = reason, server, status, retry_after
+        self.broke_server = False  # set by the batcher: nothing else was in flight when the server broke
 
 
 class Overloaded(RequestFailed):
-    """The server has too much to do: wait, and ask for less."""
+    """The server has too much to do: wait, and ask for less.
 
-    may_be_broken = False  # a proxy's words for a server that is not there are the same
+    `may_be_broken` is true where a proxy says the same of a server that is not there.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        may_be_broken: bool = False,
+    ) -> None:
+        super().__init__(reason, status=status, retry_after=retry_after)
+        self.may_be_broken = may_be_broken
 
 
 class Unavailable(RequestFailed):
-    """The server, or the way to it, broke: wait."""
+    """The server, or the way to it, is broken: wait."""
 
 
 class ConnectionLost(Unavailable):
-    """The connection broke. Whoever answers there next may be another server, with another model."""
+    """The connection broke. Whatever answers there next may be another server, with another model."""
 
 
 class Unreachable(ConnectionLost):
-    """No connection came about: whatever is wrong, it is not what we wanted to send."""
+    """No connection was made, so the cause is not what was to be sent."""
 
 
 class BadAddress(Unreachable):
-    """The name does not resolve, or TLS fails. Before anything was ever answered, that is a person's mistake."""
+    """The name does not resolve, or TLS fails. Before any answer has come, the url is wrong."""
 
 
 class TimedOut(RequestFailed):
-    """No answer in time."""
+    """No answer within `server.timeout_s`."""
 
     code = "timeout"
 
 
 class BadAnswer(RequestFailed):
-    """An answer came that fails a check; none of it is believed."""
+    """The answer fails a check; none of it is used."""
 
     code = "bad_answer"
 
 
 class Rejected(RequestFailed):
-    """The server refuses what is in this request. The message never says which text is guilty."""
+    """The server refuses what is in this request, and refuses it as a whole: one text or several are to blame."""
 
-    def __init__(self, message: str, *, too_long: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, *, status: int | None = None, too_long: bool = False) -> None:
+        super().__init__(reason, status=status)
         self.code = "too_long" if too_long else "rejected"
 
 
 class OtherModel(RequestFailed):
-    """An answer that is sound in itself but not of the model seen so far; nothing of it is kept."""
+    """The answer is sound in itself but not of the model seen so far; nothing of it is kept."""
 
 
 class RowError(NamedTuple):

@@ -72,7 +72,9 @@ class Batcher:
             ClassifyError: the first failure that ends the run; what was stored by then stays.
         """
         try:
-            async with aclosing(gather_requests(chunks, self._endpoints.sizes, self._request.max_chars)) as requests:
+            async with aclosing(
+                gather_requests(chunks, self._endpoints.batch_size, self._request.max_chars)
+            ) as requests:
                 async for request in requests:
                     while self._pending and not self._has_room(request):
                         await self._wait_for_one()
@@ -116,7 +118,7 @@ class Batcher:
         """Answer all texts: a request that fails for good is halved, down to the text that is to blame."""
         if not texts:
             return Answers.none()
-        if len(texts) == 1 or len(texts) <= self._endpoints.sizes.rows:  # else it is known to be too large by now
+        if len(texts) == 1 or len(texts) <= self._endpoints.batch_size.texts:  # else it is known to be too large by now
             try:
                 return await self._ask(texts, spent, alone=alone)
             except RequestFailed as error:
@@ -169,7 +171,7 @@ class Batcher:
             delay = delay_before_next(
                 tries.failures, tries.overloads, elapsed, self._retry, retry_after=outcome.retry_after
             )
-            too_large = tries.overloads >= TOO_LARGE_AFTER or len(texts) > self._endpoints.sizes.rows
+            too_large = tries.overloads >= TOO_LARGE_AFTER or len(texts) > self._endpoints.batch_size.texts
             suspect = tries.failures >= SUSPECT_AFTER or too_large
             if delay is None or (suspect and len(texts) > 1):
                 raise outcome

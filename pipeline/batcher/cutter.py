@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import RowError
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Indices, Mask, Position, TextBlock, Texts
 
 ROWS_PER_TEXT = 16  # a chunk of repeated texts is cut at so many rows for each text it might send
@@ -98,7 +98,7 @@ class Cutter:
         first_row, stop_row: the rows that are wanted; None: to the end of the file.
     """
 
-    def __init__(self, request: Request, sizes: ChunkSize, first_row: int, stop_row: int | None) -> None:
+    def __init__(self, request: Request, sizes: BatchSize, first_row: int, stop_row: int | None) -> None:
         self._sizes = sizes
         self._max_chars, self._dedupe = request.max_chars, request.dedupe
         self._row, self._stop = first_row, stop_row
@@ -144,8 +144,8 @@ class Cutter:
 
     def _next_stop(self, chunk: Chunk, rows: _Rows, start: int) -> int:
         """Return the end of the rows to look at next: not many more than may fit."""
-        room_for_texts = max(0, self._sizes.rows - len(chunk.texts))  # the server's bound may have shrunk meanwhile
-        room_for_rows = self._sizes.rows * ROWS_PER_TEXT - (self._row - chunk.first_row) + chunk.rows_reused
+        room_for_texts = max(0, self._sizes.texts - len(chunk.texts))  # the server's bound may have shrunk meanwhile
+        room_for_rows = self._sizes.texts * ROWS_PER_TEXT - (self._row - chunk.first_row) + chunk.rows_reused
         room_for_bytes = -((chunk.reused_bytes - REUSED_BYTES) // rows.reused_row_bytes)  # rounded up
         room_for_reused = min(REUSED_ROWS - chunk.rows_reused, room_for_bytes)
         ahead = max(LOOK_AHEAD, len(chunk.texts))  # these are looked at again each time
@@ -181,7 +181,7 @@ class Cutter:
 
     def _fitting(self, texts: Texts, least: int) -> int:
         """Return how many of the texts the chunk may have; never less than it has, nor than one."""
-        fitting = self._sizes.rows
+        fitting = self._sizes.texts
         if texts.size > self._max_chars:  # bytes
             fitting = min(fitting, int(np.searchsorted(texts.chars(), self._max_chars, "right")))
         return max(1, least, fitting)

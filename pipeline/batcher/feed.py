@@ -12,7 +12,7 @@ from pipeline.batcher.cutter import Chunk, Cutter, Reused
 from pipeline.checkpoint import Range
 from pipeline.config import Request
 from pipeline.formats.source import Source, TextSpec
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Position, TextBlock, block_of
 
 SMALL = 1 << 18  # bytes of text: a smaller file is read at once, which spares changes of threads
@@ -63,7 +63,7 @@ class Feed:
         return bool(self._ranges) and await self._reach(self._ranges[0].start)
 
     async def chunks(
-        self, request: Request, sizes: ChunkSize, look_up: LookUp = _nothing_reused
+        self, request: Request, sizes: BatchSize, look_up: LookUp = _nothing_reused
     ) -> AsyncIterator[Chunk]:
         """Yield all open rows; `look_up` finds what earlier runs have answered."""
         for each in self._ranges:
@@ -95,7 +95,7 @@ class Feed:
 async def chunks_of(texts: Sequence[Any], request: Request) -> AsyncIterator[Chunk]:
     """Yield texts in memory as chunks; None is a row without one, what is no string or no UTF-8 is `not_text`."""
     bad = {row: why for row, text in enumerate(texts) if text is not None and (why := _why_not_text(text))}
-    cutter = Cutter(request, ChunkSize(request.rows), 0, len(texts))
+    cutter = Cutter(request, BatchSize(request.rows), 0, len(texts))
     sound = [None if row in bad else text for row, text in enumerate(texts)]
     for chunk in cutter.cut(block_of(Position(0, 0, 0), sound, bad)):
         yield chunk

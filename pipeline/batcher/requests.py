@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Texts
 
 WAIT_S = 0.05  # for the next chunk, where there is room for it
@@ -48,7 +48,7 @@ class PendingRequest:
 
 
 async def gather_requests(
-    chunks: AsyncIterator[Chunk], sizes: ChunkSize, max_chars: int
+    chunks: AsyncIterator[Chunk], sizes: BatchSize, max_chars: int
 ) -> AsyncGenerator[PendingRequest, None]:
     """Gather chunks as long as they fit and come quickly; a full one goes at once, by itself.
 
@@ -67,13 +67,13 @@ async def gather_requests(
                     continue
             chunk = await (coming or _next(chunks))
             coming = None
-            if request.chunks and (chunk is None or not request.has_room_for(chunk, sizes.rows, max_chars)):
+            if request.chunks and (chunk is None or not request.has_room_for(chunk, sizes.texts, max_chars)):
                 yield request
                 request = PendingRequest()
             if chunk is None:
                 return
             request.add(chunk)
-            if request.count >= sizes.rows or request.size >= max_chars:
+            if request.count >= sizes.texts or request.size >= max_chars:
                 yield request
                 request = PendingRequest()
     finally:

@@ -21,7 +21,7 @@ from pipeline.runs.opening import open_checked, output_of
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
 from pipeline.servers.endpoint import CANARY
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.servers.pool import Endpoints
 from pipeline.storage import Location
 from pipeline.streams import storable
@@ -117,11 +117,11 @@ def _place(config: Config, pair: Pair, source: Source) -> Location:
 async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
         await endpoints.connect(wait=False)
-        endpoint = next(each for each in endpoints.all if not each.is_resting)
+        endpoint = next(each for each in endpoints.all if not each.is_quarantined)
         try:
             canary, facts = await endpoint.ask_canary()
         except RequestFailed as error:  # it has just answered
-            raise ServerGone(endpoint.say(error)) from None
+            raise ServerGone(endpoint.with_address(error)) from None
         await asyncio.to_thread(source.check, spec, Layout(config, facts.num_classes).names)
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"
@@ -136,7 +136,7 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
 
 
 def _estimate(config: Config, rows: int) -> str:
-    per_request = ChunkSize(config.request.rows).rows
+    per_request = BatchSize(config.request.rows).texts
     wanted = min(rows, config.run.limit_rows or rows)
     return f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
 

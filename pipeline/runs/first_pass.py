@@ -123,12 +123,12 @@ class FirstPass:
                 self._read(file)
 
     async def _chunks(self, first: RunFile, rest: AsyncIterator[RunFile]) -> AsyncIterator[Chunk]:
-        request, sizes = self._config.request, self._connected.sizes
+        request, batch_size = self._config.request, self._connected.batch_size
         file: RunFile | None = first
         while file is not None:
             try:
                 await self._adopt(file)
-                async for chunk in file.feed.chunks(request, sizes, self._reusing.look_up):
+                async for chunk in file.feed.chunks(request, batch_size, self._reusing.look_up):
                     chunk.file = file
                     file.unanswered += 1
                     yield chunk
@@ -194,9 +194,9 @@ class FirstPass:
         """The deadline: send nothing more, but wait a little for what is in flight, which is paid for."""
         if self._endpoints is None:
             return
-        self._endpoints.gate.close()
+        self._endpoints.slots.close()
         for _ in range(int(GRACE_S / SHOW_EVERY_S)):
-            if work.done() or not self._endpoints.gate.in_flight:
+            if work.done() or not self._endpoints.slots.in_flight:
                 return
             await asyncio.sleep(SHOW_EVERY_S)
 

@@ -17,8 +17,8 @@ from pipeline.config import Config
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.reuse import Found, Reuse, path_of
+from pipeline.servers.model import ModelFacts
 from pipeline.servers.pool import Endpoints
-from pipeline.servers.vllm import ModelFacts
 from pipeline.texts import TextBlock, Texts
 
 Ask = Callable[[Texts], Awaitable[Answers]]

@@ -1,4 +1,4 @@
-"""One endpoint over aiohttp: the only module that awaits a socket. It knows nothing of what the bytes mean."""
+"""One endpoint over aiohttp: the only module here that awaits a socket. What the bytes mean is the dialect's matter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import ssl
+from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,38 +17,46 @@ from yarl import URL
 from pipeline.config import Server, mask_url
 from pipeline.errors import BadAddress, BadAnswer, ConfigError, ConnectionLost, TimedOut, Unreachable
 
-KEEP_ALIVE_S = 4.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
+OK = 200
+# What runs on uvicorn closes idle connections after 5 s; a request sent into that moment would be lost.
+KEEP_ALIVE_S = 4.0
 CONNECT_S = 10.0
 LARGE_BODY = 1 << 20
 SHORTEST_SECRET = 4
 
 
 class Reply(NamedTuple):
-    """A status, its headers and the whole body."""
+    """A status, its headers and the body; unless the status is 200, the body may be cut and holds no secret of ours."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 
 class Client:
-    """One session to the endpoint at `url`: a base URL, or with a path the full URL, taken as it is.
+    """One session with the server at `url`.
+
+    Args:
+        url: a base URL or a full one. Its host, its query and its password are used; `path` is for others to decide.
+        server: timeout and certificates.
+        headers: of every request, from the config: they may hold secrets.
+        defaults: headers that those of the config replace.
 
     Raises, from `post` and `get`:
         BadAddress: the name does not resolve, or TLS fails.
         Unreachable: refused. ConnectionLost: reset, cut short. TimedOut: no answer within `server.timeout_s`.
-        BadAnswer: longer than was allowed, or no HTTP.
+        BadAnswer: no HTTP, or a 200 with a longer body than was allowed. A longer refusal is cut.
     """
 
-    def __init__(self, url: str, server: Server, headers: dict[str, str]) -> None:
+    def __init__(
+        self, url: str, server: Server, headers: Mapping[str, str], defaults: Mapping[str, str] | None = None
+    ) -> None:
         full = URL(url, encoded=True)
-        path = full.raw_path if full.raw_path.strip("/") else "/classify"
+        self.path = full.raw_path
         self.shown = mask_url(url).rstrip("/")  # for people: no password in it
-        self._url = full.with_path(path, encoded=True, keep_query=True).with_user(None)
-        base = path.rstrip("/").removesuffix("/classify") or "/"
-        self._base = self._url.with_path(base, encoded=True)
+        self._url = full.with_user(None)
         self._server = server
-        self._headers = CIMultiDict({"Content-Type": "application/json", "Accept-Encoding": "identity"})
+        self._headers = CIMultiDict({"Accept-Encoding": "identity", **(defaults or {})})
         self._headers.update(headers)
         if full.user is not None and "Authorization" not in self._headers:
             pair = base64.b64encode(f"{full.user}:{full.password or ''}".encode()).decode()
@@ -55,7 +64,7 @@ class Client:
         given = [*headers.values(), full.password, self._headers.get("Authorization")]
         words = [word for value in given if value for word in (value, value.rpartition(" ")[2])]
         # The longest first, so that none is cut out of another one; short words are no secrets.
-        self.secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=_tls(self._server.ca_bundle))
@@ -74,13 +83,13 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def post(self, body: bytes, largest: int) -> Reply:
-        """Send `body` to /classify; the reply may have `largest` bytes."""
-        return await self._send("POST", self._url, body, largest)
+    async def post(self, path: str, body: bytes, largest: int) -> Reply:
+        """Send `body` to `path`, with the query of the URL; the answer may have `largest` bytes."""
+        return await self._send("POST", self._url.with_path(path, encoded=True, keep_query=True), body, largest)
 
     async def get(self, path: str, largest: int = 1 << 20) -> Reply:
-        """Ask for `path` beside the endpoint, `/v1/models` for instance."""
-        return await self._send("GET", self._base.joinpath(path.lstrip("/")), None, largest)
+        """Ask for `path`; the answer may have `largest` bytes."""
+        return await self._send("GET", self._url.with_path(path, encoded=True), None, largest)
 
     async def _send(self, method: str, url: URL, body: bytes | None, largest: int) -> Reply:
         # A large body in one piece would hold up the loop (and aiohttp warns): it is sent from a stream.
@@ -88,27 +97,34 @@ class Client:
         try:
             # No redirect is followed: it could carry the key to another host.
             async with self._session.request(method, url, data=sent, allow_redirects=False) as response:
-                return Reply(response.status, dict(response.headers), await self._read(response, largest))
+                reply = Reply(response.status, response.headers, await self._read(response, largest))
         except (aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, ssl.SSLError, UnicodeError) as error:
-            raise self._at(BadAddress, _reason(error)) from None
+            raise BadAddress(_reason(error), server=self.shown) from None
         except aiohttp.ConnectionTimeoutError:
-            raise self._at(Unreachable, f"no connection within {CONNECT_S:g} s") from None
+            raise Unreachable(f"no connection within {CONNECT_S:g} s", server=self.shown) from None
         except aiohttp.ClientConnectorError as error:
-            raise self._at(Unreachable, _reason(error)) from None
+            raise Unreachable(_reason(error), server=self.shown) from None
         except TimeoutError:
             raise TimedOut(f"no answer within {self._server.timeout_s:g} s") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise self._at(ConnectionLost, _reason(error)) from None
+            raise ConnectionLost(_reason(error), server=self.shown) from None
         except aiohttp.ClientError as error:
             raise BadAnswer(f"no HTTP answer: {_reason(error)}") from None
+        return reply if reply.status == OK else self._without_secrets(reply)
 
-    def _at(self, kind: type[ConnectionLost], reason: str) -> ConnectionLost:
-        error = kind(f"{self.shown}: {reason}")
-        error.server = self.shown
-        return error
+    def _without_secrets(self, reply: Reply) -> Reply:
+        """Mask what a server may repeat of what it was sent, where it explains itself."""
+        headers, body = CIMultiDict(reply.headers), reply.body
+        for secret in self._secrets:
+            body = body.replace(secret.encode(), b"***")
+            if "Location" in headers:
+                headers["Location"] = headers["Location"].replace(secret, "***")
+        return Reply(reply.status, headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
-        pieces, size = [], response.content_length or 0
+        """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
+        is_refusal = response.status != OK
+        pieces, size = [], 0 if is_refusal else response.content_length or 0
         if size <= largest:
             size = 0
             async for piece in response.content.iter_any():
@@ -116,10 +132,12 @@ class Client:
                 size += len(piece)
                 if size > largest:
                     break
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if size > largest:
             response.close()
-            raise BadAnswer(f"an answer of more than {largest:,} bytes")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if not is_refusal:
+                raise BadAnswer(f"an answer of more than {largest:,} bytes")
+        return body[:largest]
 
 
 def _tls(ca_bundle: str | None) -> ssl.SSLContext | bool:
@@ -132,7 +150,7 @@ def _tls(ca_bundle: str | None) -> ssl.SSLContext | bool:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost words, in one line: aiohttp repeats host and port around them, and could repeat a password."""
+    """Return the innermost words, on one line: aiohttp repeats host and port around them, and maybe a password."""
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {error.host} does not resolve"

@@ -91,8 +91,11 @@ async def serve(host: str, port: int, *, on_ready: Callable[[str], None]) -> Non
 async def spawned() -> AsyncIterator[str]:
     """Run the server in a process of its own on a free local port; yield its base URL, end it on the way out.
 
-    Raise ServerGone if it dies before it listens. It never outlives us, however we end: the kernel then closes our end
-    of its standard input, and it watches for that.
+    The process never outlives this one, however this one ends: the kernel then closes our end of its standard input,
+    and it watches for that.
+
+    Raises:
+        ServerGone: it ends before it listens.
     """
     with tempfile.TemporaryFile() as stderr, _start(stderr) as process:
         try:
@@ -108,7 +111,7 @@ async def spawned() -> AsyncIterator[str]:
 
 
 def main() -> None:
-    """Be what `spawned` starts: serve on a free local port, print the URL, exit when standard input ends."""
+    """Serve on a free local port as the process that `spawned` starts: print the URL, exit when standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
     threading.Thread(target=_exit_with_stdin, daemon=True).start()
     asyncio.run(serve("127.0.0.1", 0, on_ready=functools.partial(print, flush=True)))

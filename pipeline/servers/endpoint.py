@@ -1,93 +1,123 @@
-"""One server: what is sent to it, which model it has, and how we know that model again."""
+"""One endpoint: what is sent to it, which model it serves, and how that model is known again."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.answers import Answers
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.client import Client
+from pipeline.servers.client import OK, Client
+from pipeline.servers.dialect import Dialect
 from pipeline.servers.limiter import Limiter
-from pipeline.servers.vllm import ModelEntry, ModelFacts, decode, decode_models, encode, error_of
+from pipeline.servers.model import ModelEntry, ModelFacts, Served
 from pipeline.texts import Texts, escape_all
 
 # Fixed texts whose answers tell models apart, and a sick server from a poisonous row. Short: every model takes them.
 CANARY = ("This is great, I love it.", "Terrible. Never again!", "Das Paket kam am Montag an.", "ok")
-OK = 200
+NOT_FOUND = 404
 
 
 class Endpoint:
-    """One server: its connection, how much it may be asked, and whether it is resting."""
+    """One server at one address: its connection, how many requests it may have in flight, and whether it may be asked.
+
+    Args:
+        client: the connection.
+        dialect: what the server speaks.
+        config: all settings.
+        facts: what is known of the model; all endpoints of a run share it.
+        progress: is told of requests in flight.
+        keeps_probs: whether answers keep the values of all classes.
+    """
 
     def __init__(
-        self, client: Client, config: Config, facts: ModelFacts, progress: Progress, *, keeps_probs: bool
+        self,
+        client: Client,
+        dialect: Dialect,
+        config: Config,
+        facts: ModelFacts,
+        progress: Progress,
+        *,
+        keeps_probs: bool = True,
     ) -> None:
-        self.client = client
+        self.client, self.dialect = client, dialect
         self.shown = client.shown
         self.limiter = Limiter(config.request.concurrency)
         self.facts = facts
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
-        self.entry: ModelEntry | None = None
-        self.answers_as = ""  # what its answers call the model, once it was met
-        self.is_resting = False  # nothing is sent but the canary
-        self.is_doubtful = False  # a connection broke; nothing is sent until the canary says who is there
+        self.served = Served()
+        self.answers_as = ""  # what its answers call the model, once it was identified
+        self.is_quarantined = False  # nothing is sent but the canary
+        self.is_doubtful = False  # a connection broke, and no canary has passed since: another model may answer
         self.is_reserved = False  # for one request alone
+        self.health_check: asyncio.Future[bool] | None = None  # the one under way
         self._config, self._progress, self._keeps_probs = config, progress, keeps_probs
-        self.examination: asyncio.Future[bool] | None = None
+        self._given = client.path if client.path.strip("/") else None  # a full URL, taken as it is
+        self._base = base_of(client.path, dialect.path)
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether rows may be sent to it."""
+        return not self.is_quarantined and not self.is_doubtful
 
     async def ask(self, texts: Texts, facts: ModelFacts | None = None, *, truncate: bool = False) -> Answers:
-        """One attempt at one request.
+        """Send one request once.
 
         Raises:
             RequestFailed, Misconfigured: by what the server did.
         """
         facts = facts or self.facts
-        body = encode(texts, self.model, self._config.request, truncate=truncate)
+        body = self.dialect.encode(texts, self.model, self._config.request, truncate=truncate)
+        path = self._given or self._base + self.dialect.path.replace("{model}", quote(self.model or "", safe=""))
         with self._progress.request(len(texts)):
-            reply = await self.client.post(body, facts.largest_answer(len(texts)))
+            reply = await self.client.post(path, body, self.dialect.largest_answer(len(texts), facts))
         if reply.status != OK:
-            raise error_of(
-                reply.status, reply.headers, reply.body, self._config.server.api_key_env, self.client.secrets
-            )
+            raise self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
         is_canary = facts is not self.facts
         known_as = "" if is_canary else self.answers_as
-        answers = decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
+        answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
         return answers
 
     async def ask_canary(self) -> tuple[Answers, ModelFacts]:
-        """The fixed texts, and what their answer alone says of the model."""
-        facts = ModelFacts()
+        """Send the fixed texts; return the answer, and what it alone says of the model."""
+        facts = ModelFacts(names=dict(enumerate(self.served.names)))
         return await self.ask(escape_all(CANARY), facts), facts
 
     async def find_model(self) -> None:
-        """Ask `/v1/models`, where there is one: which model it is, unless the config says so.
+        """Ask what the server announces, and which model it serves, unless the config says so.
 
         Raises:
             Misconfigured: several models and none chosen, or the chosen one is not among them.
         """
-        reply = await self.client.get("/v1/models")
-        entries = decode_models(reply.body) if reply.status == OK else []
-        names = [entry.id for entry in entries]
-        if self._config.server.model is None and len(entries) > 1:
+        replies = {path: await self.client.get(self._base + path) for path in self.dialect.probes}
+        self.served = self.dialect.served({path: each.body for path, each in replies.items() if each.status == OK})
+        names = [entry.id for entry in self.served.models]
+        if self._config.server.model is None and len(names) > 1:
             raise Misconfigured(f"{self.shown} serves {', '.join(names)}; choose one with --model")
-        if entries and self._config.server.model not in (None, *names):
+        if names and self._config.server.model not in (None, *names):
             raise Misconfigured(
                 f"{self.shown} has no model {self._config.server.model!r}; it serves {', '.join(names)}"
             )
-        self.entry = next((each for each in entries if self._config.server.model in (None, each.id)), None)
         if self.entry and self._config.server.model is None:
             self.model = self.entry.id
 
-    async def meet(self) -> tuple[dict[str, Any], ModelFacts]:
-        """Find the model, ask the canary, and say how this model is known again.
+    @property
+    def entry(self) -> ModelEntry | None:
+        """What the server says of the model that is asked; None if it lists none."""
+        return next((each for each in self.served.models if self._config.server.model in (None, each.id)), None)
+
+    async def identify(self) -> tuple[dict[str, Any], ModelFacts]:
+        """Find the model, ask the canary, and return how this model is known again.
 
         Raises:
-            Misconfigured, ConfigError: wrong address, key, model or labels, or no classifier.
+            Misconfigured, ConfigError: wrong address, key, model or labels, no classifier, or one that can't do what
+                the config asks for.
             RequestFailed: sick, or not there.
         """
         await self.find_model()
@@ -96,8 +126,9 @@ class Endpoint:
         except Rejected as error:
             raise Misconfigured(f"{self.shown} refuses even a short text: {error}") from None
         except Misconfigured as error:
-            raise Misconfigured(self._not_a_classifier(error)) from None
-        self._check_activation(canary)
+            raise Misconfigured(self._not_a_classifier(error), status=error.status) from None
+        if reason := self.dialect.cannot(self._config.request, canary):
+            raise Misconfigured(f"{self.shown} {reason}")
         self._check_labels(facts)
         identity = {
             "model.id": self.model or facts.model,
@@ -109,24 +140,13 @@ class Endpoint:
         }
         return identity, facts
 
-    def say(self, error: ClassifyError) -> str:
-        """The error, with the endpoint's address if it does not name it."""
-        said = str(error)
-        return said if self.shown in said else f"{self.shown}: {said}"
-
-    def _check_activation(self, canary: Answers) -> None:
-        """A server that does not know `use_activation` ignores it silently: its logits would be probabilities."""
-        rows = canary.probs_or_nan(1)
-        if self._config.request.activation or rows.shape[1] == 1:
-            return
-        if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) < 1e-3).all():  # noqa: PLR2004
-            raise Misconfigured(
-                f"{self.shown} ignores use_activation (vLLM knows it from 0.11.2 on): its values are probabilities, "
-                f"not logits; leave request.activation = true"
-            )
+    def with_address(self, error: ClassifyError) -> str:
+        """Return the error's message, with the address of the endpoint if it does not name it."""
+        message = str(error)
+        return message if self.shown in message else f"{self.shown}: {message}"
 
     def _check_labels(self, facts: ModelFacts) -> None:
-        """The names that the config gives must be those of the model, all of them and in its order."""
+        """Compare the names that the config gives with those of the model: all of them, in its order."""
         labels = self._config.writer.labels
         if labels is not None and len(labels) != facts.num_classes:
             raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
@@ -134,7 +154,16 @@ class Endpoint:
             raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
 
     def _not_a_classifier(self, error: Misconfigured) -> str:
-        """A 404 on /classify where /v1/models is healthy has one usual reason: the model generates."""
-        if self.entry is None or "HTTP 404" not in str(error):
-            return self.say(error)
+        """Name the usual reason of a 404 where the server lists the model: the model is no classifier."""
+        if self.entry is None or error.status != NOT_FOUND:
+            return self.with_address(error)
         return f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
+
+
+def base_of(given: str, path: str) -> str:
+    """Return what stands before a dialect's `path` in the path of a URL: there are the server's other paths.
+
+    "/team/classify" -> "/team" for the path "/classify"; a path that does not end in it is a base as a whole.
+    """
+    pattern = re.escape(path.rstrip("/")).replace(re.escape("{model}"), "[^/]+")
+    return re.sub(f"{pattern}$", "", given.rstrip("/"))

@@ -1,39 +1,42 @@
-"""How many requests may be in flight on one endpoint, and how many texts a request may carry. Numbers only.
+"""How many requests may be in flight on one endpoint, and how many texts one request may have.
 
-The gate is `endpoints.gate`; the clock's time is given, so all of this can be tested without waiting.
+Counts and times only: the time of every event is an argument, in seconds on any scale. `slots` holds requests back
+until there is room.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-CEILING = 1024  # requests in flight on one endpoint, whatever it seems to bear
+CEILING = 1024  # requests in flight on one endpoint, however many it seems to take
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
-QUICK_ROWS = 512  # where so many texts a second are answered that what a request costs us is what counts
-QUICK_RATE, QUICK_ANSWERS = 50_000, 64  # texts a second, measured by so many answers
-AS_GOOD = 0.975  # of the best rate: then the smaller level is the better one
-STILL_BETTER = 1.02  # times the rate of the level we would stay at: then a still higher one is tried
-DECREASE = 0.75
-FIRST_STEP = 8  # from one request in flight, once it was answered and as long as none was refused
-LEAP = 4  # from a level at which answers take no longer than before
-AS_QUICK = 1.25  # times the latency before: then nobody waits for a place on the server
-CROWDED = 4  # times as many in flight as the least latency would need: then half of them may do
-FEWEST_ANSWERS = 16  # that a rate is measured by: fewer say too little, and a small level has them soon
-PROBE_AFTER, PROBE_ROUND_TRIPS = 250, 32  # successes before what was refused is tried again: refusals stay below 1 %
-REST = 6  # windows at a level before its neighbours are tried again; twice as many each time it is found again ...
+QUICK_ROWS = 512  # texts a request above this rate, where what a request costs us is what counts
+QUICK_RATE, QUICK_ANSWERS = 50_000, 64  # texts a second, measured over so many answers
+AS_GOOD = 0.975  # times the best rate: a level that reaches it counts as equal, and the smallest such is kept
+STILL_BETTER = 1.02  # times the rate of the level to stay at: if the highest reaches it, a higher one is tried
+DECREASE = 0.75  # times the level, after a refusal
+FIRST_STEP = 8  # the level after 1, as long as nothing was refused
+LEAP = 4  # times the level, where answers take no longer than at the level before
+AS_QUICK = 1.25  # times the latency before: up to it, no request seems to wait on the server
+CROWDED = 4  # times as many in flight as the least latency would need: then half as many are tried
+FEWEST_ANSWERS = 16  # in the window that a rate is measured over
+PROBE_AFTER, PROBE_ROUND_TRIPS = 250, 32  # answers before a refused level is tried again: refusals stay below 1 %
+REST = 6  # windows at a level before others are tried; twice as many each time the same level is found again ...
 LONGEST_REST = 48  # ... up to so many
 
 
 class Limiter:
-    """The limit and what is in flight against it.
+    """How many requests may be in flight on one endpoint: a number, or "auto" to find the least that is enough.
 
-    With "auto" it looks for the smallest level at which the server gives its most. One request first, then leaps, as
-    long as latency grows far less than the level. Then levels are compared by the rate of texts answered, each in a
-    window that begins with the first answer to what was sent at that level: half as many where the server is crowded,
-    else twice as many for as long as that helps. The smallest level that is as good as the best one, but for noise, is
-    kept, and its neighbours are tried again from time to time. The rate decides and not latency: a server that batches
-    gets slower and better at once. A refusal for load takes a quarter away, once for all that were sent before it; what
-    was refused is not tried again soon, and from then on the climb is in small steps.
+    A level is a limit that is tried. With "auto" the level is 1 at first, and grows in leaps as long as latency grows
+    far less than the level. From then on levels are compared by their rate, texts answered a second, each over a window
+    that begins with the first answer to a request sent at that level: half the level where far more are in flight than
+    the rate needs, else twice the level for as long as that helps. The smallest level whose rate is as good as the
+    best is kept, and its neighbours are tried again from time to time. Rate decides rather than latency, because a
+    server that batches gets slower and better at once.
+
+    A refusal for load takes a quarter of the level away, once for all requests sent before it: 64 refusals at once are
+    one sign. The refused level is not tried again soon, and levels grow in small steps after it.
     """
 
     def __init__(self, limit: int | Literal["auto"]) -> None:
@@ -43,16 +46,16 @@ class Limiter:
         self._refused = CEILING + 1  # the lowest level that was refused lately
         self._refused_at = float("-inf")
         self._since_refusal = 0
-        self._rates: dict[int, float] = {}  # texts a second, by level, since the last rest
+        self._rates: dict[int, float] = {}  # texts a second, by level, since a level was last kept
         self._least_latency = float("inf")  # the mean of the quickest level
-        self._found = self._rest = 0  # the level that was found last, and for how many windows it is kept
+        self._found = self._rest = 0  # the level that was kept last, and for how many windows more
         self._pause = REST
         self._answers = self._texts = self._most_in_flight = 0  # of the window
         self._go_to(self.limit, float("-inf"), float("inf"))
 
     @property
     def has_room(self) -> bool:
-        """Whether one more request may be sent."""
+        """Whether one more request may be in flight."""
         return self.in_flight < self.limit
 
     @property
@@ -61,13 +64,13 @@ class Limiter:
         return self.in_flight / self.limit
 
     def succeeded(self, texts: int, sent_at: float, now: float) -> None:
-        """A request with so many texts was answered; it still counts as in flight."""
+        """Note that a request with so many texts was answered; it still counts as in flight."""
         if self.is_fixed:
             return
         self._since_refusal += 1
         if self._refused <= CEILING and self._since_refusal >= max(PROBE_AFTER, PROBE_ROUND_TRIPS * self.limit):
             self._refused, self._rest = CEILING + 1, 0
-        if self._answers or sent_at >= self._set_at:  # else it tells of another level
+        if self._answers or sent_at >= self._set_at:  # else it says nothing of this level
             self._count(texts, now - sent_at, now)
 
     def _count(self, texts: int, latency: float, now: float) -> None:
@@ -84,7 +87,7 @@ class Limiter:
             self._end_window(now)
 
     def _may_leap(self) -> bool:
-        """Whether this is a climb on a server that does not mind, so that it need not be measured."""
+        """Return whether levels are still growing and latency hardly is, so that no rate need be measured."""
         is_climb = self.limit > max(self._rates, default=0) and self._refused_at == float("-inf")
         if not is_climb or self.limit == CEILING or self._most_in_flight < self.limit:
             return False
@@ -98,7 +101,7 @@ class Limiter:
         self._go_to(min(CEILING, self.limit * (FIRST_STEP if self.limit == 1 else step)), now, latency)
 
     def _go_to(self, level: int, now: float, latency: float) -> None:
-        """Be at another level from now on; latency is that of the level before."""
+        """Change the level; `latency` is the mean at the level before, in seconds."""
         self._level_before, self._latency_before = self.limit, latency
         self.limit, self._set_at = level, now
         self._start_window()
@@ -110,7 +113,7 @@ class Limiter:
         self._answers = self._texts = self._most_in_flight = 0
 
     def _end_window(self, now: float) -> None:
-        if self._most_in_flight < self.limit:  # there was too little to send: that says nothing of the server
+        if self._most_in_flight < self.limit:  # too little was sent, which says nothing of the server
             return self._start_window()
         seconds, latency = now - self._began, self._waited / self._answers
         self._least_latency = min(self._least_latency, latency)
@@ -123,10 +126,10 @@ class Limiter:
         return self._start_window() if level == self.limit else self._go_to(level, now, latency)
 
     def _next(self, needed: float) -> int:
-        """The level to be tried now; one that was tried already is where to stay.
+        """Return the level to try next; one that was tried already is the one to keep.
 
-        By Little's law `needed` in flight would give the present rate if all were answered as quickly as ever. Far
-        more than that are too many, or a server that batches: half of them tell which.
+        By Little's law, with `needed` requests in flight the rate would be the present one if each were answered in the
+        least latency seen. A level far above that is too high, or the server batches: half of it tells which.
         """
         lowest, highest, best = min(self._rates), max(self._rates), max(self._rates.values())
         good = min(level for level, rate in self._rates.items() if rate >= AS_GOOD * best)
@@ -139,12 +142,13 @@ class Limiter:
         return good
 
     def _settle(self, level: int) -> None:
+        """Keep a level for some windows."""
         self._pause = min(2 * self._pause, LONGEST_REST) if level == self._found else REST
         self._found, self._rest = level, self._pause
         self._rates = {level: self._rates[level]}  # others are measured anew: the server may change
 
     def refused(self, sent_at: float, now: float) -> bool:
-        """A request was refused because the server has too much to do. Returns whether there was only this one."""
+        """Note that a request was refused for load; return whether it was the only one that the limit allows."""
         if self.is_fixed or sent_at <= self._refused_at:
             return self.limit == 1
         self._refused_at, self._since_refusal = now, 0
@@ -156,48 +160,55 @@ class Limiter:
         return was_least
 
 
-class ChunkSize:
-    """How many texts the next chunks may have: all that were asked for, fewer where a server refuses so many.
+class BatchSize:
+    """How many texts a request may have: a number, or "auto"; fewer where a server refuses so many.
 
-    With "auto" twice as many where answers come quicker than from any model, until a request of so many fails.
+    With "auto" it is `AUTO_ROWS`, and `QUICK_ROWS` where answers come faster than from any model, until a request of
+    that size fails. `texts` is the size now; requests that are under way may be larger.
     """
 
     def __init__(self, rows: int | Literal["auto"]) -> None:
         self._most = AUTO_ROWS if rows == "auto" else rows
         self._is_fixed = rows != "auto"
-        self.rows = self._most
+        self.texts = self._most
         self._successes = 0
         self._may_grow = rows == "auto"
-        self._answers = self._texts = 0
-        self._began = 0.0  # when these began to come
+        self._window_answers = self._window_texts = 0
+        self._window_began = 0.0  # the time of the first of them
+
+    def limit(self, texts: int | None) -> None:
+        """Never be more than a server announces; None where it announces nothing."""
+        if texts is not None:
+            self._most, self.texts = min(self._most, texts), min(self.texts, texts)
+            self._may_grow &= texts >= QUICK_ROWS
 
     def succeeded(self, texts: int, now: float = 0.0) -> None:
-        """So many texts were taken: after many such answers a little more is tried."""
-        self._successes += texts >= self.rows
-        if self.rows < self._most and self._successes >= PROBE_AFTER:
+        """Note that a request with so many texts was answered; after many of full size a little more is tried."""
+        self._successes += texts >= self.texts
+        if self.texts < self._most and self._successes >= PROBE_AFTER:
             self._successes = 0
-            self.rows = min(self._most, self.rows * 3 // 2 + 1)
+            self.texts = min(self._most, self.texts * 3 // 2 + 1)
         if self._may_grow:
             self._measure(texts, now)
 
     def _measure(self, texts: int, now: float) -> None:
-        if self._answers == QUICK_ANSWERS:
-            rate = self._texts / (now - self._began) if now > self._began else 0.0
+        if self._window_answers == QUICK_ANSWERS:
+            rate = self._window_texts / (now - self._window_began) if now > self._window_began else 0.0
             if rate > QUICK_RATE or rate < QUICK_RATE / 2:  # what is between them changes nothing
-                self.rows = self._most = QUICK_ROWS if rate > QUICK_RATE else AUTO_ROWS
-            self._answers = 0
-        if not self._answers:
-            self._texts, self._began = -texts, now
-        self._answers += 1
-        self._texts += texts
+                self.texts = self._most = QUICK_ROWS if rate > QUICK_RATE else AUTO_ROWS
+            self._window_answers = 0
+        if not self._window_answers:
+            self._window_texts, self._window_began = -texts, now
+        self._window_answers += 1
+        self._window_texts += texts
 
     def refused(self, texts: int) -> None:
-        """So many were too many for a server that had nothing else to do."""
+        """Note that a server refused so many for load although it had no other request in flight."""
         self.failed(texts)
         if not self._is_fixed and texts > 1:
-            self.rows, self._successes, self._may_grow = max(1, min(self.rows, texts // 2)), 0, False
+            self.texts, self._successes, self._may_grow = max(1, min(self.texts, texts // 2)), 0, False
 
     def failed(self, texts: int) -> None:
-        """A request of so many failed, whyever: if it was larger than usual, none will be any more."""
+        """Note that a request of so many failed, for any reason: above the usual size, no other will be so large."""
         if self._may_grow and texts > AUTO_ROWS:
-            self.rows, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False
+            self.texts, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False

@@ -1,4 +1,4 @@
-"""Again? After how long? Pure: it knows neither a clock nor a socket."""
+"""When a failed request is tried again: delays, and the end of its budget. No clock and no socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.config import Retry
 
 
 def backoff(attempt: int, retry: Retry, *, draw: Callable[[], float] = random.random) -> float:
-    """Seconds to wait after failure number `attempt` (1, 2, ...).
+    """Return the seconds to wait after failure number `attempt` (1, 2, ...).
 
     Full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015): evenly drawn between 0 and the exponential
     delay, so that requests that failed together do not return together.
@@ -27,11 +27,15 @@ def delay_before_next(
     retry_after: float | None = None,
     draw: Callable[[], float] = random.random,
 ) -> float | None:
-    """Seconds to wait before a request is tried again, or None when its budget is used up.
+    """Return the seconds to wait before a request is tried again, or None when its budget is used up.
 
-    `failures` of the request count against `retry.attempts`, `elapsed_s` against `retry.max_elapsed_s`; `overloads`,
-    answers of a server that is too busy, against nothing. What the server asked for with Retry-After is a floor, the
-    jitter comes on top of it.
+    Args:
+        failures: of this request so far; counted against `retry.attempts`.
+        overloads: answers of servers that are too busy; they make the delay longer and count against nothing.
+        elapsed_s: seconds since the first attempt; counted against `retry.max_elapsed_s`.
+        retry: the budget and the delays.
+        retry_after: seconds that the server asked for. It is a floor: the jitter comes on top of it.
+        draw: a number from 0 to 1.
     """
     if failures >= retry.attempts:
         return None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.batcher.cutter import ROWS_PER_TEXT, Chunk, Cutter
 from pipeline.config import Request
 from pipeline.errors import RowError
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import EMPTY, Indices, Mask, Position, TextBlock, Texts
 
 SHORT = st.sampled_from([b"", b"a", b"b", b"c", b"dd", b"eee", "é".encode(), b"f" * 9])
@@ -20,7 +20,7 @@ TEXTS = st.lists(SHORT, max_size=40) | st.lists(LONG, max_size=40)
 
 def chunks_of(texts: list[bytes], sizes: list[int], request: Request, first: int, stop: int | None) -> list[Chunk]:
     """The chunks of some rows that come in blocks of these sizes, over and over; an empty text is an error."""
-    cutter = Cutter(request, ChunkSize(request.rows), first, stop)
+    cutter = Cutter(request, BatchSize(request.rows), first, stop)
     chunks: list[Chunk] = []
     row = turn = 0
     while row < len(texts):
@@ -45,7 +45,7 @@ def test_however_rows_come_each_gets_the_answer_to_its_text(
     texts: list[bytes], sizes: list[int], request: Request, first: int, stop: int | None
 ) -> None:
     """All rows of the range, once and in order; no text twice in a chunk; never more than was allowed."""
-    row, rows = first, ChunkSize(request.rows).rows
+    row, rows = first, BatchSize(request.rows).texts
     for chunk in chunks_of(texts, sizes, request, first, stop):
         assert chunk.first_row == row
         assert chunk.position.row <= row
@@ -64,7 +64,7 @@ def test_however_rows_come_each_gets_the_answer_to_its_text(
 
 def test_a_bound_that_shrinks_in_the_middle_of_a_chunk_loses_no_row() -> None:
     """The server takes fewer texts than the chunk has already: an empty row after that is still no text."""
-    sizes = ChunkSize("auto")
+    sizes = BatchSize("auto")
     cutter = Cutter(Request(), sizes, 0, None)
     texts = [f"text {number}".encode() for number in range(400)]
     chunks = list(cutter.cut(TextBlock(Position(0, 0, 0), Texts.of(texts[:200]), {})))

@@ -20,7 +20,7 @@ from whole_runs import alone
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.requests import gather_requests
 from pipeline.servers.endpoint import CANARY
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Position, Texts
 
 
@@ -40,7 +40,7 @@ def test_every_chunk_is_in_one_request_in_its_order(kinds: list[tuple[int, int]]
             yield chunk
 
     async def gather() -> list[list[Chunk]]:
-        async with aclosing(gather_requests(come(), ChunkSize(rows), most)) as gathered:
+        async with aclosing(gather_requests(come(), BatchSize(rows), most)) as gathered:
             return [request.chunks async for request in gathered]
 
     gathered = asyncio.run(gather())
@@ -62,7 +62,7 @@ async def test_no_chunk_waits_for_one_that_does_not_come() -> None:
         yield chunk_of(1, 1, 1)
 
     found = []
-    async with aclosing(gather_requests(come(), ChunkSize(8), 100)) as gathered:
+    async with aclosing(gather_requests(come(), BatchSize(8), 100)) as gathered:
         async for request in gathered:
             found.append([chunk.first_row for chunk in request.chunks])
             published.set()
@@ -76,7 +76,7 @@ async def test_what_ends_the_chunks_ends_the_gather_requests() -> None:
         yield chunk_of(0, 1, 1)
         raise ValueError("broken")
 
-    async with aclosing(gather_requests(come(), ChunkSize(8), 100)) as gathered:
+    async with aclosing(gather_requests(come(), BatchSize(8), 100)) as gathered:
         with pytest.raises(ValueError, match="broken"):  # and nothing was sent of what broke at once
             await anext(gathered)
 
@@ -84,7 +84,7 @@ async def test_what_ends_the_chunks_ends_the_gather_requests() -> None:
         yield chunk_of(0, 1, 1)
         await asyncio.Event().wait()
 
-    async with aclosing(gather_requests(wait(), ChunkSize(8), 100)) as gathered:
+    async with aclosing(gather_requests(wait(), BatchSize(8), 100)) as gathered:
         await anext(gathered)
     assert len(asyncio.all_tasks()) == 1
 

@@ -26,10 +26,10 @@ from pipeline.config import Loader, Request, Server, Writer
 from pipeline.formats.columns import Layout
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import open_source
-from pipeline.servers import vllm as protocol
 from pipeline.servers.client import Client
-from pipeline.servers.limiter import ChunkSize
-from pipeline.servers.vllm import ModelFacts
+from pipeline.servers.limiter import BatchSize
+from pipeline.servers.model import ModelFacts
+from pipeline.servers.vllm import Vllm
 from pipeline.storage import Draft
 from pipeline.writer import join
 
@@ -61,7 +61,7 @@ def cut(source: str, config: Config, watch: Stopwatch) -> tuple[Source, list[Chu
     opened = open_source(config.loader)
     with watch.step("read texts"):
         blocks = list(opened.texts(spec))
-    cutter = Cutter(config.request, ChunkSize(config.request.rows), 0, None)
+    cutter = Cutter(config.request, BatchSize(config.request.rows), 0, None)
     with watch.step("cut into chunks"):
         return opened, [*(chunk for block in blocks for chunk in cutter.cut(block)), *cutter.rest()]
 
@@ -73,10 +73,10 @@ async def ask(bodies: list[bytes], url: str, watch: Stopwatch) -> list[bytes]:
 
     async def worker(client: Client) -> None:
         for index, body in shared:
-            replies[index] = (await client.post(body, 1 << 24)).body
+            replies[index] = (await client.post(Vllm.path, body, 1 << 24)).body
 
-    async with Client(url, Server(), {}) as client:
-        await client.post(bodies[0], 1 << 24)
+    async with Client(url, Server(), {}, Vllm.headers) as client:
+        await client.post(Vllm.path, bodies[0], 1 << 24)
         with watch.step("HTTP (aiohttp)"):
             await asyncio.gather(*[worker(client) for _ in range(CONCURRENCY)])
     return replies
@@ -87,12 +87,12 @@ def measure(source: str, target: Path, url: str, watch: Stopwatch) -> int:
     config = Config(loader=Loader(input=source), request=Request(rows=TEXTS), writer=Writer(output=str(target)))
     opened, chunks = cut(source, config, watch)
     with watch.step("encode"):
-        bodies = [protocol.encode(chunk.texts, "bench", config.request) for chunk in chunks]
+        bodies = [Vllm().encode(chunk.texts, "bench", config.request) for chunk in chunks]
     replies = uvloop.run(ask(bodies, url, watch))
     facts = ModelFacts()
     with watch.step("decode and check"):
         pairs = zip(replies, chunks, strict=True)
-        answers = [protocol.decode(reply, len(chunk.texts), facts, probs=False) for reply, chunk in pairs]
+        answers = [Vllm().decode(reply, len(chunk.texts), facts, probs=False) for reply, chunk in pairs]
     del bodies, replies
     # Rows with equal texts in one chunk share an answer; that is a matter of the batcher and hardly ever happens here.
     answers = [chunk.rows(answer) for answer, chunk in zip(answers, chunks, strict=True)]

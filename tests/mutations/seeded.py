@@ -198,8 +198,8 @@ ANSWERS = (
     Mutation(
         "an answer may have any size",
         "servers/client.py",
-        "                if size > largest:\n                    break\n        if size > largest:",
-        "        if size > largest << 40:",
+        "            if not is_refusal:\n",
+        "            if size > largest << 40:\n",
         ("servers/test_client_failures.py::test_an_answer_of_exactly_the_bound_is_read",),
     ),
     Mutation(
@@ -414,8 +414,8 @@ FAILURES = (
     Mutation(
         "who waits holds a place",
         "servers/pool.py",
-        "                    self._give_up_if_due(failed)\n",
-        "                    self._give_up_if_due(failed)\n"
+        "                    self._note(endpoint, failed, len(texts), sent_at)\n",
+        "                    self._note(endpoint, failed, len(texts), sent_at)\n"
         "                    await self._sleep(failed.retry_after or 0)\n",
         (f"{HOLES}test_who_waits_holds_no_place",),
     ),
@@ -457,8 +457,8 @@ FAILURES = (
     Mutation(
         "a server is given up although it answered in between",
         "servers/pool.py",
-        "                self._failing_since = None  # somebody answered: patience starts anew\n",
-        "",
+        "                self.health.answered()\n                now =",
+        "                now =",
         (f"{HOLES}test_patience_starts_anew_with_every_answer",),
     ),
     Mutation(
@@ -712,7 +712,7 @@ OUTPUT = (
     ),
     Mutation(
         "a server may repeat our key in a row's error",
-        "servers/vllm.py",
+        "servers/client.py",
         'body = body.replace(secret.encode(), b"***")',
         "body = body.strip()",
         ("cli/test_cli.py::test_secrets_appear_nowhere",),
@@ -1081,10 +1081,10 @@ REUSE = (
         ("runs/test_unattended.py::test_what_a_row_gets_does_not_depend_on_who_was_asked",),
     ),
     Mutation(
-        "an examination that is out of date ends the doubt",
-        "servers/pool.py",
-        "if endpoint.examination is asyncio.current_task():",
-        "if endpoint.examination is not None:",
+        "a health check that is out of date ends the doubt",
+        "servers/health.py",
+        "if endpoint.health_check is asyncio.current_task():  # else",
+        "if endpoint.health_check is not None:  # else",
         (f"{HOLES}test_a_later_examination_has_the_word",),
     ),
     Mutation(
@@ -1272,8 +1272,8 @@ LOAD = (
     Mutation(
         "requests of a size that failed are sent again",
         "servers/limiter.py",
-        "self.rows, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False",
-        "self.rows = self._most = AUTO_ROWS",
+        "self.texts, self._most, self._may_grow = AUTO_ROWS, AUTO_ROWS, False",
+        "self.texts = self._most = AUTO_ROWS",
         ("servers/test_limiter.py::test_chunks_grow_no_more_after_a_large_one_failed",),
     ),
     Mutation(
@@ -1352,7 +1352,7 @@ MANY = (
     Mutation(
         "a request for several files has any number of texts",
         "batcher/requests.py",
-        "(chunk is None or not _fits(chunk, parcel, sizes.rows, max_chars))",
+        "(chunk is None or not _fits(chunk, parcel, sizes.texts, max_chars))",
         "chunk is None",
         ("batcher/test_parcels.py::test_every_chunk_is_in_one_parcel_in_its_order",),
     ),

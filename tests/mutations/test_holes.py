@@ -34,8 +34,9 @@ from pipeline.formats.source import BLOCK_ROWS, TextSpec
 from pipeline.loader import open_source
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import ModelFacts
 from pipeline.servers.pool import Endpoints
-from pipeline.servers.vllm import ModelFacts, decode
+from pipeline.servers.vllm import Vllm
 from pipeline.storage import Draft
 from pipeline.texts import Position
 
@@ -45,7 +46,7 @@ from pipeline.texts import Position
 def test_a_number_of_classes_without_as_many_values_is_not_believed() -> None:
     """All items agree on four classes and bring three values."""
     with pytest.raises(BadAnswer, match="3 values"):
-        decode(body(item(0, BAD, num_classes=4)), 1, ModelFacts())
+        Vllm().decode(body(item(0, BAD, num_classes=4)), 1, ModelFacts())
 
 
 def late(server: FakeServer, seconds: float = 0.3) -> Action:
@@ -108,9 +109,9 @@ async def test_a_later_examination_has_the_word(fake: FakeServer) -> None:
         await endpoints.connect()
         (endpoint,) = endpoints.all
         fake.script.extend([late(fake), late(fake, 2.0)])
-        first = endpoints._begin_examination(endpoint, TimedOut("no answer"))
+        first = endpoints.health.check(endpoint, TimedOut("no answer"))
         await asyncio.sleep(0.1)
-        second = endpoints._begin_examination(endpoint, ConnectionLost("reset"))
+        second = endpoints.health.check(endpoint, ConnectionLost("reset"))
         assert await first
         assert (second.done(), endpoint.is_doubtful) == (False, True)
         assert await second

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.batcher.cutter import REUSED_BYTES, REUSED_ROWS, Chunk, Cutter, Reused
 from pipeline.config import Request
-from pipeline.servers.limiter import ChunkSize
+from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Position, block_of
 
 
@@ -24,7 +24,7 @@ def cut(
     blocks: list[list[str | None]], answered: set[str], request: Request, start: int = 0, classes: int = 0
 ) -> list[Chunk]:
     """All chunks of some blocks."""
-    cutter, chunks, row = Cutter(request, ChunkSize(request.rows), start, None), list[Chunk](), 0
+    cutter, chunks, row = Cutter(request, BatchSize(request.rows), start, None), list[Chunk](), 0
     for texts in blocks:
         block = block_of(Position(row, 0, 0), texts, {})
         wanted = [block.texts[index] for index in cutter.wanted(block)]
@@ -70,7 +70,7 @@ def test_each_row_gets_what_belongs_to_it(
 
 def test_answers_that_can_t_be_looked_up_any_more_cost_no_row() -> None:
     """The file fails in the middle of a chunk: what was known stays, the rest is sent."""
-    cutter, chunks = Cutter(Request(rows=16), ChunkSize(16), 0, None), list[Chunk]()
+    cutter, chunks = Cutter(Request(rows=16), BatchSize(16), 0, None), list[Chunk]()
     for first, known in ((0, known_of([b"a", b"b"], {"a"})), (2, Reused.nothing(2))):
         chunks += cutter.cut(block_of(Position(first, 0, 0), ["a", "b"], {}), known)
     (chunk,) = [*chunks, *cutter.rest()]

@@ -25,8 +25,8 @@ from pipeline.errors import OutputError
 from pipeline.monitoring.progress import Counts
 from pipeline.runs.file import RunFile
 from pipeline.servers.endpoint import CANARY
-from pipeline.servers.gate import Gate
 from pipeline.servers.limiter import Limiter
+from pipeline.servers.slots import Slots
 from pipeline.storage import list_files, local
 from pipeline.texts import Position
 
@@ -99,22 +99,22 @@ def test_check_asks_a_server_that_is_there(tmp_path: Path, fake: FakeServer, cla
     assert "3 classes" in shown.stdout
 
 
-async def test_places_on_one_server_do_not_depend_on_another_s_load() -> None:
-    """One server is over its limit, which has shrunk: those who wait get the places of the other."""
+async def test_slots_on_one_server_do_not_depend_on_another_s_load() -> None:
+    """One server is over its limit, which has shrunk: those who wait get the slots of the other."""
 
     class Server:
-        """What the gate sees of an endpoint."""
+        """What the slots see of an endpoint."""
 
-        is_resting = is_doubtful = is_reserved = False
+        may_be_asked, is_reserved = True, False
 
         def __init__(self, limit: int) -> None:
             self.limiter = Limiter(limit)
 
     crowded, free = Server(8), Server(2)
-    gate, done, hold = Gate([crowded, free]), [], asyncio.Event()  # type: ignore[list-item]
+    slots, done, hold = Slots([crowded, free]), [], asyncio.Event()  # type: ignore[list-item]
 
     async def ask() -> None:
-        async with gate.place() as server:
+        async with slots.take() as server:
             await (hold.wait() if server is crowded else asyncio.sleep(0.001))  # type: ignore[comparison-overlap]
         done.append(server)
 

@@ -12,7 +12,7 @@ from shutil import which
 
 import pytest
 from fake import FakeServer, cut, hang, reply, reset
-from sockets import BODY, LARGEST, client, count_body, raw
+from sockets import BODY, LARGEST, PATH, client, count_body, raw
 
 from pipeline.config import Server
 from pipeline.errors import BadAddress, BadAnswer, ConfigError, RequestFailed, TimedOut, Unavailable
@@ -20,10 +20,10 @@ from pipeline.servers.client import Client
 
 
 async def failure(url: str, *, largest: int = LARGEST, timeout_s: float = 5.0) -> RequestFailed:
-    """What one request to `url` raises."""
+    """Send one request to `url` and return what it raises."""
     async with client(url, timeout_s=timeout_s) as asked:
         with pytest.raises(RequestFailed) as caught:
-            await asked.post(BODY, largest)
+            await asked.post(PATH, BODY, largest)
     assert str(caught.value).isprintable()
     return caught.value
 
@@ -58,9 +58,17 @@ async def test_an_answer_of_exactly_the_bound_is_read(fake: FakeServer) -> None:
     """`largest` bytes are allowed, one more is not."""
     fake.script += [reply(200, b"x" * 1000), reply(200, b"x" * 1001)]
     async with client(fake.url) as endpoint:
-        assert len((await endpoint.post(BODY, 1000)).body) == 1000
+        assert len((await endpoint.post(PATH, BODY, 1000)).body) == 1000
         with pytest.raises(BadAnswer):
-            await endpoint.post(BODY, 1000)
+            await endpoint.post(PATH, BODY, 1000)
+
+
+async def test_a_refusal_of_any_size_is_read_as_far_as_the_bound(fake: FakeServer) -> None:
+    """A server that repeats the whole request in its refusal has still refused: the status decides."""
+    fake.script += [reply(413, b"x" * 1001), reply(422, b"y" * 5_000_000), reply(503, b"z" * 3, Retry_After="3")]
+    async with client(fake.url) as endpoint:
+        answers = [await endpoint.post(PATH, BODY, 1000) for _ in range(3)]
+    assert [(each.status, len(each.body)) for each in answers] == [(413, 1000), (422, 1000), (503, 3)]
 
 
 async def test_a_reset_a_cut_and_a_refusal_are_unavailable(fake: FakeServer) -> None:
@@ -136,7 +144,7 @@ async def test_no_message_holds_the_password(fake: FakeServer) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for localhost that nobody has signed, with its key."""
+    """Make a certificate for localhost that nobody has signed, with its key."""
     if (openssl := which("openssl")) is None:
         pytest.skip("no openssl to make a certificate with")
     path = tmp_path / "self.pem"
@@ -157,10 +165,10 @@ async def test_a_certificate_is_believed_only_if_it_is_trusted(certificate: Path
         assert "certificate" in str(error)
         trusting = Server(url=f"https://localhost:{port}", ca_bundle=str(certificate))
         async with Client(f"https://localhost:{port}", trusting, {}) as endpoint:
-            assert (await endpoint.post(BODY, LARGEST)).status == 200
+            assert (await endpoint.post(PATH, BODY, LARGEST)).status == 200
         async with Client(f"https://127.0.0.1:{port}", trusting, {}) as endpoint:
             with pytest.raises(BadAddress):
-                await endpoint.post(BODY, LARGEST)
+                await endpoint.post(PATH, BODY, LARGEST)
 
 
 async def test_https_to_a_plain_port_is_a_bad_address(fake: FakeServer) -> None:

@@ -20,7 +20,7 @@ from pipeline.servers.limiter import (
     QUICK_ANSWERS,
     QUICK_RATE,
     QUICK_ROWS,
-    ChunkSize,
+    BatchSize,
     Limiter,
 )
 
@@ -28,7 +28,7 @@ TEXTS = 64
 
 
 def drive(limiter: Limiter, service_s: float, slots: Callable[[float], int], until: float) -> list[tuple[float, int]]:
-    """A server with so many slots, each busy `service_s` a request, kept as busy as the limiter allows.
+    """Simulate a server with so many slots, each busy `service_s` a request, kept as busy as the limiter allows.
 
     Returns when each answer came, and the limit then.
     """
@@ -52,7 +52,7 @@ Speed = Callable[[int], float]
 
 
 def share(limiter: Limiter, speed: Speed, requests: int, noise: float = 0.0, seed: int = 0) -> float:
-    """A server that works on all that is in flight alike, and does `speed(in flight)` requests a second in all.
+    """Simulate a server that works on all in flight alike, and does `speed(in flight)` requests a second in all.
 
     Returns after how many seconds so many requests are answered; `noise` is how much they differ in size.
     """
@@ -212,54 +212,70 @@ def test_the_limit_stays_in_its_range(events: list[tuple[bool, float]]) -> None:
 @pytest.mark.parametrize(("rows", "most"), [("auto", AUTO_ROWS), (10, 10)])
 def test_chunks_shrink_where_they_are_refused_and_grow_again(rows: int | Literal["auto"], most: int) -> None:
     """Half of what was refused, and after many answers more again; a fixed number stays."""
-    sizes = ChunkSize(rows)
-    assert sizes.rows == most
+    sizes = BatchSize(rows)
+    assert sizes.texts == most
     sizes.refused(most)
-    assert sizes.rows == (most if rows == 10 else most // 2)
+    assert sizes.texts == (most if rows == 10 else most // 2)
     for _ in range(20 * PROBE_AFTER):
-        sizes.succeeded(sizes.rows)
-    assert sizes.rows == most
+        sizes.succeeded(sizes.texts)
+    assert sizes.texts == most
     for _ in range(100):
-        sizes.refused(sizes.rows)
-    assert sizes.rows >= 1
+        sizes.refused(sizes.texts)
+    assert sizes.texts >= 1
 
 
-def answer(sizes: ChunkSize, rate: float, now: float = 0.0) -> float:
-    """Enough answers to measure at so many texts a second; returns the time after them."""
+def answer(sizes: BatchSize, rate: float, now: float = 0.0) -> float:
+    """Give enough answers to measure at so many texts a second; return the time after them."""
     for _ in range(2 * QUICK_ANSWERS + 1):
-        now += sizes.rows / rate
-        sizes.succeeded(sizes.rows, now)
+        now += sizes.texts / rate
+        sizes.succeeded(sizes.texts, now)
     return now
 
 
 def test_chunks_grow_where_answers_come_quicker_than_from_any_model() -> None:
     """There our own cost of a request is what counts. They are small again when answers take their time."""
-    sizes = ChunkSize("auto")
+    sizes = BatchSize("auto")
     now = answer(sizes, QUICK_RATE / 2)
-    assert sizes.rows == AUTO_ROWS
+    assert sizes.texts == AUTO_ROWS
     now = answer(sizes, QUICK_RATE * 2, now)
-    assert sizes.rows == QUICK_ROWS
+    assert sizes.texts == QUICK_ROWS
     now = answer(sizes, QUICK_RATE * 0.7, now)
-    assert sizes.rows == QUICK_ROWS
+    assert sizes.texts == QUICK_ROWS
     answer(sizes, QUICK_RATE / 4, now)
-    assert sizes.rows == AUTO_ROWS
+    assert sizes.texts == AUTO_ROWS
 
 
 def test_a_given_number_of_texts_does_not_grow() -> None:
     """Who says 256 means 256."""
-    sizes = ChunkSize(AUTO_ROWS)
+    sizes = BatchSize(AUTO_ROWS)
     answer(sizes, QUICK_RATE * 10)
-    assert sizes.rows == AUTO_ROWS
+    assert sizes.texts == AUTO_ROWS
 
 
-@pytest.mark.parametrize("end", [ChunkSize.failed, ChunkSize.refused])
-def test_chunks_grow_no_more_after_a_large_one_failed(end: Callable[[ChunkSize, int], None]) -> None:
+@pytest.mark.parametrize("end", [BatchSize.failed, BatchSize.refused])
+def test_chunks_grow_no_more_after_a_large_one_failed(end: Callable[[BatchSize, int], None]) -> None:
     """Whyever it failed; what fails at the usual size says nothing of larger ones."""
-    sizes = ChunkSize("auto")
+    sizes = BatchSize("auto")
     sizes.failed(AUTO_ROWS)
     now = answer(sizes, QUICK_RATE * 2)
-    assert sizes.rows == QUICK_ROWS
+    assert sizes.texts == QUICK_ROWS
     end(sizes, QUICK_ROWS)
-    assert sizes.rows == AUTO_ROWS
+    assert sizes.texts == AUTO_ROWS
     answer(sizes, QUICK_RATE * 2, now)
-    assert sizes.rows == AUTO_ROWS
+    assert sizes.texts == AUTO_ROWS
+
+
+@pytest.mark.parametrize(
+    ("rows", "announced", "most"),
+    [("auto", 32, 32), ("auto", 300, AUTO_ROWS), ("auto", 2048, QUICK_ROWS), ("auto", None, QUICK_ROWS), (16, 32, 16)],
+)
+def test_a_limit_that_a_server_announces_binds(rows: int | Literal["auto"], announced: int | None, most: int) -> None:
+    """However fast answers come, whatever was refused and taken again, no request has more texts."""
+    sizes = BatchSize(rows)
+    sizes.limit(announced)
+    now = answer(sizes, 1_000_000)
+    assert sizes.texts == most
+    sizes.refused(sizes.texts)
+    for _ in range(40 * PROBE_AFTER):
+        sizes.succeeded(sizes.texts, now)
+    assert sizes.texts <= most

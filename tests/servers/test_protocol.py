@@ -16,8 +16,12 @@ from wire import BAD, FAIR, GOOD, TIE, body, item, sample
 from pipeline.answers import Prediction
 from pipeline.config import Request
 from pipeline.errors import BadAnswer, OtherModel
-from pipeline.servers.vllm import ModelFacts, decode, decode_models, encode
+from pipeline.servers.model import ModelFacts, Served
+from pipeline.servers.vllm import MODELS, Vllm
 from pipeline.texts import escape_all
+
+VLLM = Vllm()
+encode, decode = VLLM.encode, VLLM.decode
 
 # -- encode
 
@@ -211,13 +215,13 @@ def test_an_honest_answer_is_never_too_large() -> None:
     """The bound on an answer's size admits what vLLM really sends, pretty long labels included."""
     facts = ModelFacts(1000)
     honest = body(*(item(n, [-0.12345678901234567] * 999 + [0.5], label="x" * 900) for n in range(64)))
-    assert len(honest) <= facts.largest_answer(64)
+    assert len(honest) <= VLLM.largest_answer(64, facts)
 
 
 def test_the_bound_follows_the_request() -> None:
     """Once the model is known, a small request allows only a small answer."""
-    assert ModelFacts(3).largest_answer(1) < 1 << 20
-    assert ModelFacts().largest_answer(1) <= 64 << 20
+    assert VLLM.largest_answer(1, ModelFacts(3)) < 1 << 20
+    assert VLLM.largest_answer(1, ModelFacts()) <= 64 << 20
 
 
 # -- /v1/models
@@ -225,7 +229,7 @@ def test_the_bound_follows_the_request() -> None:
 
 def test_the_models_of_a_real_server_are_read() -> None:
     """The recorded list of models gives id, root and length."""
-    (entry,) = decode_models(json.dumps(sample("bert-models")["body"]).encode())
+    (entry,) = VLLM.served({MODELS: json.dumps(sample("bert-models")["body"]).encode()}).models
     assert (entry.id, entry.root, entry.max_model_len) == ("tiny-bert", "./tiny-bert", 256)
 
 
@@ -234,7 +238,7 @@ def test_the_models_of_a_real_server_are_read() -> None:
 )
 def test_a_gateway_without_models_has_none(answer: bytes) -> None:
     """What is no list of models is no reason to stop."""
-    assert decode_models(answer) == []
+    assert VLLM.served({MODELS: answer}) == VLLM.served({}) == Served()
 
 
 def test_decoding_takes_no_longer_than_it_must() -> None:

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from wire import sample
 
 from pipeline.errors import ClassifyError, Misconfigured, Overloaded, Rejected, RequestFailed, Unavailable
-from pipeline.servers.vllm import error_message, error_of, parse_retry_after
+from pipeline.servers.refusal import error_message, parse_retry_after
+from pipeline.servers.vllm import Vllm
+
+error_of = Vllm().refusal
 
 
 def replay(name: str) -> ClassifyError:
-    """The error that vLLM's recorded answer stands for."""
+    """Return the error that vLLM's recorded answer stands for."""
     recorded = sample(name)
     return error_of(recorded["status"], recorded["headers"], json.dumps(recorded["body"]).encode(), "MY_KEY")
 
@@ -114,7 +117,7 @@ def test_retry_after_in_seconds_and_as_a_date() -> None:
 
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose clock is not Greenwich's."""
+    """Set the machine's clock to a zone that is not Greenwich's."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     yield

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.answers import Prediction
 from pipeline.errors import RequestFailed
-from pipeline.servers.vllm import ModelFacts, _decode_closely, _decode_known, decode
+from pipeline.servers.model import ModelFacts
+from pipeline.servers.vllm import Vllm, _decode_closely, _decode_known
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 1, -1e300, 1e-300])
@@ -43,7 +44,7 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def outcome_of(read: Any, body: bytes, texts: int, known: ModelFacts) -> list[Prediction] | type[Exception]:
-    """What came of reading an answer."""
+    """Return what came of reading an answer."""
     try:
         return list(read(body, texts, known, "", probs=True))
     except RequestFailed as error:
@@ -55,7 +56,7 @@ def test_what_is_known_already_changes_no_answer(answer: dict[str, Any], more: i
     """With or without the quick way: the same predictions, the same refusals, the same knowledge after it."""
     body, texts = json.dumps(answer).encode(), len(answer["data"]) + more
     quick, close = facts(), facts()
-    assert outcome_of(decode, body, texts, quick) == outcome_of(_decode_closely, body, texts, close)
+    assert outcome_of(Vllm().decode, body, texts, quick) == outcome_of(_decode_closely, body, texts, close)
     assert (quick.names, quick.num_classes, quick.model) == (close.names, close.num_classes, close.model)
 
 

@@ -13,7 +13,7 @@ NAMES = ("bad", "fair", "good")
 
 
 def sample(name: str) -> dict[str, Any]:
-    """What a real vLLM 0.32 was asked and what it said."""
+    """Return what a real vLLM 0.32 was asked and what it answered."""
     recorded: dict[str, Any] = json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
     return recorded
 
@@ -25,7 +25,7 @@ def item(index: int, probs: list[Any], **other: Any) -> dict[str, Any]:
 
 
 def body(*items: dict[str, Any], **other: Any) -> bytes:
-    """The bytes of an answer."""
+    """Return the bytes of an answer."""
     return json.dumps({"id": "c", "object": "list", "created": 1, "model": "m", "data": items} | other).encode()
 
 

@@ -1,4 +1,4 @@
-"""Who may send, and where: the place that every request needs."""
+"""The slots of a run: each request in flight holds one, on an endpoint that may be asked."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from pipeline.errors import ClassifyError
 from pipeline.servers.endpoint import Endpoint
 
 
-class Gate:
-    """Gives places on the endpoints that are well, up to their limits."""
+class Slots:
+    """Gives out slots on the endpoints that may be asked, up to the limit of each.
+
+    `endpoints` is shared with what drops endpoints from it.
+    """
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
-        self._endpoints = endpoints  # shared with those who drop endpoints
+        self._endpoints = endpoints
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._fatal: ClassifyError | None = None
         self._closed = False
 
     @asynccontextmanager
-    async def place(self, *, alone: bool = False) -> AsyncIterator[Endpoint]:
-        """Wait for room on a server that is well, and hold a place there; the least loaded one is asked.
+    async def take(self, *, alone: bool = False) -> AsyncIterator[Endpoint]:
+        """Wait for a slot on an endpoint that may be asked, the least loaded one, and hold it.
 
-        With `alone`, nothing else is in flight on that server as long as the place is held.
+        With `alone`, nothing else is in flight on that endpoint as long as the slot is held.
 
         Raises:
-            ServerGone: nobody has answered for `server.wait_s`.
-            Misconfigured: a server has another model now, or no endpoint is left.
+            ClassifyError: what `stop` was given: no server answered for `server.wait_s`, one has another model now, or
+                no endpoint is left.
         """
-        endpoint = await self._reserve() if alone else await self._room()
+        endpoint = await self._reserve() if alone else await self._free()
         endpoint.limiter.in_flight += 1
         try:
             yield endpoint
@@ -39,22 +42,22 @@ class Gate:
             endpoint.is_reserved = endpoint.is_reserved and not alone
             self._wake()
 
-    async def _room(self) -> Endpoint:
-        while not (free := [each for each in self._well() if each.limiter.has_room and not each.is_reserved]):
+    async def _free(self) -> Endpoint:
+        while not (free := [each for each in self._open() if each.limiter.has_room and not each.is_reserved]):
             await self._wait()
         return min(free, key=lambda each: each.limiter.load)
 
     async def _reserve(self) -> Endpoint:
-        """A server that was emptied for one request."""
+        """Wait until one endpoint has nothing in flight, and reserve it."""
         while True:
-            while not (free := [each for each in self._well() if not each.is_reserved]):
+            while not (free := [each for each in self._open() if not each.is_reserved]):
                 await self._wait()
             endpoint = min(free, key=lambda each: each.limiter.load)
             endpoint.is_reserved = True
             try:
-                while endpoint.limiter.in_flight and endpoint in self._well():
+                while endpoint.limiter.in_flight and endpoint in self._open():
                     await self._wait()
-                if endpoint in self._well():
+                if endpoint in self._open():
                     return endpoint
             except BaseException:
                 endpoint.is_reserved = False
@@ -66,50 +69,49 @@ class Gate:
         if self._fatal:
             raise self._fatal
 
-    def _well(self) -> list[Endpoint]:
+    def _open(self) -> list[Endpoint]:
+        """Return the endpoints that may be asked."""
         self.raise_if_stopped()
-        return (
-            [] if self._closed else [each for each in self._endpoints if not each.is_resting and not each.is_doubtful]
-        )
+        return [] if self._closed else [each for each in self._endpoints if each.may_be_asked]
 
     async def _wait(self) -> None:
-        """Until a place is given back, or a server rests or is well again."""
+        """Wait until a slot is given back, or until an endpoint may no longer be asked, or may be asked again."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._wake()  # what woke us is for somebody else
+                self._wake()  # the slot that this one was woken for is for another
             raise
 
     def _wake(self) -> None:
-        """As many as there is room for; all of them where they wait for different things."""
-        if any(each.is_reserved or each.is_resting or each.is_doubtful for each in self._endpoints):
+        """Wake as many as there are free slots; all of them where they wait for different things."""
+        if any(each.is_reserved or not each.may_be_asked for each in self._endpoints):
             return self.wake_all()
-        room = sum(max(0, each.limiter.limit - each.limiter.in_flight) for each in self._endpoints)
-        while self._waiters and room > 0:
+        free = sum(max(0, each.limiter.limit - each.limiter.in_flight) for each in self._endpoints)
+        while self._waiters and free > 0:
             if not (waiter := self._waiters.popleft()).done():
                 waiter.set_result(None)
-                room -= 1
+                free -= 1
         return None
 
     def wake_all(self) -> None:
-        """Something changed that everybody who waits must look at."""
+        """Wake all that wait: something changed that each of them must look at."""
         while self._waiters:
             if not (waiter := self._waiters.popleft()).done():
                 waiter.set_result(None)
 
     def stop(self, error: ClassifyError) -> None:
-        """Raise `error` for everybody who waits for a place, now or later."""
+        """Raise `error` in all that wait for a slot, now or later."""
         self._fatal = error
         self.wake_all()
 
     def close(self) -> None:
-        """Give no more places: what is in flight may come in, nothing new is sent."""
+        """Give out no more slots: what is in flight may be answered, nothing new is sent."""
         self._closed = True
 
     @property
     def in_flight(self) -> int:
-        """Requests in flight on all endpoints."""
+        """How many requests are in flight on all endpoints."""
         return sum(endpoint.limiter.in_flight for endpoint in self._endpoints)
