@@ -12,13 +12,10 @@ import pytest
 import serving
 from commands import Command
 from fake import FakeServer
-from hypothesis import settings
 from s3 import Bucket, Way
 from s3 import serving as serving_s3
 
-# Files and processes take their time; a slow machine is no bug.
-settings.register_profile("project", deadline=None, max_examples=60)
-settings.load_profile("project")
+pytest_plugins = ["time_limit", "left_out"]
 
 
 @pytest.fixture

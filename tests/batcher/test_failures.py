@@ -71,7 +71,7 @@ def test_a_server_that_fails_often_gets_every_row_right_in_the_end(tmp_path: Pat
     assert record.retries > 10
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.time_limit(300)
 def test_poison_rows_carry_their_reason_and_cost_nobody_else(tmp_path: Path, fake: FakeServer) -> None:
     """Six rows of each of seven kinds, and texts that are none: exactly those carry their code."""
     texts: list[Any] = [f"text {n}" for n in range(20_000)]

@@ -51,7 +51,7 @@ def arguments_for(source: Path, output: Path, server: FakeServer, *more: str) ->
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(name: str, tmp_path: Path, fake: FakeServer) -> None:
     """After kills -9 the output equals that of an uninterrupted run, and little was paid for twice.
 
-    Six of them; as many as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest -k random_moments --timeout 600`).
+    Six of them; as many as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest -k random_moments --time-limit 600`).
     """
     source, output = tmp_path / name, tmp_path / f"out{name[2:]}"
     write_input(source)

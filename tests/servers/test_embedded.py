@@ -31,7 +31,7 @@ JSON = {"Content-Type": "application/json"}
 # Starts the server as the library does, says where it is, and waits to be killed.
 PARENT = """
 import asyncio
-from pipeline.embedded import spawned
+from pipeline.servers.embedded import spawned
 
 async def main():
     async with spawned() as url:
@@ -164,9 +164,11 @@ def test_spawned_dies_with_its_parent() -> None:
 
 async def test_spawned_that_can_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies before it listens is reported with the last line it said."""
-    (tmp_path / "pipeline").mkdir()
-    (tmp_path / "pipeline" / "__init__.py").touch()
-    (tmp_path / "pipeline" / "embedded.py").write_text("raise SystemExit('first\\nno luck today')")
+    servers = tmp_path / "pipeline" / "servers"
+    servers.mkdir(parents=True)
+    (servers / "embedded.py").write_text("raise SystemExit('first\\nno luck today')")
+    for package in (servers, servers.parent):
+        (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ServerGone, match=r"did not start: no luck today$"):
         async with embedded.spawned():
