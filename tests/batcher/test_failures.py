@@ -66,7 +66,7 @@ def test_a_server_that_fails_often_gets_every_row_right_in_the_end(rows: int, tm
     texts = [f"text {n}" for n in range(rows)]
     draw, wrong = random.Random(3), faults(fake)
     fake.each = lambda asked: draw.choice(wrong) if len(asked) != len(CANARY) and draw.random() < 0.3 else None
-    record = classified(tmp_path, texts, fake)
+    record = classified(tmp_path, texts, fake, request=Request(rows=rows // 100))
     assert_all_right(tmp_path, texts)
     assert record.exit_code == 0
     assert record.retries > 10
