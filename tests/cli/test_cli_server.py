@@ -180,11 +180,9 @@ def test_check_shows_the_config_and_writes_nothing(classify: Command, source: Pa
     assert len({text for seen in fake.requests for text in seen.texts}) <= 8
 
 
-def test_help_is_fast_and_complete(classify: Command) -> None:
-    """Each command and each option of the contract is in the help, within a second."""
-    began = time.monotonic()
+def test_help_is_complete(classify: Command) -> None:
+    """Each command and each option of the contract is in the help."""
     main = classify("--help").stdout
-    assert time.monotonic() - began < 1
     for command in ("run", "text", "check", "status", "serve", "schedule"):
         assert re.search(rf"^ +{command}\b", main, re.MULTILINE), command
     shown = classify("run", "--help").stdout
