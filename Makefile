@@ -12,8 +12,9 @@ demo: $(READY)  ## classify the sample files with the built-in server and show t
 test: $(READY)  ## the tests, on all cores; what takes long or needs a real vLLM is left out
 	$(BIN)/python -m pytest
 
-test-all: $(READY)  ## all of them; those of a real vLLM run where `make vllm` was run
-	$(BIN)/python -m pytest --all
+test-all: $(READY)  ## all of them; those of a real vLLM run where `make vllm` was run, and in one worker, to start it once
+	$(BIN)/python -m pytest --all -m 'not vllm'
+	$(BIN)/python -m pytest --all -m vllm --numprocesses=1
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

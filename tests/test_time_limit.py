@@ -46,7 +46,7 @@ def test_only_tests_that_hang_fail(tmp_path: Path) -> None:
     """They are named, their stacks are shown, and all the others pass."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
-    flags = ["-p", "xdist.plugin", "-n", "2", "--time-limit", "1", "-p", "no:cacheprovider"]
+    flags = ["-p", "xdist.plugin", "-n", "2", "--dist=worksteal", "--time-limit", "1", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *flags, "test_it.py"],
         cwd=tmp_path,

@@ -72,7 +72,6 @@ def test_a_server_that_fails_often_gets_every_row_right_in_the_end(rows: int, tm
     assert record.retries > 10
 
 
-@pytest.mark.time_limit(300)
 @pytest.mark.parametrize(("rows", "bad"), [(2000, 1), pytest.param(20_000, 6, marks=pytest.mark.slow)])
 def test_poison_rows_carry_their_reason_and_cost_nobody_else(
     rows: int, bad: int, tmp_path: Path, fake: FakeServer

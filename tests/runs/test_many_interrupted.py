@@ -1,6 +1,6 @@
 """Many files, and the end comes too early: by a signal, by kill -9, or the server dies. What was answered is kept.
 
-As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k killed_again --time-limit 600`).
+As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k killed_again --time-limit 900`).
 """
 
 from __future__ import annotations

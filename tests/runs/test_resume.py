@@ -56,7 +56,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 ) -> None:
     """After kills -9 the output equals that of an uninterrupted run, and little was paid for twice.
 
-    As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k random_moments --time-limit 600`).
+    As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k random_moments --time-limit 900`).
     """
     source, output = tmp_path / name, tmp_path / f"out{name[2:]}"
     write_input(source)

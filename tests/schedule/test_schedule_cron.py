@@ -245,7 +245,6 @@ def missing() -> str:
 
 
 @pytest.mark.slow  # cron looks once a minute
-@pytest.mark.time_limit(300)
 def test_a_real_cron_runs_the_night(night: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """Installed as printed, the line labels the file, with the key from the env file and its words in the log."""
     if reason := missing():

@@ -17,8 +17,8 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--time-limit`."""
-    said = "seconds that a test may take, its fixtures included, unless it says otherwise by `time_limit`"
-    parser.addoption("--time-limit", type=float, default=120.0, metavar="SECONDS", help=said)
+    said = "seconds that a test may take with its fixtures, on a busy machine, too; more by the marker `time_limit`"
+    parser.addoption("--time-limit", type=float, default=300.0, metavar="SECONDS", help=said)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The first test of a server waits for its start.
-REAL = [pytest.mark.vllm, pytest.mark.xdist_group("vllm"), pytest.mark.time_limit(START_S + 100)]
+REAL = [pytest.mark.vllm, pytest.mark.time_limit(START_S + 100)]
 SERVERS = ["embedded", pytest.param("bert", marks=REAL), pytest.param("qwen", marks=REAL)]
 JSON = {"Content-Type": "application/json"}
 
