@@ -4,20 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check format bench vllm clean
+.PHONY: demo test test-all lint check format bench vllm clean
 
 demo: $(READY)  ## classify the sample files with the built-in server and show the first rows
 	@$(BIN)/python data/demo.py
 
-test: $(READY)  ## the whole test suite (tests of a real vLLM run where `make vllm` was run)
+test: $(READY)  ## the tests, on all cores; what takes long or needs a real vLLM is left out
 	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## all of them; those of a real vLLM run where `make vllm` was run, and in one worker, to start it once
+	$(BIN)/python -m pytest --all -m 'not vllm'
+	$(BIN)/python -m pytest --all -m vllm --numprocesses=1
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test  ## what must pass before a commit
+check: lint test  ## what must pass before a commit; .ci/run has `test-all` instead of `test`
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -12,13 +12,11 @@ import pytest
 import serving
 from commands import Command
 from fake import FakeServer
-from hypothesis import settings
 from s3 import Bucket, Way
 from s3 import serving as serving_s3
+from warm import Warm, is_for
 
-# Files and processes take their time; a slow machine is no bug.
-settings.register_profile("project", deadline=None, max_examples=60)
-settings.load_profile("project")
+pytest_plugins = ["time_limit", "left_out"]
 
 
 @pytest.fixture
@@ -28,27 +26,34 @@ def fake() -> Iterator[FakeServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that has imported all that `classify` needs."""
+    with Warm() as process:
+        yield process
+
+
 @pytest.fixture
-def classify(tmp_path: Path) -> Command:
+def classify(tmp_path: Path, warm: Warm) -> Command:
     """The command as a user runs it: a process, its exit code, its two streams."""
 
     def run(
         *arguments: object, expect: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "XDG_STATE_HOME": str(tmp_path / "state"),
-                **(env or {}),
-            },
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        words = [*map(str, arguments)]
+        variables = {
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+            **(env or {}),
+        }
+        if is_for(env or {}):
+            done = warm.run(words, variables, tmp_path, timeout=100)
+        else:
+            command = [sys.executable, "-m", "pipeline", *words]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=100, check=False
+            )
         assert "Traceback" not in done.stderr or expect == 1, done.stderr
         if expect is not None:
             assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -60,21 +60,24 @@ def faults(fake: FakeServer) -> list[Action]:
     ]
 
 
-def test_a_server_that_fails_often_gets_every_row_right_in_the_end(tmp_path: Path, fake: FakeServer) -> None:
-    """20,000 rows, three requests in ten meet a fault of some kind: every row right, none marked failed."""
-    texts = [f"text {n}" for n in range(20_000)]
+@pytest.mark.parametrize("rows", [4000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_a_server_that_fails_often_gets_every_row_right_in_the_end(rows: int, tmp_path: Path, fake: FakeServer) -> None:
+    """Three requests in ten meet a fault of some kind: every row right, none marked failed."""
+    texts = [f"text {n}" for n in range(rows)]
     draw, wrong = random.Random(3), faults(fake)
     fake.each = lambda asked: draw.choice(wrong) if len(asked) != len(CANARY) and draw.random() < 0.3 else None
-    record = classified(tmp_path, texts, fake)
+    record = classified(tmp_path, texts, fake, request=Request(rows=rows // 100))
     assert_all_right(tmp_path, texts)
     assert record.exit_code == 0
     assert record.retries > 10
 
 
-@pytest.mark.timeout(300)
-def test_poison_rows_carry_their_reason_and_cost_nobody_else(tmp_path: Path, fake: FakeServer) -> None:
-    """Six rows of each of seven kinds, and texts that are none: exactly those carry their code."""
-    texts: list[Any] = [f"text {n}" for n in range(20_000)]
+@pytest.mark.parametrize(("rows", "bad"), [(2000, 1), pytest.param(20_000, 6, marks=pytest.mark.slow)])
+def test_poison_rows_carry_their_reason_and_cost_nobody_else(
+    rows: int, bad: int, tmp_path: Path, fake: FakeServer
+) -> None:
+    """Some rows of each of seven kinds, and texts that are none: exactly those carry their code."""
+    texts: list[Any] = [f"text {n}" for n in range(rows)]
     kinds: dict[str, tuple[str, Action]] = {
         "p400": ("rejected", refuse(400, "no")),
         "p413": ("rejected", refuse(413, "too large")),
@@ -88,16 +91,16 @@ def test_poison_rows_carry_their_reason_and_cost_nobody_else(tmp_path: Path, fak
     draw = random.Random(5)
     for word, (code, action) in kinds.items():
         fake.rules.append((functools.partial(begins, word), action))
-        for row in draw.sample(range(20_000), 6):
+        for row in draw.sample(range(10, rows), bad):
             texts[row], expected[row] = f"{word} {row}", code
-    texts[19_999], expected[19_999] = "p400 at the end", "rejected"
+    texts[rows - 1], expected[rows - 1] = "p400 at the end", "rejected"
     nothing = {1: None, 2: "", 3: " \n", 4: 5, 5: "\ud800"}
     for place, value in nothing.items():
         texts[place] = value
         expected[place] = "empty" if place < 4 else "not_text"
     record = classified(tmp_path, texts, fake, server=Server(url=fake.url, timeout_s=1, wait_s=60))
     assert record.exit_code == 3
-    for line, text, n in zip(rows_of(tmp_path / "out.jsonl"), texts, range(20_000), strict=True):
+    for line, text, n in zip(rows_of(tmp_path / "out.jsonl"), texts, range(rows), strict=True):
         if n in expected:
             assert str(line["predicted_error"]).split(":")[0] == expected[n], (n, text, line)
             assert line["predicted_label"] is None

@@ -289,11 +289,12 @@ def test_several_runs_share_the_file(tmp_path: Path, bound: int) -> None:
             assert {number for number, one in enumerate(known) if one is not None} == drawn
 
 
-def test_killed_at_any_moment_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_holds(kills: int, tmp_path: Path) -> None:
     """After each kill -9 of two writers the file is whole, and all it says is right."""
     path, draw = tmp_path / "r", random.Random(7)
     before = 0
-    for _ in range(6):
+    for _ in range(kills):
         running = workers(path, 2, 700_000, 1000)
         time.sleep(draw.uniform(0.0, 0.6))
         for each in running:

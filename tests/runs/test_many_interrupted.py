@@ -1,6 +1,6 @@
 """Many files, and the end comes too early: by a signal, by kill -9, or the server dies. What was answered is kept.
 
-As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest -k killed_again --timeout 600`).
+As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k killed_again --time-limit 900`).
 """
 
 from __future__ import annotations
@@ -100,13 +100,14 @@ def test_a_signal_keeps_every_answer_that_came_in(
     assert_whole(tmp_path / "out", expected)
 
 
+@pytest.mark.parametrize("often", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_killed_again_and_again_it_ends_with_the_same_bytes(
-    expected: dict[str, bytes], tmp_path: Path, fake: FakeServer
+    often: int, expected: dict[str, bytes], tmp_path: Path, fake: FakeServer
 ) -> None:
     """Killed while it asks and while outputs appear, it finishes with all outputs whole; little was paid for twice."""
-    fake.latency_s = 0.2 if KILLS <= 8 else 0.5  # 134 requests, 8 at once: 3.4 s of requests, or 8.4 s
+    fake.latency_s = 0.2 if often <= 8 else 0.5  # 134 requests, 8 at once: 3.4 s of requests, or 8.4 s
     draw, kills, out = random.Random(20), 0, tmp_path / "out"
-    for kill in range(KILLS):
+    for kill in range(often):
         asked, complete = len(fake.requests), hidden(out, ".*.run.json")
         process = start(arguments_for(tmp_path, fake))
         if kill % 2:
@@ -121,7 +122,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
         kill_group(process)
         kills += 1
         assert seen(out).items() <= expected.items()  # a reader never sees half a file
-    assert kills > KILLS / 2
+    assert kills > often / 2
     code, said = finish(arguments_for(tmp_path, fake))
     assert code == 0, said
     assert_whole(out, expected)

@@ -21,6 +21,7 @@ from pipeline.servers.endpoint import CANARY
 
 ROWS, IN_REQUEST, PLACES = 6000, 32, 8
 KILLS = int(os.environ.get("CLASSIFY_KILLS", "6"))
+NAMES = ("in.parquet", "in.csv", "in.jsonl", "in.jsonl.gz")
 TEXTS = [f"row {n} says something of its own" for n in range(ROWS)]
 
 
@@ -47,22 +48,26 @@ def arguments_for(source: Path, output: Path, server: FakeServer, *more: str) ->
     return ["run", "-i", str(source), "-o", str(output), "--url", server.url, *sizes, *more]
 
 
-@pytest.mark.parametrize("name", ["in.parquet", "in.csv", "in.jsonl", "in.jsonl.gz"])
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(name: str, tmp_path: Path, fake: FakeServer) -> None:
+@pytest.mark.parametrize(
+    ("name", "kills"), [("in.csv", 3), *(pytest.param(name, KILLS, marks=pytest.mark.slow) for name in NAMES)]
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    name: str, kills: int, tmp_path: Path, fake: FakeServer
+) -> None:
     """After kills -9 the output equals that of an uninterrupted run, and little was paid for twice.
 
-    Six of them; as many as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest -k random_moments --timeout 600`).
+    As many kills as CLASSIFY_KILLS says (`CLASSIFY_KILLS=50 pytest --all -k random_moments --time-limit 900`).
     """
     source, output = tmp_path / name, tmp_path / f"out{name[2:]}"
     write_input(source)
     whole = tmp_path / f"whole{name[2:]}"
     assert finish(arguments_for(source, whole, fake))[0] == 0
     fake.requests.clear()
-    fake.latency_s = 0.1 if KILLS <= 6 else 0.4  # 6000 rows by 32 with 8 at once: 2.4 s of requests, or 9.4 s
-    moments = random_moments(zlib.crc32(name.encode()), KILLS, 0.9)
+    fake.latency_s = 0.1 if kills <= 6 else 0.4  # 6000 rows by 32 with 8 at once: 2.4 s of requests, or 9.4 s
+    moments = random_moments(zlib.crc32(name.encode()), kills, 0.9)
     done = run_with_kills(arguments_for(source, output, fake), output, moments)
     print(f"{name}: {done}")
-    assert done.kills > KILLS / 2
+    assert done.kills > kills / 2
     assert output.read_bytes() == whole.read_bytes()
     starts = fake.texts.count(CANARY[0])
     again = len(fake.texts) - ROWS - starts * len(CANARY)

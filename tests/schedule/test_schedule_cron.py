@@ -269,7 +269,8 @@ def missing() -> str:
     return "" if tried.returncode == 0 else "no mount namespace can be made here"
 
 
-@pytest.mark.timeout(200)  # cron looks once a minute
+@pytest.mark.slow  # cron looks once a minute
+@pytest.mark.timeout(200)
 def test_a_real_cron_runs_it(config: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """Installed as printed, the line labels the file, with the key from the env file and its words in the log."""
     if reason := missing():

@@ -205,7 +205,7 @@ def test_an_upload_is_the_file(size: int, here: Bucket, tmp_path: Path, monkeypa
 CUT_OFF = """
 import sys
 from pipeline.errors import StoreGone
-from pipeline.places import locate
+from pipeline.storage import locate
 
 try:
     locate(sys.argv[1]).put(iter([b"x" * (10 << 20)] * 3))

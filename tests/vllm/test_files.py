@@ -14,7 +14,7 @@ import pytest
 from commands import Command
 from serving import START_S, ask
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(START_S)]
+pytestmark = [pytest.mark.vllm, pytest.mark.time_limit(START_S)]
 
 REVIEWS = Path(__file__).parent.parent.parent / "data" / "reviews.csv"
 TOO_LONG = "very " * 2000

@@ -15,7 +15,7 @@ from killing import finish, kill_group, start
 
 from pipeline.checkpoint import Checkpoint
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2 * serving.START_S)]
+pytestmark = [pytest.mark.vllm, pytest.mark.time_limit(2 * serving.START_S)]
 ROWS = 6000
 
 

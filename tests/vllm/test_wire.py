@@ -15,7 +15,8 @@ from serving import START_S, Answer, ask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-REAL = [pytest.mark.vllm, pytest.mark.timeout(START_S + 100)]  # the first test of a server waits for its start
+# The first test of a server waits for its start.
+REAL = [pytest.mark.vllm, pytest.mark.time_limit(START_S + 100)]
 SERVERS = ["embedded", pytest.param("bert", marks=REAL), pytest.param("qwen", marks=REAL)]
 JSON = {"Content-Type": "application/json"}
 

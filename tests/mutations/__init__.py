@@ -1,1 +1,0 @@
-"""Seeded bugs, each of which a test must notice."""

@@ -1,0 +1,125 @@
+"""`python -m pipeline` without the second that its imports take: a process that has them is forked for each command.
+
+Each command is a process with its own arguments, environment, directory, streams and exit code. Only what interpreters
+read when they start (`PYTHON...`, the locale) can't be told to a fork: see `is_for`.
+
+python tests/support/warm.py FD    forks as it is told to on this socket, until that is closed
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# With what these import, all that a run needs has been imported.
+MODULES = ("pipeline.cli", "pipeline.runs.outcome", "pipeline.monitoring.summary", "pyarrow.parquet", "tqdm", "uvloop")
+HEAP = {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command sets it before it imports pyarrow
+LARGEST = 1 << 17  # bytes of a message
+
+
+def is_for(environment: Mapping[str, str]) -> bool:
+    """Whether a fork can have these variables."""
+    return not any(name.startswith(("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "ARROW_")) for name in environment)
+
+
+class Warm:
+    """The process that forks; a context manager. It runs one command at a time."""
+
+    def __enter__(self) -> Self:
+        self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(far.fileno())],
+                env={**os.environ, **HEAP, "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._process.wait(20)
+
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python -m pipeline` with these arguments to its end, as `subprocess.run` does."""
+        told = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder)}
+        said: dict[int, str] = {}
+        pipes = [os.pipe(), os.pipe()]
+        socket.send_fds(self._socket, [json.dumps(told).encode()], [near for _, near in pipes])
+        for _, near in pipes:
+            os.close(near)
+        readers = [threading.Thread(target=read, args=(far, n, said)) for n, (far, _) in enumerate(pipes)]
+        for each in readers:
+            each.start()
+        pid = int(self._socket.recv(LARGEST))
+        for each in readers:
+            each.join(timeout)
+        if readers[0].is_alive() or readers[1].is_alive():
+            os.kill(pid, signal.SIGKILL)
+        code = int(self._socket.recv(LARGEST))
+        for each in readers:
+            each.join()
+        return subprocess.CompletedProcess([*arguments], code, said[0], said[1])
+
+
+def read(pipe: int, key: int, said: dict[int, str]) -> None:
+    """Read a pipe to its end."""
+    with os.fdopen(pipe, encoding="utf-8") as stream:
+        said[key] = stream.read()
+
+
+def forks(telling: socket.socket) -> None:
+    """Fork as told until there is nobody who tells. Returns in each fork, which then is the command."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(telling, LARGEST, 2)
+        if not message:
+            sys.exit()
+        pid = os.fork()
+        if not pid:
+            break
+        for each in streams:
+            os.close(each)
+        telling.send(str(pid).encode())
+        telling.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+    telling.close()
+    for number, each in enumerate(streams, 1):
+        os.dup2(each, number)
+        os.close(each)
+    told = json.loads(message)
+    os.chdir(told["folder"])
+    os.environ.clear()
+    os.environ.update(told["environment"])
+    time.tzset()
+    sys.path[0] = told["folder"]
+    sys.argv[1:] = told["arguments"]
+
+
+def main() -> None:
+    """Import, fork, and be the command."""
+    for name in MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # or each fork would copy what its collector looks at
+    forks(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
