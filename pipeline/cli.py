@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pipeline import streams
 from pipeline._version import __version__
 from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
+from pipeline.formats.registry import COMPRESSIONS, FORMATS
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -123,13 +124,14 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    endings, compressions = " ".join(f".{name}" for name in FORMATS), " ".join(COMPRESSIONS)
     parser.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
     parser.add_argument(
         "-i",
         "--input",
         action="append",
         metavar="PATH",
-        help="file, glob or directory to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin; repeatable",
+        help=f"file, glob or directory to classify: {endings}, {compressions}; - is stdin; repeatable",
     )
     parser.add_argument(
         "-o",

@@ -9,18 +9,22 @@ import codecs
 import json
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from pipeline.config.dates import days_of
 from pipeline.config.masking import is_http, is_secret_url, mask_place, mask_url, read_secret_url
 from pipeline.errors import ConfigError
+from pipeline.formats.registry import PIPED, format_names
 from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time
-Format = Literal["csv", "tsv", "parquet", "jsonl", "ndjson"]
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(format_names())]
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
@@ -30,7 +34,7 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the rows come from, and which of their columns is the text."""
 
     input: str | list[str] = ""  # files, globs, directories, or "-"; {date} in them is a day, see run.date
-    format: Format | None = None  # by the ending if not given
+    format: FormatName | None = None  # by the ending if not given
     text_column: str | list[str] = "text"
     template: str | None = None  # "{title}\n\n{body}": names only; wins over text_column
     encoding: str = "utf-8"
@@ -146,7 +150,7 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the rows go, and what is added to them."""
 
     output: str = ""
-    format: Format | None = None  # by the ending if not given
+    format: FormatName | None = None  # by the ending if not given
     prefix: str = "predicted_"
     probs: Literal["none", "list", "columns"] = "none"
     labels: list[str] | None = None  # all class names, in class order
@@ -155,8 +159,8 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("writer.labels names a class twice")
-        if self.output == PIPE and self.format not in (None, "jsonl", "ndjson"):
-            raise ValueError(f"writer.format: standard output takes jsonl, not {self.format}; name a file")
+        if self.output == PIPE and self.format not in (None, *PIPED.names):
+            raise ValueError(f"writer.format: standard output takes {PIPED.name}, not {self.format}; name a file")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

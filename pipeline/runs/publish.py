@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
-from pipeline.formats.columns import Layout, Tally
+from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.memory import give_back
 from pipeline.monitoring.record import RunRecord, encode_record, versions, when
 from pipeline.runs.file import Context
@@ -106,9 +106,9 @@ def _write(run: Context, draft: Draft, tick: Callable[[], None]) -> RunRecord:
     return record_of(run, rows, tally, digest_file(draft.written), seconds_writing=progress.elapsed_s - began)
 
 
-def layout_of(run: Context) -> Layout:
+def layout_of(run: Context) -> AppendedColumns:
     """Which columns are added, as far as the model is known."""
-    return Layout(run.config, run.identity.get("model.num_classes") or 0)
+    return AppendedColumns(run.config, run.identity.get("model.num_classes") or 0)
 
 
 def see_no_change(run: Context, consequence: str) -> None:

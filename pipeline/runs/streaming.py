@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.cancellation import aside
 from pipeline.checkpoint import Checkpoint
-from pipeline.formats.columns import Tally
+from pipeline.formats.appended_columns import Tally
 from pipeline.loader import open_source
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import Context

@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 import pyarrow as pa
 
 from pipeline.errors import DISK_TROUBLE, ClassifyError, DiskTrouble, OutputError, ReaderGone
-from pipeline.storage.location import CODECS, Location, local
+from pipeline.storage.location import Location, local
 from pipeline.storage.samples import parts_of
 
 LOOK_S = 0.05
@@ -31,7 +31,7 @@ class Pipe:
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
 
-    def write_text(self) -> Pipe:
+    def write_bytes(self) -> Pipe:
         """The stream to write to."""
         return self
 
@@ -81,14 +81,8 @@ class Draft:
         self._is_there = True
         return self
 
-    def write_text(self) -> pa.NativeFile:
-        """A stream into the file, compressed as the output's ending says; the caller closes it."""
-        codec = CODECS.get(Path(self.output.name).suffix.lower())
-        sink = self.write_bytes()
-        return pa.CompressedOutputStream(sink, codec) if codec else sink
-
     def write_bytes(self) -> pa.NativeFile:
-        """A stream into the file as it is."""
+        """A stream into the file; the caller closes it."""
         return pa.PythonFile(self.file, "w")
 
     @property

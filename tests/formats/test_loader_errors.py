@@ -343,7 +343,7 @@ def test_how_deep_a_line_may_nest_is_the_same_for_every_reader(tmp_path: Path) -
     assert isinstance(source, JsonlSource)
     skipped = source.skipped
     assert skipped > 50
-    assert sum(len(block) for block in source.records()) == len(texts) == sum(len(rows) for rows in source.batches())
+    assert sum(len(block) for block in source.row_bytes()) == len(texts) == sum(len(rows) for rows in source.batches())
     assert source.skipped == skipped
 
 
@@ -375,7 +375,7 @@ def test_a_column_that_is_found_out_late_is_looked_for_in_what_was_read_before(t
         source.check(spec, ["predicted_label", "predicted_prob_x"])
     assert next(reading, None) is None
     with pytest.raises(InputError, match=":2: has a column 'predicted_prob_x'"):
-        list(source.records())  # type: ignore[attr-defined]
+        list(source.row_bytes())  # type: ignore[attr-defined]
 
 
 def test_large_records_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
