@@ -17,7 +17,7 @@ TEXTS = st.one_of(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.t
 
 
 def unescaped(text: bytes) -> str:
-    """The text again, as a JSON parser reads it."""
+    """Return the text again, as a JSON parser reads it."""
     found: str = json.loads(b'"%b"' % text)
     return found
 

@@ -72,7 +72,7 @@ def record_of(cells: list[str], delimiter: str, end: str, quoting: Any) -> str:
 
 
 def added_to(row: int) -> list[str]:
-    """The cells that `joined` appends to a row."""
+    """Return the cells that `joined` appends to a row."""
     return [LABELS[row % 2], repr(0.5 + row / 1024), ""]
 
 
@@ -209,7 +209,7 @@ def test_json_values_are_kept_in_columns(out: str, rows: list[dict[str, Any]], f
 
 
 def readings(cell: Any) -> list[Any]:
-    """What a cell may stand for: itself, nothing, or the JSON text in it."""
+    """List what a cell may stand for: itself, nothing, or the JSON text in it."""
     found = [cell, None] if cell in ("", None) else [cell]
     if isinstance(cell, str):
         for read in (json.loads, float):
@@ -235,7 +235,7 @@ def same(found: Any, value: Any) -> bool:
 @pytest.mark.parametrize("kind", ["csv", "one.csv", "jsonl"])
 @pytest.mark.usefixtures("small_blocks")
 def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, folder: Path) -> None:
-    """From each block's place on, the rest of the texts and of the places is that of the whole reading."""
+    """From each block's position on, the rest of the texts and of the positions is that of the whole reading."""
     bom, encoding = data.draw(ENCODINGS)
     texts = data.draw(st.lists(CELLS, min_size=1, max_size=20))
     texts = [text.encode(encoding, "replace").decode(encoding) for text in texts]

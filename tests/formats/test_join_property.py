@@ -26,7 +26,7 @@ cuts = st.sets(st.integers(1, ROWS - 1)).map(sorted)
 
 
 def bounds(inner: list[int], start: int = 0, stop: int = ROWS) -> list[tuple[int, int]]:
-    """The pieces that cuts leave of a range."""
+    """Return the parts that cuts leave of a range."""
     edges = [start, *(cut for cut in inner if start < cut < stop), stop]
     return list(itertools.pairwise(edges))
 

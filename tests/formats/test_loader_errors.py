@@ -24,7 +24,7 @@ SKIP = 'loader.on_bad_line = "skip"'
 
 
 def refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
-    """What is said of a file that can't be used: when it is opened, looked at, or read."""
+    """Return the message about a file that can't be used, whether it is opened, checked, or read."""
     settings = Loader(input=str(path), **loader)
     spec = TextSpec(settings)
 
@@ -40,7 +40,7 @@ def refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
 
 
 def early_refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
-    """What is said before any text is read, and so before the first request."""
+    """Return the message that comes before any text is read, and so before the first request."""
     settings = Loader(input=str(path), **loader)
     with pytest.raises(InputError) as caught:
         open_source(settings).check(TextSpec(settings), added)
@@ -48,7 +48,7 @@ def early_refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str
 
 
 def skipping(path: Path) -> tuple[Source, list[str | None]]:
-    """A source read to its end with bad lines left out."""
+    """Read a source to its end with bad lines left out; return it and its texts."""
     settings = Loader(input=str(path), on_bad_line="skip")
     source, spec = open_source(settings), TextSpec(settings)
     return source, [text for block in source.texts(spec) for text in sent(block)]

@@ -1,4 +1,4 @@
-"""CSV read many records at once: it finds what the csv module finds, whatever the file holds."""
+"""The CSV scanner finds what the csv module finds, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[1, 7, 1 << 20], scope="module", autouse=True)
 def block_bytes(request: pytest.FixtureRequest) -> object:
-    """Reads of any size: nothing may depend on where they end."""
+    """Read buffers of any size: nothing may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.formats.textfile, "READ_BYTES", request.param)
         patch.setattr(pipeline.formats.textfile, "MOST_LINES", request.param)

@@ -27,7 +27,7 @@ LINES = [f"line {number} é" for number in range(30)]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A directory with `x.txt`, while `.txt` is a format."""
+    """Make a directory with `x.txt`, while `.txt` is a format."""
     (tmp_path / "x.txt").write_text("".join(f"{line}\n" for line in LINES), newline="")
     FORMATS["txt"] = TXT
     yield tmp_path
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def settings(folder: Path, fake: FakeServer, output: str, limit_rows: int | None = None) -> Config:
-    """A run of `x.txt`, a few rows a request: the position of each is kept."""
+    """Configure a run of `x.txt`, with few rows in a request: the position of each request is kept."""
     return Config(
         loader=Loader(input=str(folder / "x.txt")),
         writer=Writer(output=str(folder / output)),

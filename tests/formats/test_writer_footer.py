@@ -42,7 +42,7 @@ def _deeper(values: st.SearchStrategy[Value]) -> st.SearchStrategy[Value]:
 
 
 def _shape_of(fields: Struct) -> Shape:
-    """What opens all that was put into a struct opened; what two elements have under one id is opened in both."""
+    """Make the shape that opens all nested structs; what two elements have under one id is opened in both."""
     shape: Shape = {}
     for number, (_, data) in fields.items():
         if not isinstance(data, bytes):
