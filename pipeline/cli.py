@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pipeline import streams
 from pipeline._version import __version__
 from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
+from pipeline.formats.registry import COMPRESSIONS, FORMATS
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -304,6 +305,7 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the options of `run` and `check`; return the group of those that say what to run."""
+    endings, compressions = " ".join(f".{name}" for name in FORMATS), " ".join(COMPRESSIONS)
     files = parser.add_argument_group("input and output")
     files.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
     files.add_argument(
@@ -311,7 +313,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
         "--input",
         action="append",
         metavar="PATH",
-        help="file, glob or directory to classify: .csv .tsv .parquet .jsonl, .gz .zst .bz2; - is stdin; repeatable",
+        help=f"file, glob or directory to classify: {endings}, {compressions}; - is stdin; repeatable",
     )
     files.add_argument(
         "-o",

@@ -23,13 +23,13 @@ from pipeline.batcher.feed import chunks_of
 from pipeline.cancellation import every
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loops import run_blocking
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.first_pass import urls_of
 from pipeline.servers.pool import Endpoints
-from pipeline.texts import strings
+from pipeline.texts import string_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
         InputError: the frame has one of them already.
     """
     more = ("",) * (frame.columns.nlevels - 1)
-    names = [(name, *more) if more else name for name in Layout(config, num_classes).names]
+    names = [(name, *more) if more else name for name in AppendedColumns(config, num_classes).names]
     for name in names:
         if name in frame.columns:
             raise InputError(f"the frame: has a column {name!r} already; choose another writer.prefix")
@@ -82,7 +82,7 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
     types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool}
     columns = [
         pd.Series(array.to_pylist(), frame.index, types.get(array.type, object))
-        for array in Layout(config, num_classes).arrays(answers, strings(answers.labels.names))
+        for array in AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
     ]
     added = pd.concat(columns, axis=1, keys=range(len(columns)))
     added.columns = pd.MultiIndex.from_tuples(names) if frame.columns.nlevels > 1 else pd.Index(names)

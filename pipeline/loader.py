@@ -1,20 +1,18 @@
-"""A file as a stream of texts and of whole rows, and again from any row on. No part holds the file."""
+"""Opens an input file: its texts in blocks, from any row on, and its whole rows; see `formats.source.Source`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
-from pipeline.formats.source import Source, TextSpec, format_of
+from pipeline.formats.registry import format_of
+from pipeline.formats.source import Source, TextSpec
 from pipeline.storage import Kind, Location, locate
 
-if TYPE_CHECKING:
-    pass
+_COMPRESSION_FACTOR = 4  # of a typical text file
 
 
 def open_source(loader: Loader, location: Location | None = None) -> Source:
-    """Open what stands at `location`, by default that of `loader.input`.
+    """Open the file at `location`, by default the first of `loader.input`.
 
     Raises:
         ConfigError: no input is named, or its format is unknown.
@@ -30,29 +28,19 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
         raise InputError(f"{location}: no such file; check --input")
     if found is Kind.OTHER:
         raise InputError(f"{location}: is no regular file; it is read twice, so write it to a file first")
-    kind = format_of(location, loader.format, "loader.format")
-    if kind == "parquet":
-        from pipeline.formats.parquet import ParquetSource
-
-        return ParquetSource(location)
-    if kind == "jsonl":
-        from pipeline.formats.jsonl import JsonlSource
-
-        return JsonlSource(location, loader)
-    from pipeline.formats.csv import CsvSource
-
-    return CsvSource(location, loader, "tsv" if kind == "tsv" else "csv")
+    file_format = format_of(location.path, loader.format, "loader.format", location.shown)
+    source: Source = file_format.open_reader(location, loader, file_format)
+    return source
 
 
 def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
-    """How many rows there are, and whether that is exact: a long text file is judged by its first block."""
+    """Estimate the number of rows, of a long text file by its first block. Also says whether the number is exact."""
     if source.total_rows is not None:
         return source.total_rows, True
     blocks = source.texts(spec)
     first, second = next(blocks, None), next(blocks, None)
     if first is None or second is None:
         return (len(first.texts) if first else 0), True
-    bytes_a_row = (second.position.offset - first.position.offset) / len(first.texts)
+    row_bytes = (second.position.offset - first.position.offset) / len(first.texts)
     _, size = source.location.look()
-    # A compressed file holds some four times its size; it is a guess, and says so.
-    return int((size if source.seekable else 4 * size) / bytes_a_row), False
+    return int((size if source.seekable else _COMPRESSION_FACTOR * size) / row_bytes), False

@@ -1,4 +1,4 @@
-"""The input read once more, predictions joined by position, one output file.
+"""The second pass: the input is read once more, joined by position with its answers, and one output is written.
 
 The output is a function of the input and of the checkpoint alone, so it can't depend on where a run was interrupted.
 """
@@ -18,10 +18,9 @@ from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint, MemoryCheckpoint
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.formats.columns import Layout, Tally
-from pipeline.formats.csv import CsvSource
-from pipeline.formats.jsonl import JsonlSource
-from pipeline.formats.source import Source, format_of
+from pipeline.formats.appended_columns import AppendedColumns, Tally
+from pipeline.formats.registry import PIPED, format_of
+from pipeline.formats.source import Destination, Source, Writer
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
 
@@ -72,7 +71,7 @@ def join(
     config: Config,
     source: Source,
     checkpoint: Checkpoint | MemoryCheckpoint,
-    layout: Layout,
+    columns: AppendedColumns,
     draft: Draft,
     *,
     rows: int,
@@ -87,12 +86,19 @@ def join(
     """
     labels = checkpoint.labels.names
     tally = Tally(labels)
-    answers = OrderedAnswers(checkpoint.answers(layout.num_classes))
+    answers = OrderedAnswers(checkpoint.answers(columns.num_classes))
+    destination = Destination(
+        draft,
+        format_of(config.writer.output, config.writer.format, "writer.format"),
+        columns,
+        labels,
+        compression=config.writer.compression,
+        all_rows=rows == source.total_rows,
+    )
     with disk_errors(draft.path):
-        may_copy = rows == source.total_rows
-        sink, blocks = _open_sink(config, source, layout, draft, labels, may_copy=may_copy)
+        writer, blocks = _open_writer(source, destination)
         pairs = _pairs(blocks, answers, rows, to_end=rows != config.run.limit_rows)
-        written = _write(sink, pairs, tally, on_rows)
+        written = _write(writer, pairs, tally, on_rows)
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
         draft.close()
@@ -100,7 +106,7 @@ def join(
 
 
 def follow(
-    source: Source, records: Iterator[Answers], labels: Sequence[str], layout: Layout, pipe: Pipe
+    source: Source, records: Iterator[Answers], labels: Sequence[str], columns: AppendedColumns, pipe: Pipe
 ) -> tuple[Tally, int]:
     """Write the rows of `source` into `pipe` as the records of their answers come; return the tally and the rows.
 
@@ -108,25 +114,25 @@ def follow(
         ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
     """
     tally = Tally(labels)
-    sink, blocks = _open_jsonl(source, layout, pipe, labels)
+    writer, blocks = _open_writer(source, Destination(pipe, PIPED, columns, labels))
     pairs = _pairs(blocks, OrderedAnswers(records), sys.maxsize, to_end=True, least=1)
-    return tally, _write(sink, pairs, tally, lambda _: None)
+    return tally, _write(writer, pairs, tally, lambda _: None)
 
 
-def _write(sink: Any, pairs: Iterator[tuple[Answers, Any]], tally: Tally, on_rows: Callable[[int], None]) -> int:
+def _write(writer: Writer, pairs: Iterator[tuple[Answers, Any]], tally: Tally, on_rows: Callable[[int], None]) -> int:
     written = 0
     try:
         for answers, rows in pairs:
-            sink.write(rows, answers)
+            writer.write(rows, answers)
             tally.count(answers)
             written += len(rows)
             raise_if_cancelled()
             on_rows(written)
     except BaseException:
-        with suppress(Exception):  # the sink lets go of the file; what it says then does not matter any more
-            sink.close()
+        with suppress(Exception):  # the writer lets go of the file; what it says then does not matter any more
+            writer.close()
         raise
-    sink.close()
+    writer.close()
     return written
 
 
@@ -154,56 +160,23 @@ def _pairs(
             return
 
 
-def _open_sink(
-    config: Config,
-    source: Source,
-    layout: Layout,
-    draft: Draft,
-    labels: Sequence[str],
-    *,
-    may_copy: bool,
-) -> tuple[Any, Iterator[Any]]:
-    """What writes, and what it is given: the rows' own bytes where they can stay, else Arrow columns.
-
-    With `may_copy`, where all rows are wanted, the file itself may be copied.
-    """
-    kind = format_of(config.writer.output, config.writer.format, "writer.format")
-    delimiter = "\t" if kind == "tsv" else ","
-    if kind == "parquet":
-        from pipeline.formats.parquet import ParquetAppender, ParquetSink, ParquetSource
-
-        if isinstance(source, ParquetSource) and may_copy and config.writer.compression is None:
-            appender = ParquetAppender.of(draft, source, layout, labels)
-            if appender is not None:
-                return appender, appender.blocks()
-        return ParquetSink(draft, source.schema(), layout, labels, config.writer.compression), source.batches()
-    if kind == "jsonl":
-        return _open_jsonl(source, layout, draft, labels)
-    from pipeline.formats.csv import CsvAppender, CsvSink
-
-    if isinstance(source, CsvSource) and source.kind == kind:
-        return CsvAppender(draft, source, layout, labels), source.records()
-    return CsvSink(draft, source.schema(), layout, labels, delimiter), source.batches()
-
-
-def _open_jsonl(
-    source: Source, layout: Layout, draft: Draft | Pipe, labels: Sequence[str]
-) -> tuple[Any, Iterator[Any]]:
-    from pipeline.formats.jsonl import JsonlAppender, JsonlSink
-
-    if isinstance(source, JsonlSource):
-        return JsonlAppender(draft, source, layout, labels), source.records()
-    return JsonlSink(draft, source.schema(), layout, labels), source.batches()
+def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iterator[Any]]:
+    """Open what writes the output, and the rows that it takes: as their own bytes where possible, else as columns."""
+    if source.format == destination.format:
+        appender = source.appender(destination)
+        if appender is not None:
+            return appender, appender.rows()
+    writer: Writer = destination.format.open_writer(destination, source.schema())
+    return writer, source.batches()
 
 
 def check_types(config: Config, source: Source) -> None:
-    """See that every column of a Parquet file can be written as text, if text is wanted.
+    """See that every column with a type of its own can be written as text, if the output is text.
 
     Raises:
         OutputError: naming the column and its type.
     """
-    is_text = isinstance(source, CsvSource | JsonlSource)
-    if is_text or format_of(config.writer.output, config.writer.format, "") == "parquet":
+    if source.format.is_text or not format_of(config.writer.output, config.writer.format, "writer.format").is_text:
         return
     from pipeline.formats.values import to_cells
 

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # where its modules stand apart.
 LAYERS = [
     ["_version", "errors", "cancellation", "memory"],
+    ["formats.registry"],
     ["streams", "loops", "texts"],
     ["answers", "config"],
     ["storage"],

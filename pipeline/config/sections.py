@@ -13,7 +13,7 @@ import codecs
 import json
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -28,11 +28,15 @@ from pipeline.config.masking import (
     read_secret_url,
 )
 from pipeline.errors import ConfigError
+from pipeline.formats.registry import PIPED, format_names
 from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time
-Format = Literal["csv", "tsv", "parquet", "jsonl", "ndjson"]
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(format_names())]
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
@@ -48,7 +52,7 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "reviews.csv"
     """
-    format: Format | None = None
+    format: FormatName | None = None
     """The format of the input, where the ending of its name does not say it.
 
     Example: "csv"
@@ -250,7 +254,7 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "reviews_labelled.parquet"
     """
-    format: Format | None = None
+    format: FormatName | None = None
     """The format of the output, where the ending of its name does not say it.
 
     Example: "parquet"
@@ -277,8 +281,8 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("writer.labels names a class twice")
-        if self.output == PIPE and self.format not in (None, "jsonl", "ndjson"):
-            raise ValueError(f"writer.format: standard output takes jsonl, not {self.format}; name a file")
+        if self.output == PIPE and self.format not in (None, *PIPED.names):
+            raise ValueError(f"writer.format: standard output takes {PIPED.name}, not {self.format}; name a file")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

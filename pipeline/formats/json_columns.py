@@ -1,6 +1,6 @@
-"""JSON members as Arrow columns: one type a member over the whole file, or JSON text where there is none.
+"""The members of JSON objects as Arrow columns: one type for a member over the whole file, else JSON text.
 
-Values travel as tokens, the JSON text of one value, so that nothing is decoded that is only passed on.
+Values travel as tokens, the JSON text of one value, so nothing is decoded that is only passed on.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.streams import storable
 
-Members = Mapping[str, bytes]  # name -> token
-Kind = Literal["string", "bool", "int", "uint", "float", "json"]
+DEEPEST = 500  # objects and lists in one another
+SHALLOW = 2 * DEEPEST  # bytes of a line that can't nest deeper: each level takes two
 MOST_COLUMNS = 10_000
 EXACT_IN_DOUBLE = 1 << 53
-DEEPEST = 500  # objects and lists in one another
-SHALLOW = 2 * DEEPEST  # bytes in which no more fit
-_STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
 LONGEST_INT = 24  # characters; 64 bits take 20
 
+Members = Mapping[str, bytes]  # name -> token
+Kind = Literal["string", "bool", "int", "uint", "float", "json"]
 ARROW_TYPES: dict[Kind, pa.DataType] = {
     "string": pa.string(),
     "bool": pa.bool_(),
@@ -33,9 +32,7 @@ ARROW_TYPES: dict[Kind, pa.DataType] = {
     "float": pa.float64(),
     "json": pa.string(),
 }
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_string = msgspec.json.Decoder(str).decode
-_WORDS = {
+_KINDS = {  # of a token by its first byte; what is not here is a number
     b'"': "string",
     b"{": "json",
     b"[": "json",
@@ -45,10 +42,13 @@ _WORDS = {
     b"N": "float",
     b"I": "float",
 }
+_STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 def is_too_deep(line: bytes) -> bool:
-    """Whether it nests deeper than `DEEPEST`: parsers have bounds, too, but those depend on who calls them."""
+    """Whether a line nests deeper than `DEEPEST`. Parsers have bounds, too, but these depend on who calls them."""
     if len(line) <= SHALLOW or line.count(b"[") + line.count(b"{") <= DEEPEST:
         return False
     depth = 0
@@ -60,21 +60,25 @@ def is_too_deep(line: bytes) -> bool:
 
 
 def parse_members(line: bytes) -> dict[str, bytes]:
-    """The members of a JSON object as tokens.
+    """Parse a JSON object into the tokens of its members.
 
-    Python's own parser has the last word: it takes lone surrogates, NaN and Infinity, which the fast one refuses.
+    What msgspec refuses goes to Python's own parser, which takes lone surrogates, NaN and Infinity.
 
     Raises:
-        ValueError: no JSON, or no object; the message says why.
+        ValueError: it is no JSON, or no object; the message says why.
     """
     try:
         return {name: bytes(raw) for name, raw in _decode_members(line).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {name: json.dumps(value).encode() for name, value in parse_slowly(line).items()}
+        return {name: json.dumps(value).encode() for name, value in _parse_slowly(line).items()}
 
 
-def parse_slowly(line: bytes) -> dict[str, object]:
-    """The same by Python's own parser, values decoded."""
+def _parse_slowly(line: bytes) -> dict[str, object]:
+    """Parse a JSON object with Python's own parser, and decode the values.
+
+    Raises:
+        ValueError: see `parse_members`.
+    """
     try:
         tree = json.loads(line)
     except json.JSONDecodeError as error:
@@ -87,7 +91,7 @@ def parse_slowly(line: bytes) -> dict[str, object]:
 
 
 def reach(members: Members, name: str) -> bytes | None:
-    """The token of member `name`: of exactly that name, else `a.b` is the member `b` of the object `a`."""
+    """Find the token of the member of exactly that name; else `a.b` is the member `b` of the object `a`."""
     token = members.get(name)
     head, dot, rest = name.partition(".")
     if token is not None or not dot:
@@ -97,7 +101,7 @@ def reach(members: Members, name: str) -> bytes | None:
 
 
 def text_of(token: bytes | None) -> str | None:
-    """The text that a token holds; None for null or a missing member.
+    """Decode the text that a token holds; None for null or a missing member.
 
     Raises:
         ValueError: it is no text; the message says what it is.
@@ -105,7 +109,7 @@ def text_of(token: bytes | None) -> str | None:
     if token is None or token == b"null":
         return None
     if token[:1] != b'"':
-        kind = _WORDS.get(token[:1], "number")
+        kind = _KINDS.get(token[:1], "number")
         raise ValueError({"json": "an object or a list", "bool": "a boolean"}.get(kind, "a number"))
     try:
         return _decode_string(token)
@@ -113,8 +117,8 @@ def text_of(token: bytes | None) -> str | None:
         raise ValueError("a string with half a surrogate pair") from None
 
 
-class Columns:
-    """What the members of all lines seen so far are, in order of first appearance."""
+class ColumnKinds:
+    """Finds one kind for each member over all lines, the members in the order of their first appearance."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -122,13 +126,13 @@ class Columns:
         self._ranges: dict[str, tuple[int, int]] = {}
 
     def add(self, members: Members) -> None:
-        """Take one line into account.
+        """Take one row into account.
 
         Raises:
-            InputError: there are more different members than columns are sensible.
+            InputError: there are more than `MOST_COLUMNS` different members.
         """
         for name, token in members.items():
-            kind = _WORDS.get(token[:1]) or _number_kind(token)
+            kind = _KINDS.get(token[:1]) or _number_kind(token)
             self._seen.setdefault(name, set()).add(kind)
             if kind == "int":
                 value = int(token[:LONGEST_INT])  # of a longer one it only matters that it is too large
@@ -139,8 +143,8 @@ class Columns:
                 f"{self._path}: more than {MOST_COLUMNS:,} different members; only a JSONL output can hold them"
             )
 
-    def kinds(self) -> dict[str, Kind]:
-        """The kind of each column: the one all its values have, else JSON text."""
+    def by_name(self) -> dict[str, Kind]:
+        """Give the kind of each member: the one that all its values have, else JSON text."""
         return {name: self._kind(name, seen - {"null"}) for name, seen in self._seen.items()}
 
     def _kind(self, name: str, seen: set[str]) -> Kind:
@@ -159,7 +163,7 @@ class Columns:
 
 
 def column_array(tokens: Sequence[bytes | None], kind: Kind) -> pa.Array:
-    """Tokens of one member as an Arrow array of `ARROW_TYPES[kind]`; a missing one is null."""
+    """Make an Arrow array of type `ARROW_TYPES[kind]` of the tokens of one member; a missing one is null."""
     of = _CONVERT[kind]
     values = [None if token is None or token == b"null" else of(token) for token in tokens]
     return pa.array(values, ARROW_TYPES[kind])

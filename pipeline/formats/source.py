@@ -1,4 +1,8 @@
-"""Which text stands for a row: one column, several joined, or a template; and how texts travel."""
+"""What every format offers, and what the formats share: the text of a row, checks of columns, blocks of rows.
+
+A `Source` reads one input file, a `Writer` makes one output file. Where both have the same format, a source may offer
+an appender, which keeps the rows' own bytes; else the rows go to the writer as Arrow columns.
+"""
 
 from __future__ import annotations
 
@@ -6,141 +10,155 @@ import difflib
 import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipeline.config import PIPE, Format, Loader
+from pipeline.answers import Answers
+from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
-from pipeline.formats.records import RawRows
-from pipeline.formats.textfile import TextFile
-from pipeline.storage import CODECS, Location
+from pipeline.formats.appended_columns import AppendedColumns
+from pipeline.formats.registry import Format
+from pipeline.storage import Draft, Location, Pipe
 from pipeline.texts import Position, TextBlock
+
+# A block of rows ends at whichever comes first. Nothing outside the formats may depend on where.
+BLOCK_ROWS = 4096
+BLOCK_CHARS = 4 << 20
+
+_SHOWN_COLUMNS = 20  # in a message about a column that is not there
+Row = TypeVar("Row")
 
 
 class Source(Protocol):
-    """One input file. Every reading starts anew, so the texts and the whole rows can be read apart."""
+    """One input file.
+
+    Each method that reads starts again from the file, so that texts and whole rows can be read at different times.
+    """
 
     location: Location
-    path: str  # as messages name it
-    total_rows: int | None  # None: unknown before the end
-    skipped: int  # bad lines left out by the latest complete reading
-    seekable: bool  # a place can be reached without reading what is before it
-    is_empty: bool  # not even a header
+    path: str  # as messages show it
+    format: Format
+    total_rows: int | None  # None: not known before the end is read
+    skipped: int  # bad lines that the latest complete reading left out
+    seekable: bool  # whether reading can start at a position without reading what is before it
+    is_empty: bool  # whether the file has not even a header
 
-    def check(self, spec: TextSpec, added: Sequence[str]) -> None:
-        """See that the text columns are there and hold texts, and that no column to be added is there already.
+    def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
+        """See that the text columns exist and hold texts, and that none of the appended columns exists already.
 
         Raises:
             InputError: naming the column.
         """
 
-    def texts(self, spec: TextSpec, place: Position | None = None) -> Iterator[TextBlock]:
-        """The texts of all rows from `place` on (default: the first row), in order."""
+    def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
+        """Read the texts of all rows from `position` on, which is one that a block began at; by default from the first.
+
+        Raises:
+            InputError: the file can't be read.
+        """
 
     def schema(self) -> pa.Schema:
-        """The columns as Arrow types."""
+        """Find the columns and their Arrow types."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows, all columns, in order."""
+        """Read all columns of all rows."""
+
+    def appender(self, destination: Destination) -> Appender | None:
+        """Open what appends columns to the rows of this file, keeping their bytes, in a file of the same format.
+
+        Returns None where there is no such way; then `batches` go to the format's writer.
+        """
 
 
-class RawSource(Source, Protocol):
-    """A text file, whose rows can be copied byte for byte."""
+class Destination(NamedTuple):
+    """Where rows are written, and what is appended to them."""
 
-    file: TextFile
-
-    def records(self) -> Iterator[RawRows | list[bytes]]:
-        """The bytes of all rows with their line ends, some thousand at a time; `RawRows` where that is quicker."""
-
-
-def format_of(path: str | Location, given: Format | None, key: str) -> Format:
-    """The format of a file: as given, else by its ending, a compression's ending set aside; JSONL through a pipe.
-
-    Raises:
-        ConfigError: the ending says nothing.
-    """
-    if given is not None:
-        return "jsonl" if given == "ndjson" else given
-    if path == PIPE:
-        return "jsonl"
-    if found := ending_format(path if isinstance(path, str) else path.path):
-        return found
-    raise ConfigError(f"{path}: the ending names no format; end it in .csv, .tsv, .parquet or .jsonl, or set {key}")
+    draft: Draft | Pipe
+    format: Format
+    columns: AppendedColumns
+    labels: Sequence[str]  # names by label id; while a run is going on, more may come
+    compression: str | None = None  # of the pages of a Parquet file, `writer.compression`
+    all_rows: bool = False  # whether every row of the input is wanted
 
 
-def ending_format(path: str) -> Format | None:
-    """The format that a name's ending says, a compression's ending set aside; None if it says none."""
-    name = path.rpartition("/")[2].lower()
-    for ending in CODECS:
-        name = name.removesuffix(ending)
-    stem, _, ending = name.rpartition(".")
-    if not stem:  # a name that begins with its only dot has no ending
-        return None
-    if ending in ("csv", "tsv", "parquet", "jsonl", "ndjson"):
-        return "jsonl" if ending == "ndjson" else ending  # type: ignore[return-value]
-    return None
+class Writer(Protocol):
+    """Makes one output file."""
+
+    def write(self, rows: Any, answers: Answers) -> None:
+        """Append rows, an Arrow record batch, and their answers.
+
+        Raises:
+            OutputError: they can't be written in this format.
+        """
+
+    def close(self) -> None:
+        """Write what is left, and end the file."""
 
 
-# A block ends at whichever comes first; nothing outside the loader may depend on where.
-BLOCK_ROWS = 4096
-BLOCK_CHARS = 4 << 20
+class Appender(Writer, Protocol):
+    """A writer that is given the rows that it reads itself."""
 
-T = TypeVar("T")
+    def rows(self) -> Iterator[Any]:
+        """Read all rows of the input as `write` takes them: sized sequences of some thousand, which can be sliced.
+
+        Raises:
+            InputError: the input can't be read any more.
+        """
 
 
 class TextSpec:
-    """How the text of a row is made of columns.
+    """How the text of a row is made of its columns.
 
-    `columns` are the distinct names in order of first use; `render` takes their values in that order.
+    `columns` are the distinct names in the order of first use; `render` takes their values in that order.
 
     Raises:
-        ConfigError: the template is not made of names in braces only.
+        ConfigError: the template holds something else than names in braces.
     """
 
     def __init__(self, loader: Loader) -> None:
         if loader.template is not None:
-            pieces = _parse_template(loader.template)
+            parts = _parse_template(loader.template)
         else:
-            pieces = [("\n" if position else "", name) for position, name in enumerate(loader.text_columns)]
-        self.columns = list(dict.fromkeys(name for _, name in pieces if name is not None))
-        # One plain column needs no rendering: its value is the text.
-        self.is_plain = loader.template is None and len(pieces) == 1
-        self._pieces = [(text, None if name is None else self.columns.index(name)) for text, name in pieces]
+            parts = [("\n" if index else "", name) for index, name in enumerate(loader.text_columns)]
+        self.columns = list(dict.fromkeys(name for _, name in parts if name is not None))
+        self.is_plain = loader.template is None and len(parts) == 1  # the value of the one column is the text
+        self._parts = [(text, None if name is None else self.columns.index(name)) for text, name in parts]
 
     def render(self, values: Sequence[str | None]) -> str | None:
-        """The text of one row: a null is "", and None comes back when no value holds more than white space."""
+        """Make the text of one row; a null is "". Returns None if no value holds more than white space."""
         if all(value is None or not value.strip() for value in values):
             return None
-        return "".join(text + ("" if index is None else values[index] or "") for text, index in self._pieces)
+        return "".join(text + ("" if index is None else values[index] or "") for text, index in self._parts)
 
 
 def _parse_template(template: str) -> list[tuple[str, str | None]]:
+    """Split a template into pairs of a literal text and the column after it, None after the last text."""
     like = 'it looks like "{title}\\n\\n{body}"'
     try:
-        pieces = list(string.Formatter().parse(template))
+        parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ConfigError(f"loader.template {template!r}: {error}; {like}") from None
-    if any(name == "" or spec or conversion for _, name, spec, conversion in pieces):
+    if any(name == "" or spec or conversion for _, name, spec, conversion in parts):
         raise ConfigError(f"loader.template {template!r}: only names may stand in braces; {like}")
-    if all(name is None for _, name, _, _ in pieces):
+    if all(name is None for _, name, _, _ in parts):
         raise ConfigError(f"loader.template {template!r} names no column; {like}")
-    return [(text, name) for text, name, _, _ in pieces]
+    return [(text, name) for text, name, _, _ in parts]
 
 
-def refuse_existing(path: str, columns: Sequence[str], added: Sequence[str]) -> None:
-    """A column that we would add must not be there already.
+def refuse_existing(path: str, columns: Sequence[str], appended: Sequence[str]) -> None:
+    """See that no column has the name of one that is to be appended.
 
     Raises:
         InputError: naming it.
     """
-    for name in added:
+    for name in appended:
         if name in columns:
             raise InputError(f"{path}: has a column {name!r} already; choose another writer.prefix")
 
 
-def refuse_doubled(path: str, columns: Sequence[str]) -> None:
-    """Each name may stand once, or nobody knows which column is meant.
+def refuse_duplicates(path: str, columns: Sequence[str]) -> None:
+    """See that each column has a name of its own, or a name would not tell which column is meant.
 
     Raises:
         InputError: naming the column.
@@ -150,16 +168,16 @@ def refuse_doubled(path: str, columns: Sequence[str]) -> None:
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")
 
 
-def no_column(columns: Sequence[str], name: str) -> str:
-    """The rest of a message about a column that is not there: what is there, and which was probably meant."""
-    near = difflib.get_close_matches(name, columns, n=1)
-    shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")  # noqa: PLR2004
+def existing_columns(columns: Sequence[str], missing: str) -> str:
+    """Say which columns there are, and which of them was probably meant: the end of a message about a missing one."""
+    near = difflib.get_close_matches(missing, columns, n=1)
+    shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return f"the columns are {shown}" + (f"; did you mean {near[0]!r}?" if near else "; choose one with --text-column")
 
 
-def blocks_of(rows: Iterator[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Gather rows into lists bounded in rows and in size."""
-    block: list[T] = []
+def blocks_of(rows: Iterator[Row], size_of: Callable[[Row], int]) -> Iterator[list[Row]]:
+    """Gather rows into blocks of at most `BLOCK_ROWS` rows; a block ends when their sizes reach `BLOCK_CHARS`."""
+    block: list[Row] = []
     size = 0
     for row in rows:
         block.append(row)

@@ -1,7 +1,7 @@
-"""Thrift's compact protocol without names: a struct taken apart as far as it must be, and put together again.
+"""Thrift's compact protocol without a schema: structs are taken apart as far as is asked for, and put together again.
 
-What is not opened stays the bytes it was, whatever it means: fields that this program has never heard of, too.
-Source: thrift-compact-protocol.md of Apache Thrift.
+A `Shape` says which fields to open. All others stay the bytes they were, also those that this program has never heard
+of, which a library that reads by a schema would drop. Source: thrift-compact-protocol.md of Apache Thrift.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Value(NamedTuple):
 
 
 Struct = dict[int, Value]  # by id of the field
-Shape = dict[int, "Shape"]  # which fields to open, and which in them
-NOTHING: Shape = {}
+Shape = dict[int, "Shape"]  # ids of the fields to open, each with the shape of the structs in it
+CLOSED: Shape = {}  # of structs in which no field is to be opened
 
 
-def take(data: bytes, shape: Shape) -> Struct:
-    """A struct.
+def decode(data: bytes, shape: Shape) -> Struct:
+    """Decode a struct that takes all of `data`.
 
     Raises:
         ValueError: it is none, or something that is to be opened is neither a struct nor a list of structs.
     """
     try:
-        fields, end = _take_struct(data, 0, shape)
+        fields, end = _read_struct(data, 0, shape)
     except IndexError:
         raise ValueError("cut short") from None
     except RecursionError:
@@ -63,25 +63,25 @@ def take(data: bytes, shape: Shape) -> Struct:
     return fields
 
 
-def make(fields: Struct) -> bytes:
-    """A struct as it is encoded."""
-    pieces, before = bytearray(), 0
+def encode(fields: Struct) -> bytes:
+    """Encode a struct."""
+    encoded, before = bytearray(), 0
     for number, (kind, data) in sorted(fields.items()):
         step = number - before
-        pieces += bytes([step << 4 | kind]) if 0 < step < 16 else bytes([kind]) + _varint(_zigzag(number))  # noqa: PLR2004
+        encoded += bytes([step << 4 | kind]) if 0 < step < 16 else bytes([kind]) + _varint(_zigzag(number))  # noqa: PLR2004
         if isinstance(data, list):
             is_short = len(data) <= _MOST_IN_HEADER
-            pieces.append((len(data) if is_short else _MOST_IN_HEADER + 1) << 4 | _STRUCT)
-            pieces += b"" if is_short else _varint(len(data))
-            pieces += b"".join(map(make, data))
+            encoded.append((len(data) if is_short else _MOST_IN_HEADER + 1) << 4 | _STRUCT)
+            encoded += b"" if is_short else _varint(len(data))
+            encoded += b"".join(map(encode, data))
         else:
-            pieces += data if isinstance(data, bytes) else make(data)
+            encoded += data if isinstance(data, bytes) else encode(data)
         before = number
-    return bytes(pieces) + b"\0"
+    return bytes(encoded) + b"\0"
 
 
-def integer(value: Value) -> int:
-    """An integer of 16, 32 or 64 bits.
+def decode_integer(value: Value) -> int:
+    """Decode an integer of 16, 32 or 64 bits.
 
     Raises:
         ValueError: it is none.
@@ -92,13 +92,13 @@ def integer(value: Value) -> int:
     return (number >> 1) ^ -(number & 1)
 
 
-def integer_of(number: int, kind: int) -> Value:
-    """An integer of that kind."""
+def encode_integer(number: int, kind: int) -> Value:
+    """Encode an integer as a value of that kind."""
     return Value(kind, _varint(_zigzag(number)))
 
 
-def binary(value: Value) -> bytes:
-    """Bytes, or a string.
+def decode_binary(value: Value) -> bytes:
+    """Decode bytes, or a string as UTF-8.
 
     Raises:
         ValueError: it is neither.
@@ -109,12 +109,13 @@ def binary(value: Value) -> bytes:
     return value.data[start : start + size]
 
 
-def binary_of(content: bytes) -> Value:
-    """Bytes, or a string."""
+def encode_binary(content: bytes) -> Value:
+    """Encode bytes, or a string as UTF-8."""
     return Value(_BINARY, _varint(len(content)) + content)
 
 
-def _take_struct(data: bytes, at: int, shape: Shape) -> tuple[Struct, int]:
+def _read_struct(data: bytes, at: int, shape: Shape) -> tuple[Struct, int]:
+    """Read the struct that begins at `at`, and say where it ends."""
     fields: Struct = {}
     number = 0
     while header := data[at]:
@@ -125,16 +126,17 @@ def _take_struct(data: bytes, at: int, shape: Shape) -> tuple[Struct, int]:
             coded, at = _read_varint(data, at)
             number = (coded >> 1) ^ -(coded & 1)
         if number in shape:
-            fields[number], at = _opened(data, kind, at, shape[number])
+            fields[number], at = _read_opened(data, kind, at, shape[number])
         else:
             start, at = at, _skip(data, kind, at)
             fields[number] = Value(kind, data[start:at])
     return fields, at + 1
 
 
-def _opened(data: bytes, kind: int, at: int, shape: Shape) -> tuple[Value, int]:
+def _read_opened(data: bytes, kind: int, at: int, shape: Shape) -> tuple[Value, int]:
+    """Read a struct or a list of structs, and say where it ends."""
     if kind == _STRUCT:
-        fields, at = _take_struct(data, at, shape)
+        fields, at = _read_struct(data, at, shape)
         return Value(kind, fields), at
     if kind != _LIST:
         raise ValueError("neither a struct nor a list")
@@ -143,13 +145,13 @@ def _opened(data: bytes, kind: int, at: int, shape: Shape) -> tuple[Value, int]:
         raise ValueError("a list of something else than structs")
     structs = []
     for _ in range(count):
-        fields, at = _take_struct(data, at, shape)
+        fields, at = _read_struct(data, at, shape)
         structs.append(fields)
     return Value(kind, structs), at
 
 
 def _skip(data: bytes, kind: int, at: int) -> int:
-    """Where the value that begins at `at` ends."""
+    """Find the end of the value that begins at `at`."""
     if kind in _INTEGERS:
         return _read_varint(data, at)[1]
     if kind in _SIZES:
@@ -171,6 +173,7 @@ def _skip(data: bytes, kind: int, at: int) -> int:
 
 
 def _skip_many(data: bytes, kinds: list[int], count: int, at: int) -> int:
+    """Find the end of `count` elements, each of which is a value of each of `kinds`."""
     sizes = [max(1, _SIZES[kind]) for kind in kinds if kind in _SIZES]
     if len(sizes) == len(kinds):  # damaged bytes may say that there are 2 ** 60
         return at + count * sum(sizes)
@@ -181,7 +184,7 @@ def _skip_many(data: bytes, kinds: list[int], count: int, at: int) -> int:
 
 
 def _list_header(data: bytes, at: int) -> tuple[int, int, int]:
-    """The kind of the elements, how many, and where the first one begins."""
+    """Read the kind of the elements, how many there are, and where the first one begins."""
     header, at = data[at], at + 1
     count = header >> 4
     if count > _MOST_IN_HEADER:

@@ -1,4 +1,4 @@
-"""How a value looks in another format; docs/formats.md shows the same table.
+"""How a value is written in a format that does not have its type; the documentation shows the same table.
 
 nested (list, struct, map)     JSON, a map as a list of pairs; as text in CSV and Parquet, as it is in JSONL
 binary                         base64
@@ -21,7 +21,11 @@ from pipeline.errors import OutputError
 
 
 def to_cells(array: pa.Array, name: str) -> list[str | None]:
-    """A column as CSV cells, None where it is null."""
+    """Make CSV cells of a column, None where it is null.
+
+    Raises:
+        OutputError: the values can't be written as text; naming the column, `name`.
+    """
     plain = _plain(array, name)
     if pa.types.is_nested(plain.type):
         return [None if value is None else msgspec.json.encode(value).decode() for value in plain.to_pylist()]
@@ -31,7 +35,11 @@ def to_cells(array: pa.Array, name: str) -> list[str | None]:
 
 
 def to_json(array: pa.Array, name: str) -> list[Any]:
-    """A column as values that msgspec writes as JSON (it writes bytes as base64, and no number as null)."""
+    """Make values that msgspec writes as JSON of a column; it writes bytes as base64, and NaN as null.
+
+    Raises:
+        OutputError: see `to_cells`.
+    """
     plain = _plain(array, name)
     if pa.types.is_large_string(plain.type) or pa.types.is_string(plain.type):
         return list(_texts(plain))
@@ -40,7 +48,7 @@ def to_json(array: pa.Array, name: str) -> list[Any]:
 
 
 def _texts(array: pa.Array) -> list[str | None]:
-    """Strings; bytes that are no UTF-8 (Parquet does not check) are spelled out as escapes."""
+    """Decode strings; bytes that are no UTF-8, which Parquet does not check, become escapes."""
     try:
         texts: list[str | None] = array.to_pylist()
     except UnicodeDecodeError:
@@ -50,7 +58,7 @@ def _texts(array: pa.Array) -> list[str | None]:
 
 
 def _plain(array: pa.Array, name: str) -> pa.Array:
-    """The same values in types that every format has."""
+    """Cast values to types that every format has."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     try:

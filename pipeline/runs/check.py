@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config import PIPE, Config, describe, origin
 from pipeline.errors import InputError, RequestFailed, ServerGone, UserError
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import estimate_rows
 from pipeline.monitoring.progress import Progress
@@ -122,7 +122,7 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
             canary, facts = await endpoint.ask_canary()
         except RequestFailed as error:  # it has just answered
             raise ServerGone(endpoint.with_address(error)) from None
-        await asyncio.to_thread(source.check, spec, Layout(config, facts.num_classes).names)
+        await asyncio.to_thread(source.check, spec, AppendedColumns(config, facts.num_classes).names)
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"
         return [

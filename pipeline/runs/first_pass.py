@@ -17,7 +17,7 @@ from pipeline.batcher.cutter import Chunk
 from pipeline.checkpoint import Checkpoint, differences
 from pipeline.config import EMBEDDED, Config, public_settings
 from pipeline.errors import CheckpointMismatch, DeadlineReached
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
 from pipeline.runs.file import OF_ONE_FILE, RunFile
 from pipeline.runs.reused import Reusing
@@ -146,8 +146,8 @@ class FirstPass:
                 f"{file.output.location}: was begun with another model ({'; '.join(other)}); "
                 f"start over with --restart, or choose another output"
             )
-        added = Layout(file.config, endpoints.facts.num_classes).names
-        if added != Layout(file.config, 0).names:
+        added = AppendedColumns(file.config, endpoints.facts.num_classes).names
+        if added != AppendedColumns(file.config, 0).names:
             await asyncio.to_thread(file.source.check, file.spec, added)
         file.identity = endpoints.identity | file.identity
         # The names of classes that earlier answers gave are checked in every answer of this run, too.

@@ -11,7 +11,7 @@ import msgspec
 from pipeline.checkpoint import Checkpoint, MemoryCheckpoint, digest_file, identity_of
 from pipeline.config import PIPE, Config
 from pipeline.errors import InputError
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import estimate_rows, open_source
 from pipeline.monitoring.progress import Progress
@@ -39,7 +39,7 @@ def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
         raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
     spec = TextSpec(config.loader)
     if not source.is_empty:
-        source.check(spec, Layout(config, 0).names)
+        source.check(spec, AppendedColumns(config, 0).names)
     return source, spec
 
 

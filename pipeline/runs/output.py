@@ -12,9 +12,9 @@ from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_
 from pipeline.checkpoint.store import remove
 from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
-from pipeline.formats.source import ending_format, format_of
+from pipeline.formats.registry import endings_in_words, format_by_ending, format_of, without_compression
 from pipeline.monitoring.record import RunRecord, read_record
-from pipeline.storage import CODECS, Kind, Location, locate, state_of, state_root
+from pipeline.storage import Kind, Location, locate, state_of, state_root
 
 # -- Where an output goes, as named or by default
 
@@ -65,9 +65,13 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
         ConfigError: the ending names no format, or input and output are the same file.
         OutputError: its directory is missing, or its name too long.
     """
-    kind = format_of(location, config.writer.format, "writer.format")
-    if kind == "parquet" and location.name.lower().endswith(tuple(CODECS)):
-        raise ConfigError(f"{location}: Parquet is compressed inside (writer.compression); leave out the last ending")
+    file_format = format_of(location.path, config.writer.format, "writer.format", location.shown)
+    if not file_format.writer:
+        endings = endings_in_words(only_written=True)
+        raise ConfigError(f"{location}: {file_format.name} files are only read; name an output that ends in {endings}")
+    if not file_format.is_text and without_compression(location.name) != location.name:
+        title = file_format.name.capitalize()
+        raise ConfigError(f"{location}: {title} is compressed inside (writer.compression); leave out the last ending")
     if location.store is None:
         _check_name(location)
         if location.look()[0] is Kind.OTHER:
@@ -82,11 +86,9 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
 def named_for(config: Config, name: str) -> str:
     """What the output of an input of that name is called in a directory: the same, but for another format's ending."""
     wanted = config.writer.format
-    if wanted is None or format_of(name, wanted, "writer.format") == ending_format(name):
+    if wanted is None or format_of(name, wanted, "writer.format") == format_by_ending(name):
         return name
-    for codec in CODECS:
-        name = name[: -len(codec)] if name.lower().endswith(codec) else name
-    folder, slash, last = name.rpartition("/")
+    folder, slash, last = without_compression(name).rpartition("/")
     return f"{folder}{slash}{Path(last).stem}.{wanted}"
 
 

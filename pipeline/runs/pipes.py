@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.cancellation import raise_if_cancelled, run_cancellable
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config
-from pipeline.formats.columns import Tally
+from pipeline.formats.appended_columns import Tally
 from pipeline.loader import open_source
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord

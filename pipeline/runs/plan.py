@@ -7,7 +7,7 @@ from datetime import date
 
 from pipeline.config import PIPE, Config, dated, days_of, is_dated
 from pipeline.errors import ClassifyError, ConfigError, InputError, OutputError
-from pipeline.formats.source import ending_format
+from pipeline.formats.registry import endings_in_words, format_by_ending
 from pipeline.runs.output import locate_output, named_for
 from pipeline.storage import Kind, Location, is_hidden, is_named, is_pattern, list_files, local, locate, match_files
 
@@ -80,7 +80,7 @@ def _nothing(text: str) -> str:
     location = locate(text)
     if location.look()[0] is Kind.DIRECTORY:
         return (
-            f"{location}: the directory holds no file that ends in .csv, .tsv, .parquet or .jsonl; "
+            f"{location}: the directory holds no file that ends in {endings_in_words()}; "
             f"set loader.format if they are called otherwise"
         )
     return f"{location}: no file matches; check --input, or set run.allow_empty if that is all right"
@@ -134,12 +134,12 @@ def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Lo
     is_known = config.loader.format is not None
     if kind is Kind.DIRECTORY:
         paths = [path for path in list_files(location) if not is_hidden(path)]
-        found = [(path, location.within(path)) for path in paths if is_known or ending_format(path)]
+        found = [(path, location.within(path)) for path in paths if is_known or format_by_ending(path)]
     elif kind is Kind.NOTHING and is_pattern(text):
         found = [
             (path, source)
             for path, source in match_files(text)
-            if is_known or ending_format(path) or is_named(text, path)
+            if is_known or format_by_ending(path) or is_named(text, path)
         ]
     else:
         return [(location.name, location)]

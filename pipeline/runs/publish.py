@@ -14,7 +14,7 @@ from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import MemoryCheckpoint, digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
-from pipeline.formats.columns import Layout, Tally
+from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, encode_record, versions, when
@@ -158,9 +158,9 @@ def _write(file: RunFile, draft: Draft, progress: Progress) -> RunRecord:
     return record_of(file, rows, tally, digest_file(draft.written), progress, seconds_writing=seconds_writing)
 
 
-def layout_of(file: RunFile) -> Layout:
+def layout_of(file: RunFile) -> AppendedColumns:
     """Return the columns that are appended, as far as the model is known."""
-    return Layout(file.config, file.identity.get("model.num_classes") or 0)
+    return AppendedColumns(file.config, file.identity.get("model.num_classes") or 0)
 
 
 def see_no_change(file: RunFile, consequence: str) -> None:

@@ -2,13 +2,12 @@
 
 from pipeline.storage.draft import Draft, Pipe, disk_errors, sync_file, write_whole
 from pipeline.storage.listing import is_hidden, is_named, is_pattern, list_files, match_files
-from pipeline.storage.location import CODECS, Kind, Location, local, locate
+from pipeline.storage.location import Kind, Location, local, locate
 from pipeline.storage.samples import parts_of, pieces_of
 from pipeline.storage.state import private_directory, spool, state_of, state_root
 from pipeline.storage.store import StoreStream
 
 __all__ = [
-    "CODECS",
     "Draft",
     "Kind",
     "Location",

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import DISK_TROUBLE, ClassifyError, DiskTrouble, OutputError, ReaderGone
-from pipeline.storage.location import CODECS, Location, local
+from pipeline.storage.location import Location, local
 from pipeline.storage.samples import parts_of
 
 LOOK_S = 0.05  # between two looks whether the run was cancelled
@@ -43,14 +43,8 @@ class Draft:
         self._is_there = True
         return self
 
-    def write_text(self) -> pa.NativeFile:
-        """Return a stream into the file, compressed as the output's ending says; the caller closes it."""
-        codec = CODECS.get(Path(self.output.name).suffix.lower())
-        sink = self.write_bytes()
-        return pa.CompressedOutputStream(sink, codec) if codec else sink
-
     def write_bytes(self) -> pa.NativeFile:
-        """Return a stream into the file as it is."""
+        """Return a stream into the file; the caller closes it."""
         return pa.PythonFile(self.file, "w")
 
     @property
@@ -122,7 +116,7 @@ class Pipe:
 
     path = "standard output"
 
-    def write_text(self) -> Pipe:
+    def write_bytes(self) -> Pipe:
         """Return the stream to write to."""
         return self
 

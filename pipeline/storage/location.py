@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # ending -> Arrow's name of the codec
-
-
 class Kind(Enum):
     """What stands at a location."""
 

@@ -23,7 +23,7 @@ from pipeline import Config
 from pipeline.batcher.cutter import Chunk, Cutter
 from pipeline.checkpoint import Checkpoint, digest_file
 from pipeline.config import Loader, Request, Server, Writer
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import open_source
 from pipeline.servers.client import Client
@@ -121,7 +121,7 @@ def write(config: Config, source: Source, rows: int, checkpoint: Checkpoint, wat
             pass
     with Draft(Path(config.writer.output)) as draft:
         with watch.step("read again, join and write"):
-            layout = Layout(config, CLASSES)
+            layout = AppendedColumns(config, CLASSES)
             join(config, source, checkpoint, layout, draft, rows=rows, on_rows=lambda _: None)
         with watch.step("digest of the output"):
             digest_file(draft.path)

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from joining import LABELS, joined, sendable, sent, texts_of
 
 import pipeline.formats.csv
-import pipeline.formats.records
 from pipeline.config import Loader
 from pipeline.formats import textfile as lines
 from pipeline.formats.source import TextSpec
@@ -56,10 +55,10 @@ def small_blocks() -> Iterator[None]:
     """Blocks of three rows: nothing outside the loader may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.formats.csv, "BLOCK_ROWS", 3)
-        patch.setattr(lines, "BLOCK_LINES", 3)
-        patch.setattr(lines, "BLOCK_BYTES", 3)
-        patch.setattr(pipeline.formats.records, "MOST_LINES", 3)
-        patch.setattr(lines, "WIDE_LINES", 3)
+        patch.setattr(lines, "LIST_LINES", 3)
+        patch.setattr(lines, "READ_BYTES", 3)
+        patch.setattr(lines, "MOST_LINES", 3)
+        patch.setattr(lines, "WIDE_LIST_LINES", 3)
         yield
 
 
@@ -73,7 +72,7 @@ def record_of(cells: list[str], delimiter: str, end: str, quoting: Any) -> str:
 
 
 def added_to(row: int) -> list[str]:
-    """The cells that `joined` appends to a row."""
+    """Return the cells that `joined` appends to a row."""
     return [LABELS[row % 2], repr(0.5 + row / 1024), ""]
 
 
@@ -210,7 +209,7 @@ def test_json_values_are_kept_in_columns(out: str, rows: list[dict[str, Any]], f
 
 
 def readings(cell: Any) -> list[Any]:
-    """What a cell may stand for: itself, nothing, or the JSON text in it."""
+    """List what a cell may stand for: itself, nothing, or the JSON text in it."""
     found = [cell, None] if cell in ("", None) else [cell]
     if isinstance(cell, str):
         for read in (json.loads, float):
@@ -236,7 +235,7 @@ def same(found: Any, value: Any) -> bool:
 @pytest.mark.parametrize("kind", ["csv", "one.csv", "jsonl"])
 @pytest.mark.usefixtures("small_blocks")
 def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, folder: Path) -> None:
-    """From each block's place on, the rest of the texts and of the places is that of the whole reading."""
+    """From each block's position on, the rest of the texts and of the positions is that of the whole reading."""
     bom, encoding = data.draw(ENCODINGS)
     texts = data.draw(st.lists(CELLS, min_size=1, max_size=20))
     texts = [text.encode(encoding, "replace").decode(encoding) for text in texts]
@@ -274,4 +273,4 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
 def test_lines_do_not_depend_on_how_the_bytes_came(blocks: list[bytes]) -> None:
     """However a stream is cut into blocks, its lines are those of the whole."""
     whole = b"".join(blocks)
-    assert list(itertools.chain.from_iterable(lines._split_lines(iter(blocks)))) == whole.splitlines(keepends=True)
+    assert list(itertools.chain.from_iterable(lines._line_lists(iter(blocks)))) == whole.splitlines(keepends=True)

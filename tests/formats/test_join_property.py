@@ -13,7 +13,7 @@ from joining import predictions_of
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Loader, Writer
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loader import open_source
 from pipeline.storage import Draft
 from pipeline.texts import Position
@@ -26,7 +26,7 @@ cuts = st.sets(st.integers(1, ROWS - 1)).map(sorted)
 
 
 def bounds(inner: list[int], start: int = 0, stop: int = ROWS) -> list[tuple[int, int]]:
-    """The pieces that cuts leave of a range."""
+    """Return the parts that cuts leave of a range."""
     edges = [start, *(cut for cut in inner if start < cut < stop), stop]
     return list(itertools.pairwise(edges))
 
@@ -51,7 +51,7 @@ def output_of(first: list[tuple[int, int]], second_cuts: list[int], seed: int, f
         after.flush()
         opened = open_source(config.loader)
         with Draft(output) as draft:
-            join(config, opened, after, Layout(config, 2), draft, rows=ROWS, on_rows=lambda _: None)
+            join(config, opened, after, AppendedColumns(config, 2), draft, rows=ROWS, on_rows=lambda _: None)
             draft.publish()
         after.close()
         return output.read_bytes()

@@ -24,7 +24,7 @@ SKIP = 'loader.on_bad_line = "skip"'
 
 
 def refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
-    """What is said of a file that can't be used: when it is opened, looked at, or read."""
+    """Return the message about a file that can't be used, whether it is opened, checked, or read."""
     settings = Loader(input=str(path), **loader)
     spec = TextSpec(settings)
 
@@ -40,7 +40,7 @@ def refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
 
 
 def early_refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str:
-    """What is said before any text is read, and so before the first request."""
+    """Return the message that comes before any text is read, and so before the first request."""
     settings = Loader(input=str(path), **loader)
     with pytest.raises(InputError) as caught:
         open_source(settings).check(TextSpec(settings), added)
@@ -48,7 +48,7 @@ def early_refusal(path: Path, added: tuple[str, ...] = (), **loader: Any) -> str
 
 
 def skipping(path: Path) -> tuple[Source, list[str | None]]:
-    """A source read to its end with bad lines left out."""
+    """Read a source to its end with bad lines left out; return it and its texts."""
     settings = Loader(input=str(path), on_bad_line="skip")
     source, spec = open_source(settings), TextSpec(settings)
     return source, [text for block in source.texts(spec) for text in sent(block)]
@@ -343,7 +343,7 @@ def test_how_deep_a_line_may_nest_is_the_same_for_every_reader(tmp_path: Path) -
     assert isinstance(source, JsonlSource)
     skipped = source.skipped
     assert skipped > 50
-    assert sum(len(block) for block in source.records()) == len(texts) == sum(len(rows) for rows in source.batches())
+    assert sum(len(block) for block in source.row_bytes()) == len(texts) == sum(len(rows) for rows in source.batches())
     assert source.skipped == skipped
 
 
@@ -375,7 +375,7 @@ def test_a_column_that_is_found_out_late_is_looked_for_in_what_was_read_before(t
         source.check(spec, ["predicted_label", "predicted_prob_x"])
     assert next(reading, None) is None
     with pytest.raises(InputError, match=":2: has a column 'predicted_prob_x'"):
-        list(source.records())  # type: ignore[attr-defined]
+        list(source.row_bytes())  # type: ignore[attr-defined]
 
 
 def test_large_records_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

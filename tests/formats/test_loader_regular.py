@@ -1,4 +1,4 @@
-"""CSV read many records at once: it finds what the csv module finds, whatever the file holds."""
+"""The CSV scanner finds what the csv module finds, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joining import sendable, texts_of
 
-import pipeline.formats.records
 import pipeline.formats.textfile
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.formats.csv import RegularRecords
+from pipeline.formats.csv import CsvScanner
 from pipeline.formats.source import TextSpec
 from pipeline.formats.textfile import TextFile
 from pipeline.loader import open_source
@@ -36,10 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[1, 7, 1 << 20], scope="module", autouse=True)
 def block_bytes(request: pytest.FixtureRequest) -> object:
-    """Reads of any size: nothing may depend on where they end."""
+    """Read buffers of any size: nothing may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.formats.textfile, "BLOCK_BYTES", request.param)
-        patch.setattr(pipeline.formats.records, "MOST_LINES", request.param)
+        patch.setattr(pipeline.formats.textfile, "READ_BYTES", request.param)
+        patch.setattr(pipeline.formats.textfile, "MOST_LINES", request.param)
         yield
 
 
@@ -70,7 +69,7 @@ def test_the_bytes_of_all_records_are_those_of_the_file(folder: Path, rows: list
     (folder / "in.csv").write_bytes(content.encode())
     source = open_source(Loader(input=str(folder / "in.csv"), on_bad_line="skip"))
     try:
-        records = [record for block in source.records() for record in block]  # type: ignore[attr-defined]
+        records = [record for block in source.row_bytes() for record in block]  # type: ignore[attr-defined]
     except InputError:
         return
     if not source.skipped:
@@ -93,11 +92,11 @@ def test_a_reading_after_another_finds_the_same_records(
     loader = Loader(input=str(folder / "in.csv"), text_column="x", on_bad_line="skip")
     source, spec = open_source(loader), TextSpec(loader)
     try:
-        before = [record for block in source.records() for record in block]  # type: ignore[attr-defined]
+        before = [record for block in source.row_bytes() for record in block]  # type: ignore[attr-defined]
         texts = sum(len(block.texts) for block in source.texts(spec))
     except InputError:
         return
-    after = [record for block in source.records() for record in block]  # type: ignore[attr-defined]
+    after = [record for block in source.row_bytes() for record in block]  # type: ignore[attr-defined]
     assert after == before
     assert len(after) == texts
 
@@ -107,8 +106,8 @@ def test_regular_records_are_read_at_once(tmp_path: Path) -> None:
     body = 'a,1\n"b,""c""\nd",2\r\n,3\ne,4'
     (tmp_path / "in.csv").write_text(body, newline="")
     file = TextFile(locate(str(tmp_path / "in.csv")), "utf-8")
-    regular = RegularRecords(file.blocks(Position(0, 0, 0)), Position(0, 0, 0), ",", width=2, column=0)
-    cells = [cell for _, _, found in regular if found is not None for cell in found.to_pylist()]
+    scanner = CsvScanner(file.buffers(Position(0, 0, 0)), Position(0, 0, 0), ",", width=2, column=0)
+    cells = [cell for _, _, found in scanner if found is not None for cell in found.to_pylist()]
     assert cells == [b"a", b'b,""c""\nd', b""]
-    assert regular.place == Position(3, body.index("e,4"), 4)
-    assert b"".join(regular.rest()) == b"e,4"
+    assert scanner.position == Position(3, body.index("e,4"), 4)
+    assert b"".join(scanner.rest()) == b"e,4"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline.answers import Answers, Labels
 from pipeline.config import Config, Request, Writer
-from pipeline.formats.columns import Layout
+from pipeline.formats.appended_columns import AppendedColumns, AppendedText
 from pipeline.formats.jsonl import _append, _closing_braces
-from pipeline.formats.records import MOST_LINES, AddedText, RawRows, line_ends, rows_of_lines, spliced, whole_lines
-from pipeline.texts import binaries, strings
+from pipeline.formats.textfile import MOST_LINES, RowBytes, insert, line_ends, rows_of_lines, whole_lines
+from pipeline.texts import binary_array, string_array
 
 PIECES = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"bc", b",", "ж".encode()]))
 LINES = st.sampled_from([b'{"a":1}', b'{"a": {}}', b'{"a":"{"}', b"{}", b"{ }", b'{"a":1 }', b' {"a":1} '])
@@ -68,13 +68,13 @@ def test_what_is_added_stands_before_the_line_end(pairs: list[tuple[list[bytes],
         if end == b"\r" and not bodies[index + 1]:
             bodies[index + 1] = b"x"
     content = b"".join(body + end for body, end in zip(bodies, ends, strict=True))
-    rows = RawRows(content, 0, line_ends(content))
+    rows = RowBytes(content, 0, line_ends(content))
     start, stop = sorted(data.draw(st.tuples(st.integers(0, len(rows)), st.integers(0, len(rows)))))
     part = rows[:stop][start:]
     assert list(part) == content.splitlines(keepends=True)[start:stop]
     added = [b"<%d>" % index for index in range(start, stop)]
     if added:
-        got = b"".join(spliced(part, part.body_ends, binaries(added)))
+        got = b"".join(insert(part, part.body_ends, binary_array(added)))
         assert got == b"".join(map(b"%b%b%b".__mod__, zip(bodies[start:stop], added, ends[start:stop], strict=True)))
 
 
@@ -83,7 +83,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
     """Lines that all end as usual are spliced, and come out as each of them alone; with any other, none is."""
     lines = [line + end for line, end in pairs]
     content = b"".join(lines)
-    rows = RawRows(content, 0, line_ends(content))
+    rows = RowBytes(content, 0, line_ends(content))
     members = [b',"n":%d' % index for index in range(len(lines))]
     alone = list(map(_append, lines, members))
     for line, index in zip(alone, range(len(lines)), strict=True):
@@ -92,7 +92,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
     braces = _closing_braces(rows)
     assert (braces is not None) == is_usual
     if braces is not None:
-        assert b"".join(spliced(rows, braces, binaries(members))) == b"".join(alone)
+        assert b"".join(insert(rows, braces, binary_array(members))) == b"".join(alone)
 
 
 ROWS = st.lists(st.one_of(st.integers(0, 2), st.sampled_from(["rejected: a", "too_long: b"])), min_size=1)
@@ -103,15 +103,15 @@ def test_what_is_added_is_spelled_value_by_value(rows: list[int | str], labels: 
     """A label or an error, numbers in one go, more labels later: each row has what its own values say."""
     writer = Writer(probs=data.draw(st.sampled_from(["none", "list", "columns"])))
     request = Request(too_long=data.draw(st.sampled_from(["error", "truncate"])))
-    layout, known = Layout(Config(writer=writer, request=request), 2), labels[:1]
-    heads = [f",{json.dumps(name)}:".encode() for name in layout.names]
-    added = AddedText(layout, known, heads, [lambda value: json.dumps(value).encode()] * len(heads))
+    columns, known = AppendedColumns(Config(writer=writer, request=request), 2), labels[:1]
+    heads = [f",{json.dumps(name)}:".encode() for name in columns.names]
+    added = AppendedText(columns, known, heads, [lambda value: json.dumps(value).encode()] * len(heads))
     assert added.of(_answers([0], labels)).to_pylist()[0].startswith(heads[0] + json.dumps(labels[0]).encode())
     known += labels[1:]
     made = _answers(rows, labels)
     for index, text in enumerate(added.of(made).to_pylist()):
-        wanted = [column[index].as_py() for column in layout.arrays(made, strings(labels))]
-        assert json.loads(b"{%b}" % text[1:]) == dict(zip(layout.names, wanted, strict=True))
+        wanted = [column[index].as_py() for column in columns.arrays(made, string_array(labels))]
+        assert json.loads(b"{%b}" % text[1:]) == dict(zip(columns.names, wanted, strict=True))
 
 
 def _answers(rows: list[int | str], labels: list[str]) -> Answers:

@@ -26,7 +26,7 @@ HEAD = b"predicted_label,predicted_score,predicted_error"
 
 
 def csv_joined(tmp_path: Path, content: bytes, **settings: Any) -> bytes:
-    """The output for a CSV of these bytes."""
+    """Return the output for a CSV of these bytes."""
     (tmp_path / "in.csv").write_bytes(content)
     joined(tmp_path / "in.csv", tmp_path / "out.csv", **settings)
     return (tmp_path / "out.csv").read_bytes()
@@ -160,7 +160,7 @@ def test_the_output_does_not_depend_on_how_the_answers_came(kind: str, tmp_path:
 
 
 def unzstd(data: bytes) -> bytes:
-    """What a zstd file holds."""
+    """Decompress a zstd file."""
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
         return bytes(stream.read())
 

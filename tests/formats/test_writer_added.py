@@ -19,7 +19,7 @@ from joining import ADDED, joined, predictions_of
 
 
 def added_of(tmp_path: Path, source: str, out: str, **settings: Any) -> list[dict[str, Any]]:
-    """The added columns of three rows, the second of which failed; CSV cells are brought back to values."""
+    """Return the appended columns of three rows, the second of which failed, with CSV cells as values."""
     path = tmp_path / f"in.{source}"
     if source == "parquet":
         pq.write_table(pa.table({"text": ["a", "b", "c"]}), path)

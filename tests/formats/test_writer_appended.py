@@ -123,7 +123,7 @@ def test_what_is_not_copied_is_written_anew(
 
 def test_a_file_that_becomes_shorter_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off while it is copied: an error that says so, and no output."""
-    monkeypatch.setattr(appended, "PIECE_BYTES", 100)
+    monkeypatch.setattr(appended, "COPY_BYTES", 100)
     write_groups(tmp_path / "in.parquet", table_of([3], 6), [6])
     monkeypatch.setattr(appended, "raise_if_cancelled", lambda: os.truncate(tmp_path / "in.parquet", 99))
     with pytest.raises(InputError, match="is shorter than it was"):

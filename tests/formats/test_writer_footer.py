@@ -27,8 +27,8 @@ plain = st.one_of(
     st.builds(Value, st.just(3), st.binary(min_size=1, max_size=1)),
     st.builds(Value, st.just(7), st.binary(min_size=8, max_size=8)),
     st.builds(Value, st.just(13), st.binary(min_size=16, max_size=16)),
-    st.builds(thrift.integer_of, st.integers(-(2**63), 2**63 - 1), st.sampled_from([4, 5, 6])),
-    st.builds(thrift.binary_of, st.binary(max_size=200)),
+    st.builds(thrift.encode_integer, st.integers(-(2**63), 2**63 - 1), st.sampled_from([4, 5, 6])),
+    st.builds(thrift.encode_binary, st.binary(max_size=200)),
 )
 
 
@@ -42,7 +42,7 @@ def _deeper(values: st.SearchStrategy[Value]) -> st.SearchStrategy[Value]:
 
 
 def _shape_of(fields: Struct) -> Shape:
-    """What opens all that was put into a struct opened; what two elements have under one id is opened in both."""
+    """Make the shape that opens all nested structs; what two elements have under one id is opened in both."""
     shape: Shape = {}
     for number, (_, data) in fields.items():
         if not isinstance(data, bytes):
@@ -55,10 +55,10 @@ def _shape_of(fields: Struct) -> Shape:
 @given(_structs_of(st.recursive(plain, _deeper, max_leaves=8)))
 def test_a_struct_comes_back(fields: Struct) -> None:
     """Fields of any kind and any id, structs and lists in one another, opened or not."""
-    encoded = thrift.make(fields)
-    assert thrift.make(thrift.take(encoded, {})) == encoded
-    top = thrift.take(encoded, {number: {} for number in _shape_of(fields)})
-    assert thrift.make(top) == encoded
+    encoded = thrift.encode(fields)
+    assert thrift.encode(thrift.decode(encoded, {})) == encoded
+    top = thrift.decode(encoded, {number: {} for number in _shape_of(fields)})
+    assert thrift.encode(top) == encoded
     assert list(top) == sorted(fields)
 
 
@@ -66,14 +66,14 @@ def test_a_struct_comes_back(fields: Struct) -> None:
 def test_what_is_opened_is_what_was_put_in(elements: list[Struct], inner: Struct) -> None:
     """Lists of structs, short and long, and structs."""
     fields = {2: Value(9, elements), 7: Value(12, inner)}
-    assert thrift.take(thrift.make(fields), {2: {}, 7: {}}) == fields
+    assert thrift.decode(thrift.encode(fields), {2: {}, 7: {}}) == fields
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.binary())
 def test_values_come_back(number: int, content: bytes) -> None:
     """Integers; bytes."""
-    assert thrift.integer(thrift.integer_of(number, 6)) == number
-    assert thrift.binary(thrift.binary_of(content)) == content
+    assert thrift.decode_integer(thrift.encode_integer(number, 6)) == number
+    assert thrift.decode_binary(thrift.encode_binary(content)) == content
 
 
 def _footer() -> bytes:
@@ -95,7 +95,7 @@ def test_damaged_bytes_are_a_value_error(damages: list[tuple[int, int, bytes]], 
     for start, gone, instead in damages:
         data = data[:start] + instead + data[start + gone :]
     try:
-        assert Footer(data).widened(FOOTER, 1000)
+        assert Footer(data).with_columns(FOOTER, 1000)
     except ValueError as error:
         assert str(error)  # noqa: PT017
 
@@ -106,7 +106,7 @@ def test_no_byte_brings_another_error(bits: int) -> None:
     for spot in range(len(FOOTER)):
         data = FOOTER[:spot] + bytes([FOOTER[spot] ^ bits]) + FOOTER[spot + 1 :]
         with suppress(ValueError):
-            Footer(data).widened(FOOTER, 0)
+            Footer(data).with_columns(FOOTER, 0)
 
 
 @pytest.mark.parametrize(
@@ -119,30 +119,30 @@ def test_no_byte_brings_another_error(bits: int) -> None:
         b"\x18" + b"\xff" * 8 + b"\x0f",
         b"\x1c" * 100_000 + b"\0" * 100_001,
         b"\x1f\0",
-        thrift.make({1: Value(1, b"")}) + b"\0",
+        thrift.encode({1: Value(1, b"")}) + b"\0",
     ],
     ids=["nothing", "list", "map", "number", "string", "depth", "kind", "two"],
 )
 def test_bytes_that_ask_for_too_much(data: bytes) -> None:
     """Endless numbers, lists of what is not there, structs without bottom: refused, and at once."""
     with pytest.raises(ValueError, match=r"cut short|64 bits|deep|kind of value|more than a struct"):
-        thrift.take(data, {})
+        thrift.decode(data, {})
 
 
 def test_other_rows_are_refused() -> None:
     """Row groups of other rows do not fit."""
-    fields = thrift.take(FOOTER, {})
-    for change in ({3: thrift.integer_of(9, 6)}, {4: Value(9, [])}):
+    fields = thrift.decode(FOOTER, {})
+    for change in ({3: thrift.encode_integer(9, 6)}, {4: Value(9, [])}):
         with pytest.raises(ValueError, match=r"rows|shorter"):
-            Footer(FOOTER).widened(thrift.make(fields | change), 0)
-    assert math.isclose(len(Footer(FOOTER).widened(FOOTER, 0)), 2 * len(FOOTER), rel_tol=0.2)
+            Footer(FOOTER).with_columns(thrift.encode(fields | change), 0)
+    assert math.isclose(len(Footer(FOOTER).with_columns(FOOTER, 0)), 2 * len(FOOTER), rel_tol=0.2)
 
 
 def change_footer(path: Path, change: Callable[[Struct], bytes | None]) -> None:
     """Let `change` have the fields of the footer; it may give bytes to stand in place of them."""
     body, footer = parts_of(path)
-    fields = thrift.take(footer, {4: {1: {}}})
-    changed = change(fields) or thrift.make(fields)
+    fields = thrift.decode(footer, {4: {1: {}}})
+    changed = change(fields) or thrift.encode(fields)
     path.write_bytes(body + changed + len(changed).to_bytes(4, "little") + b"PAR1")
 
 
@@ -154,8 +154,8 @@ def change_groups(fields: Struct, change: Callable[[Struct], object]) -> None:
 
 def _long_form(fields: Struct) -> bytes:
     pieces = b""
-    for number, value in thrift.take(thrift.make(fields), {}).items():
-        pieces += bytes([value.kind]) + bytes(thrift.integer_of(number, 4).data) + bytes(value.data)  # type: ignore[arg-type]
+    for number, value in thrift.decode(thrift.encode(fields), {}).items():
+        pieces += bytes([value.kind]) + bytes(thrift.encode_integer(number, 4).data) + bytes(value.data)  # type: ignore[arg-type]
     return pieces + b"\0"
 
 
@@ -191,8 +191,8 @@ def test_other_footers_are_widened(change: Callable[[Struct], bytes | None], tmp
     "change",
     [
         lambda fields: fields.update({8: Value(12, b"\x1c\0\0")}),
-        lambda fields: fields.update({3: thrift.integer_of(5, 6)}),
-        lambda fields: thrift.make(fields) + b"more",
+        lambda fields: fields.update({3: thrift.encode_integer(5, 6)}),
+        lambda fields: thrift.encode(fields) + b"more",
         lambda fields: change_groups(fields, lambda group: group.update({1: _doubled(group[1])})),
     ],
     ids=["encrypted", "other rows than its groups", "something after it", "columns that are not in the schema"],

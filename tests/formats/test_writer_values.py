@@ -67,7 +67,7 @@ def test_csv_becomes_strings(tmp_path: Path) -> None:
 
 
 def jsonl_column(tmp_path: Path, tokens: list[str | None]) -> tuple[pa.DataType, list[Any], list[str]]:
-    """What becomes of a member with these JSON values: its Parquet type and values, and its CSV cells."""
+    """Convert a member with these JSON values; return its Parquet type and values, and its CSV cells."""
     lines = ['{"text": "a"}' if token is None else f'{{"text": "a", "x": {token}}}' for token in tokens]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     joined(tmp_path / "in.jsonl", tmp_path / "out.parquet")

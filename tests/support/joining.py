@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from answers import answers_of
 from pipeline.answers import Answers
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config, Loader, Request, Writer
-from pipeline.formats.columns import Layout, Tally
+from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.formats.source import TextSpec
 from pipeline.loader import open_source
 from pipeline.storage import Draft
-from pipeline.texts import TextBlock, unescape
+from pipeline.texts import TextBlock
 from pipeline.writer import join
 
 ADDED = ("predicted_label", "predicted_score", "predicted_error")
@@ -30,7 +31,7 @@ def predictions_of(rows: int, failed: Sequence[int] = ()) -> Answers:
         for row, score in enumerate(scores)
     ]
     labels = [None if row in failed else LABELS[row % 2] for row in range(rows)]
-    return answers_of(labels, scores, probs, dict.fromkeys(failed, "rejected: no"))
+    return answers_of(labels, scores, probs, {row: "rejected: no" for row in failed if row < rows})
 
 
 def texts_of(path: Path, **loader: Any) -> list[str | None]:
@@ -43,7 +44,7 @@ def texts_of(path: Path, **loader: Any) -> list[str | None]:
 
 def sent(block: TextBlock) -> list[str | None]:
     """The texts of a block as the server gets them, None for those that are not sent."""
-    return [None if index in block.errors else unescape(text) for index, text in enumerate(block.texts)]
+    return [None if index in block.errors else json.loads(b'"%b"' % text) for index, text in enumerate(block.texts)]
 
 
 def sendable(texts: Iterable[str | None]) -> list[str | None]:
@@ -69,7 +70,7 @@ def joined(
         writer=Writer(output=str(output), **writer),
         request=Request(**(request or {})),
     )
-    opened, spec, layout = open_source(config.loader), TextSpec(config.loader), Layout(config, len(LABELS))
+    opened, spec, layout = open_source(config.loader), TextSpec(config.loader), AppendedColumns(config, len(LABELS))
     opened.check(spec, layout.names)
     blocks = list(opened.texts(spec))
     rows = sum(len(block.texts) for block in blocks) if rows is None else rows

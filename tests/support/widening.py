@@ -56,7 +56,7 @@ def parts_of(path: Path) -> tuple[bytes, bytes]:
 
 def compressed(path: Path) -> list[int]:
     """The compressed size of each row group, which pyarrow does not show."""
-    return [thrift.integer(group[6]) for group in thrift.take(parts_of(path)[1], {4: {}})[4].structs]
+    return [thrift.decode_integer(group[6]) for group in thrift.decode(parts_of(path)[1], {4: {}})[4].structs]
 
 
 def check_rows(output: Path, before: pa.Table, predictions: Answers) -> None:

@@ -1,0 +1,179 @@
+"""The columns that are appended to each row: their names, their types, and their values from what was answered.
+
+`AppendedColumns` gives them as Arrow arrays; `AppendedText` as the text that comes into a row of a text format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.answers import NO_LABEL, Answers
+from pipeline.config import Config
+from pipeline.texts import Offsets, binary_array, binary_scalar, binary_slices, bitmap, string_array
+
+Spell = Callable[[Any], bytes]  # from a value, or None for a null, to the bytes that stand for it
+_EVERY_SIGN = (1234567890.5, -1e-9)  # numbers with every sign that one is written with, which may be a delimiter
+
+
+class AppendedColumns:
+    """Which columns are appended to a row, in which order.
+
+    `num_classes` is that of the model; it matters only where each class has a column of its own.
+    """
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        writer = config.writer
+        self.num_classes = num_classes or len(writer.labels or ())
+        self._probs = writer.probs
+        self._truncated = config.request.too_long == "truncate"
+        self.names = [f"{writer.prefix}{name}" for name in ("label", "score", "error")]
+        if writer.probs == "list":
+            self.names.append(f"{writer.prefix}probs")
+        elif writer.probs == "columns":
+            classes = writer.labels or [str(index) for index in range(num_classes)]
+            self.names += [f"{writer.prefix}prob_{each}" for each in classes]
+        if self._truncated:
+            self.names.append(f"{writer.prefix}truncated")
+
+    @property
+    def has_probs(self) -> bool:
+        """Whether the probabilities of all classes are appended."""
+        return self._probs != "none"
+
+    def fields(self) -> list[pa.Field]:
+        """Describe the columns as Arrow fields."""
+        types = [pa.string(), pa.float64(), pa.string()]
+        probs = self.names[3:-1] if self._truncated else self.names[3:]
+        types += [pa.list_(pa.float64()) if self._probs == "list" else pa.float64() for _ in probs]
+        if self._truncated:
+            types.append(pa.bool_())
+        return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
+
+    def arrays(self, answers: Answers, labels: pa.Array) -> list[pa.Array]:
+        """Make the columns as Arrow arrays, without a Python object a row; `labels` are the names by label id."""
+        valid = bitmap(answers.ids != NO_LABEL)
+        ids = pa.Array.from_buffers(pa.int32(), len(answers.ids), [valid, pa.py_buffer(answers.ids)])
+        return [labels.take(ids), *self.arrays_after_label(answers)]
+
+    def arrays_after_label(self, answers: Answers) -> list[pa.Array]:
+        """Make all columns but the first, which holds the labels."""
+        rows = len(answers.ids)
+        valid = bitmap(answers.ids != NO_LABEL)
+        scores = pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(answers.scores)])
+        errors = string_array(_errors_of(answers)) if answers.errors else pa.nulls(rows, pa.string())
+        arrays = [scores, errors]
+        if self._probs == "list":
+            probs = answers.probs_or_nan(self.num_classes)
+            offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
+            values = pa.Array.from_buffers(pa.float64(), probs.size, [None, pa.py_buffer(np.ascontiguousarray(probs))])
+            buffers = [valid, pa.py_buffer(offsets)]
+            arrays.append(pa.Array.from_buffers(pa.list_(pa.float64()), rows, buffers, children=[values]))
+        elif self._probs == "columns":
+            columns = np.ascontiguousarray(answers.probs_or_nan(self.num_classes).T)
+            arrays += [pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(each)]) for each in columns]
+        if self._truncated:
+            mask = np.zeros(rows, bool)
+            mask[list(answers.truncated)] = True
+            arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, bitmap(mask)]))
+        return arrays
+
+
+class AppendedText:
+    """The appended columns as text: for each row the values one after the other, each with its head before it.
+
+    `heads` are what stands before a value, and `spells` how a value is written, one for each column. Numbers are
+    written many at a time, as JSON, where that is how they are spelled.
+    """
+
+    def __init__(
+        self, columns: AppendedColumns, labels: Sequence[str], heads: Sequence[bytes], spells: Sequence[Spell]
+    ) -> None:
+        self._columns, self._labels = columns, labels  # while a run is going on, more labels may come
+        self._heads, self._spells = heads, spells
+        self._by_id: pa.Array = binary_array([])
+        self._numbers_as_json = all(spells[1](value) == msgspec.json.encode(value) for value in _EVERY_SIGN)
+
+    def of(self, answers: Answers) -> pa.LargeBinaryArray:
+        """Make the text of each row of `answers`."""
+        parts: list[pa.Array | pa.Scalar] = [self._labels_of(answers)]
+        constant = b""  # what is the same in all rows, since the last part that is not
+        arrays = self._columns.arrays_after_label(answers)
+        for head, spell, array in zip(self._heads[1:], self._spells[1:], arrays, strict=True):
+            constant += head
+            if array.null_count == len(array):
+                constant += spell(None)
+                continue
+            as_json = self._numbers_as_json and pa.types.is_float64(array.type) and not array.null_count
+            parts += [binary_scalar(constant), _json_numbers(array) if as_json else _spelled(array, spell)]
+            constant = b""
+        return pc.binary_join_element_wise(*parts, binary_scalar(constant), binary_scalar(b""))
+
+    def _labels_of(self, answers: Answers) -> pa.Array:
+        """Make the text of the first column; each label is spelled once."""
+        labels, by_id = self._labels, self._by_id
+        if len(by_id) != len(labels) + 1:
+            values = [*labels, None]  # a row without a label takes the last
+            by_id = self._by_id = binary_array([self._heads[0] + self._spells[0](value) for value in values])
+        ids = answers.ids
+        if NO_LABEL in ids:
+            ids = np.where(ids == NO_LABEL, np.int32(len(labels)), ids)
+        return by_id.take(pa.Array.from_buffers(pa.int32(), len(ids), [None, pa.py_buffer(ids)]))
+
+
+def _spelled(array: pa.Array, spell: Spell) -> pa.LargeBinaryArray:
+    """Write values one by one; of strings and booleans, of which few come often, each distinct one."""
+    if pa.types.is_string(array.type) or pa.types.is_boolean(array.type):
+        encoded = array.dictionary_encode("encode")
+        return binary_array([*map(spell, encoded.dictionary.to_pylist())]).take(encoded.indices)
+    return binary_array([*map(spell, array.to_pylist())])
+
+
+def _json_numbers(array: pa.Array) -> pa.LargeBinaryArray:
+    """Write numbers as JSON, all in one call: they are what stands between the commas of a list."""
+    values = np.frombuffer(array.buffers()[1], np.float64)  # not `to_numpy`, which imports pandas
+    values = values[array.offset : array.offset + len(array)]
+    text = msgspec.json.encode(values.tolist())[1:-1]
+    offsets: Offsets = np.empty(len(values) + 1, np.int64)
+    offsets[0], offsets[-1] = 0, len(text) + 1
+    offsets[1:-1] = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(",")) + 1
+    offsets -= np.arange(len(offsets))  # the commas are taken out
+    return binary_slices(text.replace(b",", b""), offsets)
+
+
+class Tally:
+    """Counts how many rows got which label, and which error; `names` are those of the labels, by label id."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names  # while a run is going on, more may come
+        self._counts = np.zeros(0, np.int64)
+        self.codes: Counter[str] = Counter()
+        self.truncated = 0
+
+    def count(self, answers: Answers) -> None:
+        """Count more rows."""
+        known = answers.ids[answers.ids != NO_LABEL]
+        counts = np.bincount(known, minlength=len(self._names))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+        self.codes.update(error.code for error in answers.errors.values())
+        self.truncated += len(answers.truncated)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Rows by label, the most frequent label first."""
+        pairs = zip(self._names, self._counts.tolist(), strict=False)
+        return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _errors_of(answers: Answers) -> list[str | None]:
+    errors: list[str | None] = [None] * len(answers.ids)
+    for row, error in answers.errors.items():
+        errors[row] = str(error)
+    return errors
