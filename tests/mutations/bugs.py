@@ -1,7 +1,7 @@
 """The seeded bugs: each is one that a tired person could make and a review could miss, and breaks one promise.
 
 A bug has a name, the function it is in (`module:Class.function`, below `pipeline`; `module:` for a statement outside
-functions), what is changed there (see `changes`), and the tests that must fail then.
+functions; `folder/file` for a template), what is changed there (see `changes`), and the tests that must fail then.
 """
 
 from __future__ import annotations
@@ -378,8 +378,8 @@ SECRETS = (
         change("mask_place(A)", "A"), "storage/test_places_runs.py::test_credentials_in_a_uri_appear_nowhere"),
     bug("the url to notify is shown", "config.show:public_settings",
         change("origin(A)", "A"), "runs/test_outcome.py::test_a_notification_that_fails"),
-    bug("a header's value goes into the ConfigMap", "schedule.kubernetes:_refuse_secrets",
-        drop("if not A.startswith('env:'):\n    ..."),
+    bug("a header's value goes into the ConfigMap", "schedule.kubernetes:_secrets_in",
+        change("not A.startswith(B)", "not A", at=1, of=2),
         "schedule/test_schedule_kubernetes.py::test_a_secret_in_the_config_is_refused"),
 )
 
@@ -424,38 +424,44 @@ TOLD = (
     bug("a frame's column is replaced", "library:names_to_add",
         change("A in B.columns", "False"),
         "library/test_library_frames.py::test_a_column_of_a_class_that_is_there_is_refused"),
-    bug("the stop button of a notebook stops nothing", "loops:_in_thread",
+    bug("the stop button of a notebook stops nothing", "loops:_run_in_thread",
         change("A.call_soon_threadsafe(B.cancel)", "A.call_soon_threadsafe(B.done)"),
         "library/test_library.py::test_the_stop_button_stops"),
 )
 
 SCHEDULE = (
-    bug("a percent sign reaches cron bare", "schedule.cron:printed",
-        change("A.replace('%', B)", "A"), "schedule/test_schedule_cron.py::test_a_night_that_succeeds"),
-    bug("every code is tried again", "schedule.cron:_command",
-        words("-eq 75", "-ne 0"), "schedule/test_schedule_cron.py::test_other_codes_end_the_night"),
-    bug("a retry runs into the next night", "schedule.cron:_command",
-        change("A.still()", "'true'"), "schedule/test_schedule_cron.py::test_75_is_not_tried_again_after_the_night"),
-    bug("the lock is not inherited by the run", "schedule.cron:_command",
+    bug("a percent sign reaches cron bare", "schedule.render:render_cron",
+        change("A.replace('%', B)", "A"), "schedule/test_schedule_cron.py::test_a_run_that_succeeds"),
+    bug("every code is tried again", "schedule/templates/cron.sh",
+        words("-eq 75", "-ne 0"), "schedule/test_schedule_cron.py::test_other_codes_are_not_tried_again"),
+    bug("a retry runs on after the deadline", "schedule/templates/cron.sh",
+        words("-lt 1@{until_hhmm}", "-lt 19999"),
+        "schedule/test_schedule_cron.py::test_75_is_not_tried_again_after_the_deadline"),
+    bug("the lock is not inherited by the run", "schedule/templates/cron.sh",
         words("; code=$?", " 9>&-; code=$?"),
         "schedule/test_schedule_cron.py::test_the_lock_is_held_as_long_as_the_run_lives"),
-    bug("the env file sets variables that the run does not see", "schedule.cron:",
-        words('export "$e"; esac', '"$e"; esac'), "schedule/test_schedule_cron.py::test_a_night_that_succeeds"),
-    bug("a night over midnight is over at once", "schedule.night:Night.still",
+    bug("the env file sets variables that the run does not see", "schedule/templates/cron.sh",
+        words('export "$e"; esac', '"$e"; esac'), "schedule/test_schedule_cron.py::test_a_run_that_succeeds"),
+    bug("a run over midnight is never tried again", "schedule.render:fill",
         change("'&&' if A else '||'", "'&&'"),
-        "schedule/test_schedule.py::test_the_shell_knows_when_the_night_is_over"),
-    bug("a dollar in a path is a variable to systemd", "schedule.systemd:_word",
-        change("A.replace('$', '$$')", "A"), "schedule/test_schedule_systemd.py::test_dollars_are_not_expanded"),
-    bug("the first start by day is refused", "schedule.systemd:_service",
-        words("[ ! -e ", "[ -z "), "schedule/test_schedule_systemd.py::test_a_retry_after_the_night_is_the_last"),
-    bug("the pod is on the clock of Greenwich", "schedule.manifest:",
-        words("value: {zone}", 'value: "UTC"'),
-        "schedule/test_schedule_kubernetes.py::test_two_nights_never_run_at_once"),
-    bug("all codes count as 75", "schedule.manifest:",
+        "schedule/test_schedule.py::test_the_shell_knows_when_retries_end"),
+    bug("a value adds a line", "schedule.render:fill",
+        change("A and not B.isprintable()", "A and B is None"),
+        "schedule/test_schedule.py::test_no_value_adds_a_line"),
+    bug("the name of a variable may be anything", "config.masking:is_variable",
+        change("A is not None", "True"), "schedule/test_schedule.py::test_a_variable_that_is_no_name_is_refused"),
+    bug("a dollar in a path is a variable to systemd", "schedule.render:unit_word",
+        words("%$", "%"), "schedule/test_schedule_systemd.py::test_dollars_are_not_expanded"),
+    bug("the first start by day is refused", "schedule/templates/systemd.service",
+        words("[ ! -e ", "[ -z "), "schedule/test_schedule_systemd.py::test_a_retry_after_the_deadline_is_the_last"),
+    bug("the pod is on the clock of Greenwich", "schedule/templates/kubernetes.yaml",
+        words("value: @{zone_string}", 'value: "UTC"'),
+        "schedule/test_schedule_kubernetes.py::test_two_runs_never_overlap"),
+    bug("all codes count as 75", "schedule/templates/kubernetes.yaml",
         words("operator: NotIn", "operator: In"),
         "schedule/test_schedule_kubernetes.py::test_75_is_tried_again_and_nothing_else"),
-    bug("a line separator in the config breaks the YAML", "schedule.manifest:_block",
-        change("all(map(_is_plain, A))", "A"),
+    bug("a line separator in the config breaks the YAML", "schedule.kubernetes:yaml_member",
+        change("all(A for B in C)", "C"),
         "schedule/test_schedule_kubernetes.py::test_any_text_goes_through_yaml_unchanged"),
 )
 
