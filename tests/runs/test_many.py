@@ -504,14 +504,16 @@ def test_two_runs_never_write_into_one_directory(tmp_path: Path, fake: FakeServe
     """The second is told at once who holds it (75), before it meets a server; the first goes on undisturbed."""
     arguments = slow(tmp_path / "in", fake, 12)
     absolute = ["run", str(tmp_path / "in"), "-o", f"{tmp_path / 'out'}/", *arguments[4:]]
+    fake.hold_after = 9
     process = start(absolute)
-    while len(fake.answered) < 9:
+    while fake.answered.total() < 9:
         time.sleep(0.01)
     code, errors = finish([*absolute[:4], "--url", "http://127.0.0.1:1"])
     assert code == 75
     assert len(errors.splitlines()) == 1
     assert f"pid {process.pid} " in errors
     assert process.poll() is None
+    fake.hold_after = None
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert {times for text, times in fake.answered.items() if text not in CANARY} == {1}
@@ -636,13 +638,14 @@ def test_two_runs_never_write_below_one_prefix(
         monkeypatch.setenv(name, value)
     arguments = slow(tmp_path / "in", fake, 12)
     absolute = ["run", str(tmp_path / "in"), "-o", bucket.uri("out/"), *arguments[4:]]
+    fake.hold_after = 9
     process = start(absolute)
-    while len(fake.answered) < 9:
+    while fake.answered.total() < 9:
         time.sleep(0.01)
     code, errors = finish([*absolute[:4], "--url", "http://127.0.0.1:1"])
     assert code == 75
     assert f"pid {process.pid} " in errors
     kill_group(process)
-    fake.latency_s = 0
+    fake.hold_after, fake.latency_s = None, 0
     assert finish(absolute)[0] == 0
     assert len(outputs_in(bucket, "out/")) == 12

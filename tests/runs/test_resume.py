@@ -172,16 +172,19 @@ def test_status_tells_how_far_a_run_is_while_it_runs(tmp_path: Path, fake: FakeS
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     write_input(source)
     assert "no run has begun" in classify("status", output, expect=2).stderr
-    fake.latency_s = 0.1
+    fake.hold_after = 3000  # so that it is running however long the other command takes to start
     process = start(arguments_for(source, output, fake))
     while len(fake.answered) < 3000:
         time.sleep(0.01)
     running = json.loads(classify("status", output, "--log-json").stdout)
+    while not running["rows"]:  # the next commit
+        running = json.loads(classify("status", output, "--log-json").stdout)
     assert running["state"] == "running"
     assert f"pid {process.pid} " in running["held_by"]
     assert 0 < running["rows"] < ROWS
     assert abs(running["rows_total"] - ROWS) < ROWS / 10  # a CSV's rows are estimated
     kill_group(process)
+    fake.hold_after = None
     assert "interrupted" in classify("status", output).stdout
     classify(*arguments_for(source, output, fake))
     assert f"complete, {ROWS:,} of {ROWS:,} rows" in classify("status", output).stdout
@@ -193,13 +196,13 @@ def test_a_second_run_on_the_same_output_is_told_who_holds_it(
     """Two runs never write to one output: the second ends with 75 and names the first."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     write_input(source)
-    fake.latency_s = 0.1
+    fake.hold_after = 100
     process = start(arguments_for(source, output, fake))
-    while not fake.answered:
+    while fake.answered.total() < 100:
         time.sleep(0.01)
     assert f"pid {process.pid} " in classify(*arguments_for(source, output, fake), expect=75).stderr
     kill_group(process)
-    fake.latency_s = 0
+    fake.hold_after = None
     classify(*arguments_for(source, output, fake))
 
 

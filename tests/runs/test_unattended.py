@@ -138,7 +138,7 @@ def test_the_deadline_is_that_of_the_command(tmp_path: Path, fake: FakeServer) -
         f"{sys.executable} -m pipeline run -i - -o {tmp_path}/out.jsonl --url {fake.url} --set run.deadline=2s --quiet"
     )
     done = subprocess.run(
-        ["bash", "-c", f'(sleep 3; echo \'{{"text": "slow"}}\') | {run}'],
+        ["bash", "-c", f'(sleep 6; echo \'{{"text": "slow"}}\') | {run}'],
         cwd=tmp_path,
         capture_output=True,
         check=False,

@@ -44,6 +44,9 @@ def score_of(text: str) -> float:
     return max(probs_of(text))
 
 
+HELD_LOOK_S = 0.02
+
+
 @dataclass
 class Seen:
     """One request that came in."""
@@ -62,6 +65,7 @@ class FakeServer:
     labels: tuple[str | None, ...] = LABELS
     latency_s: float = 0.0
     slots: int | None = None  # requests served at once; the others wait
+    hold_after: int | None = None  # texts answered before all further requests wait, until it is None again
     queue_texts: int | None = None  # texts held at once before a 503
     shuffle: bool = True
     script: deque[Action] = field(default_factory=deque)
@@ -154,6 +158,8 @@ class FakeServer:
         try:
             async with self._slots:
                 await asyncio.sleep(self.latency_s)
+                while self.hold_after is not None and self.answered.total() >= self.hold_after:  # noqa: ASYNC110 - set from other threads
+                    await asyncio.sleep(HELD_LOOK_S)
                 if action is not None:
                     return await action(request, texts)
                 self.answered.update(texts)
