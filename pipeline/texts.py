@@ -31,10 +31,10 @@ Indices = np.ndarray[Any, np.dtype[np.int32]]
 Offsets = np.ndarray[Any, np.dtype[np.int64]]  # bytes from the start of a buffer
 
 EMPTY = RowError("empty", "no text")
+SEPARATOR = b"\xff"  # between texts that are joined to be escaped at once: a byte that no UTF-8 has
 
 _ENCLOSING = 3  # bytes of a text in a request that are not its own: two quotes and a comma
 _QUOTE, _BACKSLASH = b'"\\'
-_SEPARATOR = b"\xff"  # a byte that no UTF-8 has
 _NOT_ASCII = 0x80  # the least byte of UTF-8 that is not ASCII
 _FIRST_OF_CHARACTER = -0x40  # as signed bytes, those that continue a character are less
 
@@ -116,10 +116,10 @@ def even_values(values: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
     return values.take(pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(indices)]))
 
 
-def join_values(separator: bytes, values: pa.LargeBinaryArray) -> bytes:
-    """Join all values, as `separator.join` does."""
+def join_values(values: pa.LargeBinaryArray) -> bytes:
+    """Join all values, as `SEPARATOR.join` does."""
     ends = pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([0, len(values)]))])
-    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, values), binary_scalar(separator))[0].as_py()
+    joined: bytes = pc.binary_join(pa.LargeListArray.from_arrays(ends, values), binary_scalar(SEPARATOR))[0].as_py()
     return joined
 
 
@@ -227,7 +227,7 @@ class Texts(Sequence[bytes]):
 
 
 _WORD = 8  # bytes that are compared as one number
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so no two numbers have the same product modulo 2 ** 64
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # large and odd: spreads the bits of a number over all of its product
 
 
 def _have_no_repeats(texts: Texts) -> bool:
@@ -266,14 +266,14 @@ def escape_all(texts: Sequence[str]) -> Texts:
     """
     joined = "\0".join(texts).encode()
     if texts and joined.count(b"\0") == len(texts) - 1:
-        escaped = escape_joined(joined.replace(b"\0", _SEPARATOR), len(texts))
+        escaped = escape_joined(joined.replace(b"\0", SEPARATOR), len(texts))
         if escaped is not None:
             return escaped
     return Texts.of([escape(text) for text in texts])
 
 
 def escape_joined(joined: bytes, count: int, *, doubled: bool = False) -> Texts | None:
-    """Escape `count` texts that come as UTF-8 with a byte 0xFF between each two.
+    """Escape `count` texts in UTF-8 that are joined with `SEPARATOR`.
 
     With `doubled`, two quotes in a row stand for one, as in CSV. Returns None if there is a control character other
     than tab, CR and LF: its escape has another length.
@@ -282,11 +282,11 @@ def escape_joined(joined: bytes, count: int, *, doubled: bool = False) -> Texts 
     escaped = _escape_doubled_quotes(escaped) if doubled else escaped.replace(b'"', b'\\"')
     escaped = escaped.replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
     codes = np.frombuffer(escaped, np.uint8)
-    ends = np.append(np.flatnonzero(codes == _SEPARATOR[0]), len(escaped))
+    ends = np.append(np.flatnonzero(codes == SEPARATOR[0]), len(escaped))
     if len(ends) != count or (escaped and codes.min() < ord(" ")):
         return None
     offsets = ends + np.arange(_ENCLOSING, 2 * count + _ENCLOSING, 2)  # each separator of one byte becomes three
-    return Texts(b'"%b",' % escaped.replace(_SEPARATOR, b'","'), np.concatenate([[0], offsets]))
+    return Texts(b'"%b",' % escaped.replace(SEPARATOR, b'","'), np.concatenate([[0], offsets]))
 
 
 def _escape_doubled_quotes(joined: bytes) -> bytes:

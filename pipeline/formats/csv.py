@@ -51,6 +51,7 @@ from pipeline.formats.values import to_cells
 from pipeline.storage import Location
 from pipeline.texts import (
     EMPTY,
+    SEPARATOR,
     Codes,
     Offsets,
     Position,
@@ -69,7 +70,6 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}  # by the name of the format
 LONGEST_RECORD = 256 << 20  # bytes: a longer one is a quote that nobody closed, which could take in the whole file
 MOST_HELD = 2 << 20  # bytes without a whole record, from which on the scanner gives up
 MOST_AT_ONCE = 16 << 20  # bytes that the scanner looks at: it takes several times as many of memory
-_SEPARATOR = b"\xff"  # between cells that are joined; no UTF-8 has this byte
 
 
 class CsvSource:
@@ -163,10 +163,10 @@ class CsvSource:
         if not data.isascii() and not is_utf8(memoryview(data)[:size]):
             for number, line in enumerate(data[:size].splitlines(), position.line + 1):
                 self.file.decode(line, number)  # says which line it is
-        joined = join_values(_SEPARATOR, cells)
+        joined = join_values(cells)
         texts = escape_joined(joined, len(cells), doubled=True)
         if texts is None:
-            texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(_SEPARATOR)])
+            texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(SEPARATOR)])
         return TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
 
     def _rows(self, position: Position, buffers: Iterator[bytes]) -> Iterator[Records]:

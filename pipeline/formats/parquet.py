@@ -63,8 +63,6 @@ MOST_FOOTER = 1 << 20  # bytes: larger footers are slow to take apart
 MOST_CHUNKS = 10_000  # of new columns in row groups: each takes half a millisecond and 300 bytes
 LABEL_BYTES, VALUE_BYTES = 32, 8  # of memory: of a row with its label, about, and of each of its values
 
-_SEPARATOR = b"\xff"  # between texts that are joined; no UTF-8 has this byte
-
 
 class ParquetSource:
     """Reads a Parquet file.
@@ -251,7 +249,7 @@ def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
     data = array.cast(pa.large_binary())
     if data.null_count:
         data = pc.fill_null(data, binary_scalar(b""))
-    joined = join_values(_SEPARATOR, data)
+    joined = join_values(data)
     texts = escape_joined(joined, len(data))
     if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
         return None

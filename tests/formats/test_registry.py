@@ -18,10 +18,28 @@ from pipeline import Config, run
 from pipeline.config import Loader, Request, Run, Server, Writer, sections
 from pipeline.errors import ConfigError
 from pipeline.formats import textfile
+from pipeline.formats.csv import CsvSource, CsvWriter
+from pipeline.formats.jsonl import JsonlSource, JsonlWriter
+from pipeline.formats.parquet import ParquetSource, ParquetWriter
 from pipeline.formats.registry import FORMATS, Format, endings_in_words, format_of
+from pipeline.formats.source import Source
+from pipeline.formats.source import Writer as FileWriter
 from pipeline.loader import open_source
 from pipeline.texts import Position
 
+# The types hold each class to its protocol.
+READERS: dict[str, type[Source]] = {
+    "csv": CsvSource,
+    "tsv": CsvSource,
+    "parquet": ParquetSource,
+    "jsonl": JsonlSource,
+}
+WRITERS: dict[str, type[FileWriter]] = {
+    "csv": CsvWriter,
+    "tsv": CsvWriter,
+    "parquet": ParquetWriter,
+    "jsonl": JsonlWriter,
+}
 LINES = [f"line {number} é" for number in range(30)]
 
 
@@ -84,6 +102,13 @@ def test_a_format_that_was_taken_out_is_not_known(folder: Path, fake: FakeServer
     del FORMATS["txt"]
     with pytest.raises(ConfigError, match=r"x.txt: the ending names no format; end it in .csv, .tsv, .parquet or .j"):
         run(settings(folder, fake, "y.jsonl"))
+
+
+def test_the_classes_of_each_format_are_there() -> None:
+    """They are named by strings, so that nothing is imported before it is used."""
+    assert {name: each._load(each.reader) for name, each in FORMATS.items()} == READERS
+    assert {name: each._load(each.writer) for name, each in FORMATS.items()} == WRITERS
+    assert [each.name for each in FORMATS.values()] == [*FORMATS]
 
 
 def test_the_config_takes_each_name_of_a_format() -> None:
