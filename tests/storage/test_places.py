@@ -9,15 +9,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from s3 import Bucket, Way, environment_for
 
 from pipeline.checkpoint import digest_file
-from pipeline.config import mask_place, mask_words
+from pipeline.config import mask_uri, mask_words
 from pipeline.errors import ConfigError, OutputError, StoreGone, StoreRefused
-from pipeline.storage import Kind, list_files, local, locate, parts_of, private_directory, samples, state_of, state_root
+from pipeline.storage import Kind, draft, list_files, local, locate, private_directory, state_of, state_root
 from pipeline.storage.store import ATTEMPTS
 
 MIB = 1 << 20
@@ -53,7 +54,7 @@ def here(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 )
 def test_credentials_and_options_are_never_shown(written: str, shown: str) -> None:
     """Whatever may be a secret in a URI is masked; a path is shown as it is."""
-    assert mask_place(written) == shown
+    assert mask_uri(written) == shown
 
 
 def test_what_was_typed_is_repeated_without_what_uris_in_it_carry() -> None:
@@ -106,6 +107,7 @@ def test_a_location_knows_its_neighbours() -> None:
         str(locate("s3://bucket").within("a.csv")) == str(locate("s3://bucket/").within("a.csv")) == "s3://bucket/a.csv"
     )
     assert beside.store is location.store
+    assert replace(location, content=b"text").beside("b.csv").content is None
 
 
 # -- what stands there
@@ -185,7 +187,7 @@ def test_an_upload_that_fails_leaves_what_stood_there(here: Bucket) -> None:
     gc.collect()
     assert here.get("old") == b"old"
     assert here.keys() == ["old"]
-    assert sorted(here.uploads()) == ["new", "old"]  # begun, never finished, seen by nobody
+    assert sorted(here.uploads()) == ["new", "old"]  # begun, never finished, not visible
 
 
 @pytest.mark.parametrize("size", [0, 5, 25 * MIB])
@@ -194,8 +196,8 @@ def test_an_upload_is_the_file(size: int, here: Bucket, tmp_path: Path, monkeypa
     content = random.Random(size).randbytes(size)
     (tmp_path / "a").write_bytes(content)
     looks: list[int] = []
-    monkeypatch.setattr(samples, "raise_if_cancelled", lambda: looks.append(1))
-    locate(here.uri("a")).put(parts_of(tmp_path / "a"))
+    monkeypatch.setattr(draft, "raise_if_cancelled", lambda: looks.append(1))
+    locate(here.uri("a")).put(draft.parts_of(tmp_path / "a"))
     assert here.get("a") == content
     assert len(looks) == -(-size // (10 * MIB)) + 1
     assert here.uploads() == []
@@ -232,7 +234,7 @@ def test_an_upload_that_is_cut_off_is_not_now_and_leaves_nothing(bucket: Bucket,
 
 
 def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, here: Bucket, way: Way) -> None:
-    """Nobody there is not now; a name that does not resolve is a mistake, but not once the store has answered."""
+    """No answer is exit 75; a name that does not resolve is a mistake, but not once the store has answered."""
     with pytest.raises(StoreGone, match="try again later"):
         locate("s3://bucket/a?endpoint_override=127.0.0.1:1&scheme=http").look()
     with pytest.raises(StoreRefused, match="check its address"):
@@ -383,7 +385,7 @@ except OutputHeld as error:
 
 
 def test_a_lock_that_has_gone_with_its_directory_holds_nothing(tmp_path: Path) -> None:
-    """Who locks a file that nobody else can see any more looks again, and finds the run that holds the output now."""
+    """A process that locks a deleted file locks again, and finds the run that holds the output now."""
     command = [sys.executable, "-c", THREE_RUNS, str(tmp_path / "state" / "a")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.match(r"another run \(pid \d+ on .*\) holds this output", done.stdout)
@@ -391,7 +393,7 @@ def test_a_lock_that_has_gone_with_its_directory_holds_nothing(tmp_path: Path) -
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """A file in its place: the message says where, and which setting moves it."""
+    """If a file has its name: the message has the path, and the setting that moves it."""
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file.*run\.state_dir"), private_directory(tmp_path / "file" / "state"):
         pass
