@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from bugs import BUGS, Bug
-from changes import NoPlaceError, changed
+from changes import NoPlaceError, changed, changed_text
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("pipeline", "tests", "configs", "data", "pyproject.toml", "README.md")
@@ -25,13 +25,19 @@ FLAGS = (
 
 def file_of(bug: Bug) -> Path:
     """The file that a bug goes into, relative to the project."""
+    if "/" in bug.where:
+        return Path("pipeline", bug.where)
     path = Path("pipeline", *bug.where.partition(":")[0].split("."))
     return path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
 
 
-def seeded(bug: Bug) -> ast.Module:
-    """That file with the bug."""
-    return changed((ROOT / file_of(bug)).read_text(encoding="utf-8"), bug.where.partition(":")[2], bug.change)
+def seeded(bug: Bug) -> str:
+    """What is in that file with the bug."""
+    path = ROOT / file_of(bug)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return changed_text(text, bug.change)
+    return ast.unparse(changed(text, bug.where.partition(":")[2], bug.change))
 
 
 def test_every_bug_can_be_seeded() -> None:
@@ -58,7 +64,7 @@ def test_every_bug_is_noticed(bug: Bug, tmp_path: Path) -> None:
     for name in NEEDED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, tmp_path / name)  # with the times, so that what is compiled there is still right
-    (tmp_path / file_of(bug)).write_text(ast.unparse(seeded(bug)), encoding="utf-8")
+    (tmp_path / file_of(bug)).write_text(seeded(bug), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *FLAGS, *(f"tests/{test}" for test in bug.tests)],
         cwd=tmp_path,
