@@ -1,8 +1,8 @@
 """The seeded bugs: each is one that a tired person could make and a review could miss, and breaks one promise.
 
 A bug has a name, the function it is in (`module:Class.function`, below `pipeline`; `module:` for a statement outside
-functions), what is changed there (see `changes`), and the tests that must fail then. Instead of a function it may name a
-file that is no Python, below `pipeline` (`schedule/templates/cron.sh`); there only words are changed.
+functions), what is changed there (see `changes`), and the tests that must fail then. Instead of a function it may name
+a file that is no Python, below `pipeline` (`schedule/templates/cron.sh`); there only words are changed.
 """
 
 from __future__ import annotations
@@ -229,7 +229,8 @@ FAILURES = (
     bug("a server is given up although it answered in between", "servers.pool:Endpoints.ask",
         drop("A.health.answered()", at=2, of=2), f"{HOLES}test_patience_starts_anew_with_every_answer"),
     bug("a health check that is out of date ends the doubt", "servers.health:Health._check",
-        change("A is asyncio.current_task()", "A is not None", at=1, of=2), f"{HOLES}test_a_later_examination_has_the_word"),
+        change("A is asyncio.current_task()", "A is not None", at=1, of=2),
+        f"{HOLES}test_a_later_examination_has_the_word"),
     bug("a text is cut and not marked", "servers.endpoint:Endpoint.ask",
         change("frozenset(range(len(A)))", "frozenset()"),
         "batcher/test_failures.py::test_too_long_texts_are_cut_only_where_needed"),
