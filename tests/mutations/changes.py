@@ -81,6 +81,18 @@ def changed(code: str, name: str, what: Change) -> ast.Module:
     return tree
 
 
+def changed_text(text: str, what: Change) -> str:
+    """A file that is no Python after a change of words.
+
+    Raises `NoPlaceError` if the words are not there as many times as the change says.
+    """
+    before, *rest = text.split(what.old)
+    if not what.is_in_string or len(rest) != what.of:
+        raise NoPlaceError(f"the file holds {len(rest)} times, not {what.of}: {what.old}")
+    words = [what.new if number == what.at else what.old for number in range(1, what.of + 1)]
+    return before + "".join(word + part for word, part in zip(words, rest, strict=True))
+
+
 def scope_of(tree: ast.Module, name: str) -> ast.AST:
     """The function or class of a dotted name."""
     scope: ast.AST = tree

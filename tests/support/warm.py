@@ -1,9 +1,9 @@
-"""`python -m pipeline` without the second that its imports take: a process that has them is forked for each command.
+"""`python -m pipeline`, or another module, without the time its imports take: a process that has them is forked.
 
 Each command is a process with its own arguments, environment, directory, streams and exit code. Only what interpreters
 read when they start (`PYTHON...`, the locale) can't be told to a fork: see `is_for`.
 
-python tests/support/warm.py FD    forks as it is told to on this socket, until that is closed
+python tests/support/warm.py FD PROGRAM MODULE...    forks as it is told to on this socket, until that is closed
 """
 
 from __future__ import annotations
@@ -36,13 +36,19 @@ def is_for(environment: Mapping[str, str]) -> bool:
 
 
 class Warm:
-    """The process that forks; a context manager. It runs one command at a time."""
+    """The process that forks; a context manager. It runs one command at a time.
+
+    A command is `python -m` with the module `program`, and `modules` are what is imported before.
+    """
+
+    def __init__(self, program: str = "pipeline", modules: Sequence[str] = MODULES) -> None:
+        self._arguments = [program, *modules]
 
     def __enter__(self) -> Self:
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(far.fileno())],
+                [sys.executable, __file__, str(far.fileno()), *self._arguments],
                 env={**os.environ, **HEAP, "OPENBLAS_NUM_THREADS": "1"},
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -59,7 +65,7 @@ class Warm:
     def run(
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run `python -m pipeline` with these arguments to its end, as `subprocess.run` does."""
+        """Run the program with these arguments to its end, as `subprocess.run` does."""
         told = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder)}
         said: dict[int, str] = {}
         pipes = [os.pipe(), os.pipe()]
@@ -114,11 +120,12 @@ def forks(telling: socket.socket) -> None:
 
 def main() -> None:
     """Import, fork, and be the command."""
-    for name in MODULES:
+    _, descriptor, program, *modules = sys.argv
+    for name in modules:
         importlib.import_module(name)
     gc.freeze()  # or each fork would copy what its collector looks at
-    forks(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+    forks(socket.socket(fileno=int(descriptor)))
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
