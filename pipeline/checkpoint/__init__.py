@@ -1,12 +1,12 @@
-"""What is answered (SQLite), whose it is (fingerprint), who holds it (lock)."""
+"""The answers of an output (store), the run that they belong to (identity), and the process that holds it (lock)."""
 
-from pipeline.checkpoint.identity import Identity, differences, digest_file, identity_of, was_piped
+from pipeline.checkpoint.identity import Difference, Identity, differences, digest_file, identity_of, was_piped
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
-from pipeline.checkpoint.memory import MemoryCheckpoint
-from pipeline.checkpoint.store import Checkpoint, Range
+from pipeline.checkpoint.store import Checkpoint, MemoryCheckpoint, Range
 
 __all__ = [
     "Checkpoint",
+    "Difference",
     "Identity",
     "Lock",
     "MemoryCheckpoint",

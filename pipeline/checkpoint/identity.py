@@ -1,4 +1,4 @@
-"""Whose answers these are: what must be the same for two runs to share a checkpoint."""
+"""The identity of a run: what must be the same for two runs to share a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -14,17 +14,29 @@ from pipeline.storage import Location, local, pieces_of
 
 SAMPLE_BYTES = 64 << 10
 SAMPLES = 64
-PIPED = "pipe "  # before the digest of what came through a pipe
+PIPED = "pipe "  # before the digest of an input that came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
+LONGEST_SHOWN = 80  # characters of a value in a message
 
 Identity = dict[str, Any]
 
 
-def digest_file(file: Location | Path) -> str:
-    """Size and a BLAKE2 digest of head, tail and evenly spread samples of a file, as `SIZE-HEX`.
+class Difference(NamedTuple):
+    """A key of two identities with different values. As text it is what messages say."""
 
-    Cheap for any size. What it can't see is a change between two samples that keeps the size. It is the same wherever
-    the file is: a store's own ETag says how an object was sent as well as what is in it, its time only when.
+    key: str
+    was: object
+    now: object
+
+    def __str__(self) -> str:
+        return f"{self.key}: was {_shown(self.was)}, now {_shown(self.now)}"
+
+
+def digest_file(file: Location | Path) -> str:
+    """Return size and a BLAKE2 digest of head, tail and evenly spread samples of a file, as `SIZE-HEX`.
+
+    At most 4 MiB are read. A change between two samples that keeps the size is not seen. The digest does not depend on
+    where the file is, as the ETag of a store does.
 
     Raises:
         InputError: the file can't be read. StoreRefused, StoreGone: its store.
@@ -43,12 +55,12 @@ def digest_file(file: Location | Path) -> str:
 
 
 def was_piped(identity: Mapping[str, Any]) -> bool:
-    """Whether the input came through a pipe, so that it will not come again."""
+    """Return whether the input came through a pipe, so that it can't be read again."""
     return str(identity["input"]).startswith(PIPED)
 
 
 def identity_of(config: Config, input_digest: str) -> Identity:
-    """What the config says of the answers. What the server says is added under `model.`."""
+    """Return the identity as far as config and input say it; the model's part is added later, under `model.`."""
     loader, request = config.loader, config.request
     texts = {"loader.template": loader.template} if loader.template else {"loader.text_column": loader.text_columns}
     return {
@@ -66,20 +78,20 @@ def identity_of(config: Config, input_digest: str) -> Identity:
     }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that differs, with both values.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """Return the keys that differ, with both values.
 
-    What only one side knows of the model is no difference: nothing was heard of it yet. Names of classes may be
-    added but not change.
+    A fact of the model that only one side has is no difference: it may be learned later. Names of classes may be added
+    but not change.
     """
-    lines = []
+    found = []
     for key in dict.fromkeys([*old, *new]):
         was, now = old.get(key), new.get(key)
         if key.startswith("model.") and (was is None or now is None):
             continue
         if not _agree(key, was, now):
-            lines.append(f"{key}: was {_shown(was)}, now {_shown(now)}")
-    return lines
+            found.append(Difference(key, was, now))
+    return found
 
 
 def _agree(key: str, was: Any, now: Any) -> bool:
@@ -88,7 +100,7 @@ def _agree(key: str, was: Any, now: Any) -> bool:
     if key == "model.names":
         return all(now.get(index, name) == name for index, name in was.items())
     if key == "server.model" and (was is None or now is None):
-        return True  # named or found out: model.id is what counts
+        return True  # model.id is compared instead
     return bool(was == now)
 
 
@@ -98,6 +110,6 @@ def _close(one: list[float], other: list[float]) -> bool:
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

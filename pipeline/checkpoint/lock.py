@@ -1,4 +1,4 @@
-"""Who holds an output: an advisory lock that dies with its holder."""
+"""The lock of an output: held by one run at a time, and free when its process has ended."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LOOK_S = 0.1
 class Lock:
     """The lock file of one output. The kernel frees it when the holder ends, however it ends.
 
-    Beside an output the file stays. With a `directory` of its own to guard (made when the lock is held) it goes when
-    that is empty in the end; so whoever has locked a file looks whether it still is the one that others see.
+    Beside an output the file stays. With a `directory` of its own to guard (made when the lock is held) it is deleted
+    when that is empty in the end; so a process that has locked a file checks that it still is the one at the path.
 
     Raises:
         OutputHeld: another run holds it; the message says which.
@@ -45,14 +45,11 @@ class Lock:
             self._close()
             kind = DiskTrouble if error.errno in DISK_TROUBLE else OutputError
             raise kind(f"{self.path.parent}: can't be written to: {error.strerror}") from None
-        me = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with suppress(OSError):  # who holds it is a courtesy; the lock itself needs no room on the disk
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        with suppress(OSError):  # the content is only for messages; the lock itself needs no room on the disk
             os.ftruncate(self._file, 0)
-            os.write(self._file, json.dumps(me).encode())
+            os.write(self._file, json.dumps(holder).encode())
         return self
 
     def _take(self) -> None:
@@ -63,8 +60,8 @@ class Lock:
             time.sleep(LOOK_S)  # `is_held` may have been looking
             if not self._taken():
                 self._close()
-                who = read_holder(self.path) or "unknown"
-                raise OutputHeld(f"another run ({who}) holds this output; wait for it, or stop it")
+                holder = read_holder(self.path) or "unknown"
+                raise OutputHeld(f"another run ({holder}) holds this output; wait for it, or stop it")
 
     def _is_seen(self) -> bool:
         with suppress(FileNotFoundError):
@@ -88,7 +85,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock, and delete an empty directory that it guards."""
         with suppress(OSError):
             os.ftruncate(self._file, 0)
             if self._directory is not None:
@@ -103,7 +100,7 @@ class Lock:
 
 
 def read_holder(path: Path) -> str | None:
-    """Who wrote the lock file last, as words; None if nobody did or it can't be read."""
+    """Return process, host and start of the last holder, for messages; None if the file does not say it."""
     try:
         holder = json.loads(path.read_text())
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
@@ -112,7 +109,7 @@ def read_holder(path: Path) -> str | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock."""
+    """Return whether a process holds the lock."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

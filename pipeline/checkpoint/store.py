@@ -1,4 +1,4 @@
-"""What is answered: one SQLite file beside the output, one record a chunk.
+"""The checkpoint of an output: its answers, one SQLite file, one record for each chunk; or in memory, for a small file.
 
 Durability: WAL with `synchronous = FULL`, so a commit that returned survives a power cut; commits are grouped, so
 that costs a few syncs a second. Identity is the row's position, never its text and never an id column.
@@ -10,56 +10,16 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline.answers import Answers, Labels
-from pipeline.checkpoint.records import COLUMNS, INSERT, Row, answers_of, errors_of, record_of, without_failed
-from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError
+from pipeline.checkpoint.sqlite import ANY_OTHER, connect, sqlite_errors
+from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError, RowError
 from pipeline.texts import Position
-
-# -- The SQLite file itself: opened, deleted, and its errors as ours
-
-
-def connect(uri: str) -> sqlite3.Connection:
-    """A connection without transactions of its own, for use by one thread at a time."""
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint, SQLite's side files first: left alone, they would be taken for those of the next one."""
-    for name in (f"{path.name}-wal", f"{path.name}-shm", path.name):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-@contextmanager
-def database_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours.
-
-    Raises:
-        DiskTrouble: full, or failing. CheckpointMismatch: damaged. OutputError: it can't be read or written.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _as_ours(path, error) from None
-    except ValueError as error:  # what stands in it is no JSON, no UTF-8, no array
-        raise CheckpointMismatch(f"{path}: the checkpoint is damaged ({error}); start over with --restart") from None
-
-
-def _as_ours(path: Path, error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    primary = code & 0xFF
-    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return DiskTrouble(f"{path}: {error}; make room, then run the same command again")
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CheckpointMismatch(f"{path}: the checkpoint is damaged ({error}); start over with --restart")
-    return OutputError(f"{path}: the checkpoint can't be written or read: {error}")
-
-
-# -- What is answered: one SQLite file beside the output, one record a chunk
-
 
 VERSION = 1
 # In one transaction: a kill leaves all of it or nothing.
@@ -75,6 +35,19 @@ CREATE INDEX ranges ON chunks (first_row, rows);
 INSERT INTO meta VALUES ('version', '{VERSION}');
 COMMIT;
 """  # noqa: S608 - the version is ours
+COLUMNS = "first_row, rows, at_row, at_offset, at_line, labels, scores, probs, errors, truncated"
+INSERT = f"INSERT INTO chunks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - no value is in it
+Row = tuple[Any, ...]  # a record, in the order of COLUMNS
+BUSY_S = 30.0  # `classify status` reads while a run commits
+_DISK = DiskTrouble, "{}; make room, then run the same command again"
+_DAMAGED = CheckpointMismatch, "the checkpoint is damaged ({}); start over with --restart"
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: _DISK,
+    sqlite3.SQLITE_IOERR: _DISK,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    ANY_OTHER: (OutputError, "the checkpoint can't be written or read: {}"),
+}
 
 
 class Range(NamedTuple):
@@ -85,9 +58,9 @@ class Range(NamedTuple):
 
 
 class Checkpoint:
-    """The answers of one output.
+    """The answers of one output, in a file.
 
-    `add` only remembers; `flush` commits what was added since, and may be called from another thread.
+    `add` only keeps answers in memory; `flush` commits them, and may be called from another thread.
 
     Raises:
         CheckpointMismatch: the file is damaged, or of another version of this program.
@@ -104,19 +77,22 @@ class Checkpoint:
         self._stored_labels = 0
         if not read_only and not path.exists():
             remove(path)
-        with database_errors(self.path):
-            self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}")
+        with self._errors():
+            self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}", timeout_s=BUSY_S)
             try:
                 self._prepare(labels, read_only=read_only)
             except BaseException:
                 self._db.close()
                 raise
 
+    def _errors(self) -> AbstractContextManager[None]:
+        return sqlite_errors(self.path, _MEANINGS)
+
     def _prepare(self, labels: Labels | None, *, read_only: bool) -> None:
         is_blank = self._is_blank()
         if read_only and is_blank:  # a run is about to make it
             self._db.close()
-            self._db = connect(":memory:")
+            self._db = connect(":memory:", timeout_s=BUSY_S)
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -129,7 +105,11 @@ class Checkpoint:
         self._stored_labels = len(stored)
 
     def _is_blank(self) -> bool:
-        """See that it is ours, and of this format, before anything is written into it; or that it is nobody's yet."""
+        """Return whether the file has no tables yet.
+
+        Raises:
+            CheckpointMismatch: its tables are of another version, or of another program.
+        """
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         version = self.get("version") if "meta" in tables else None
         if tables and version != VERSION:
@@ -139,17 +119,15 @@ class Checkpoint:
             )
         return not tables
 
-    # -- what is known of the run as a whole
-
     def get(self, key: str) -> Any:
-        """The value kept under `key`, None if there is none."""
-        with database_errors(self.path):
+        """Return the value kept under `key`, None if there is none."""
+        with self._errors():
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
             return json.loads(row[0]) if row else None
 
     def put(self, **values: Any) -> None:
         """Keep values under their names, at once: all or none."""
-        with database_errors(self.path), self._lock, self._db:
+        with self._errors(), self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._put(values)
 
@@ -158,25 +136,23 @@ class Checkpoint:
         with self._adding:
             self._waiting_meta = self._waiting_meta | values
 
-    # -- answers in
-
     def add(self, first_row: int, position: Position, answers: Answers, num_classes: int) -> None:
-        """Remember the answers of the rows from `first_row` on; `position` is at or before that row.
+        """Add the answers of the rows from `first_row` on; `position` is at or before that row.
 
-        `num_classes` > 0: their probabilities are kept.
+        With `num_classes` > 0 their probabilities are kept.
         """
-        record = record_of(first_row, position, answers, self.labels, num_classes)
+        record = _record_of(first_row, position, answers, self.labels, num_classes)
         with self._adding:  # a flush in another thread takes the list away
             self._waiting.append(record)
 
     def take(self, records: list[Row], labels: Labels, values: dict[str, Any]) -> None:
-        """Begin with what was gathered elsewhere, and commit it."""
+        """Commit records and values gathered in memory; `labels` are those of the records. For a new file."""
         self.labels, self._waiting, self._waiting_meta = labels, list(records), dict(values)
         self.flush()
 
     def flush(self) -> None:
         """Commit all that was added: durable when this returns."""
-        with database_errors(self.path), self._lock:
+        with self._errors(), self._lock:
             with self._adding:
                 records, self._waiting = self._waiting, []
                 meta, self._waiting_meta = self._waiting_meta, {}
@@ -196,15 +172,13 @@ class Checkpoint:
                 raise
             self._stored_labels = len(names)
 
-    # -- answers out
-
     def open_ranges(self, rows: int | None) -> list[Range]:
-        """The rows without a record, up to row `rows` (None: as many as the file has)."""
+        """Return the ranges of rows without a record, up to row `rows` (None: as many as the input has)."""
         query = """
             SELECT stop, next FROM (
                 SELECT first_row + rows AS stop, lead(first_row) OVER (ORDER BY first_row) AS next FROM chunks)
             WHERE next IS NOT stop"""
-        with database_errors(self.path):
+        with self._errors():
             first = self._db.execute("SELECT min(first_row) FROM chunks").fetchone()[0]
             ranges = [Range(0, first), *(Range(*gap) for gap in self._db.execute(query) if first is not None)]
         if rows is not None:
@@ -212,64 +186,167 @@ class Checkpoint:
         return [each for each in ranges if each.stop is None or each.start < each.stop]
 
     def position_before(self, row: int) -> Position | None:
-        """The last known place at or before `row`, None if that is the start of the file."""
+        """Return the last stored position at or before `row`, None if that is the start of the input."""
         query = "SELECT at_row, at_offset, at_line FROM chunks WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1"
-        with database_errors(self.path):
+        with self._errors():
             found = self._db.execute(query, (row,)).fetchone()
         return Position(*found) if found else None
 
     def answers(self, num_classes: int) -> Iterator[Answers]:
         """Yield all answers in the order of the rows, record by record."""
-        with database_errors(self.path):
+        with self._errors():
             for row in self._db.execute(f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"):  # noqa: S608
-                yield answers_of(row, self.labels, num_classes)
+                yield _answers_of(row, self.labels, num_classes)
 
     def answers_at(self, row: int, num_classes: int) -> Answers | None:
         """Return the answers of the record that begins with `row`, None if there is none."""
-        with database_errors(self.path):
+        with self._errors():
             found = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?", (row,)).fetchone()  # noqa: S608
-            return answers_of(found, self.labels, num_classes) if found else None
+            return _answers_of(found, self.labels, num_classes) if found else None
 
     def counts(self) -> tuple[int, dict[str, int]]:
-        """Rows that have a record, and how many of them carry which error code."""
+        """Count the rows that have a record, and those of each error code."""
         codes: dict[str, int] = {}
-        with database_errors(self.path):
+        with self._errors():
             rows = self._db.execute("SELECT coalesce(sum(rows), 0) FROM chunks").fetchone()[0]
             for (errors,) in self._db.execute("SELECT errors FROM chunks WHERE errors IS NOT NULL"):
-                for error in errors_of(errors).values():
+                for error in _errors_of(errors).values():
                     codes[error.code] = codes.get(error.code, 0) + 1
         return rows, codes
 
     def has_truncated(self) -> bool:
-        """Whether an answer to a cut text is among the records."""
-        with database_errors(self.path):
+        """Return whether an answer to a truncated text is among the records."""
+        with self._errors():
             return self._db.execute("SELECT 1 FROM chunks WHERE truncated IS NOT NULL").fetchone() is not None
 
     def reopen_failed(self) -> int:
-        """Forget the rows that carry an error, other than those without a text; returns how many."""
+        """Delete the answers of the rows that failed (`RowError.is_failure`); returns how many."""
         reopened = 0
-        with database_errors(self.path), self._lock, self._db:
+        with self._errors(), self._lock, self._db:
             rows = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
             self._db.execute("BEGIN IMMEDIATE")
             for row in rows:
-                kept, failed = without_failed(row, self.labels)
+                kept, failed = _without_failed(row, self.labels)
                 if failed:
                     reopened += failed
                     self._db.execute("DELETE FROM chunks WHERE first_row = ?", (row[0],))
                     self._db.executemany(INSERT, kept)
         return reopened
 
-    # -- the file
-
     def close(self) -> None:
-        """Close the file; what was not flushed is gone."""
+        """Close the file without a flush."""
         self._db.close()
 
     def remove(self) -> None:
-        """Close and delete it. SQLite takes its own side files away when it closes."""
+        """Close and delete the file."""
         self.close()
         remove(self.path)
 
     def _put(self, values: dict[str, Any]) -> None:
         pairs = [(key, json.dumps(value)) for key, value in values.items()]
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+
+
+class MemoryCheckpoint:
+    """The answers of a small output, in memory: most often it is complete before a file would be of any use.
+
+    A new one, so that no row has an answer when it begins. Methods of the same name are those of `Checkpoint`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.labels = Labels()
+        self._records: list[Row] = []
+        self._values: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        """Return the value kept under `key`, None if there is none."""
+        return self._values.get(key)
+
+    def put(self, **values: Any) -> None:
+        """Keep values under their names."""
+        self._values |= values
+
+    put_later = put
+
+    def add(self, first_row: int, position: Position, answers: Answers, num_classes: int) -> None:
+        """Add the answers of the rows from `first_row` on."""
+        self._records.append(_record_of(first_row, position, answers, self.labels, num_classes))
+
+    def open_ranges(self, rows: int | None) -> list[Range]:
+        """Return all rows as one range."""
+        return [Range(0, rows)] if rows != 0 else []
+
+    def position_before(self, _: int) -> Position | None:
+        """Return None, the start of the input."""
+        return None
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Count no rows: none were answered by an earlier run."""
+        return 0, {}
+
+    def answers(self, num_classes: int) -> Iterator[Answers]:
+        """Yield all answers in the order of the rows, record by record."""
+        records = sorted(self._records, key=lambda record: record[0])
+        return (_answers_of(record, self.labels, num_classes) for record in records)
+
+    def persist(self) -> Checkpoint:
+        """Return a checkpoint in a file with the same content, committed.
+
+        Raises:
+            DiskTrouble, OutputError: see `Checkpoint`.
+        """
+        checkpoint = Checkpoint(self.path)
+        checkpoint.take(self._records, self.labels, self._values)
+        return checkpoint
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""
+
+
+def _record_of(first_row: int, position: Position, answers: Answers, labels: Labels, num_classes: int) -> Row:
+    """Encode answers with the label ids of `labels`; with `num_classes` > 0 the probabilities are kept."""
+    return (
+        *(first_row, len(answers), *position),
+        *(answers.ids_in(labels).tobytes(), answers.scores.tobytes()),
+        answers.probs_or_nan(num_classes).tobytes() if num_classes else None,
+        json.dumps({row: str(error) for row, error in answers.errors.items()}) if answers.errors else None,
+        json.dumps(sorted(answers.truncated)) if answers.truncated else None,
+    )
+
+
+def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
+    """Decode the answers of a record; `labels` are those of the checkpoint."""
+    ids, scores, probs, errors, truncated = record[5:]
+    return Answers(
+        labels,
+        np.frombuffer(ids, np.int32),
+        np.frombuffer(scores, np.float64),
+        None if probs is None else np.frombuffer(probs, np.float64).reshape(-1, num_classes),
+        errors=_errors_of(errors),
+        truncated=frozenset(json.loads(truncated or "[]")),
+    )
+
+
+def _errors_of(column: str | None) -> dict[int, RowError]:
+    """Decode the errors of a record: row of the record -> error."""
+    return {int(row): RowError.parse(error) for row, error in json.loads(column or "{}").items()}
+
+
+def _without_failed(record: Row, labels: Labels) -> tuple[list[Row], int]:
+    """Split a record at the rows that failed: return the records between them, and how many failed."""
+    first_row, rows, at_row, at_offset, at_line, *_, probs, errors, _ = record
+    failed = sorted(row for row, error in _errors_of(errors).items() if error.is_failure)
+    classes = len(probs) // (8 * rows) if probs else 0
+    answers = _answers_of(record, labels, classes)
+    starts, stops = [0, *(row + 1 for row in failed)], [*failed, rows]
+    kept = [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+    position = Position(at_row, at_offset, at_line)
+    records = [_record_of(first_row + start, position, answers[start:stop], labels, classes) for start, stop in kept]
+    return records, len(failed)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, SQLite's side files first: left alone, they would be taken for those of the next one."""
+    for name in (f"{path.name}-wal", f"{path.name}-shm", path.name):
+        path.with_name(name).unlink(missing_ok=True)

@@ -143,7 +143,7 @@ class FirstPass:
         begun = {key: file.identity.get(key) for key in endpoints.identity}
         if other := differences(begun, endpoints.identity):
             raise CheckpointMismatch(
-                f"{file.output.location}: was begun with another model ({'; '.join(other)}); "
+                f"{file.output.location}: was begun with another model ({'; '.join(map(str, other))}); "
                 f"start over with --restart, or choose another output"
             )
         added = AppendedColumns(file.config, endpoints.facts.num_classes).names

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file, was_piped
+from pipeline.checkpoint import Checkpoint, Difference, Identity, Lock, differences, digest_file, was_piped
 from pipeline.checkpoint.store import remove
 from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
@@ -250,7 +250,7 @@ class Output:
 
 def _after_complete(config: Config, identity: Identity, record: RunRecord, checkpoint: Checkpoint | None) -> Next:
     other = differences(record.identity, identity)
-    if any(line.startswith("input:") for line in other):
+    if any(each.key == "input" for each in other):
         return Next.FRESH  # last night's file was replaced by tonight's
     if other:
         raise CheckpointMismatch(_refusal(config.writer.output, "was made", other))
@@ -284,17 +284,17 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
     if begun is None or was_piped(begun):  # killed before anything was kept; or there is nothing to go on with
         return Next.FRESH
     other = differences(begun, identity)
-    if any(line.startswith("input:") for line in other) and config.run.on_changed_input == "restart":
+    if any(each.key == "input" for each in other) and config.run.on_changed_input == "restart":
         return Next.FRESH
-    if config.request.too_long == "error" and checkpoint.has_truncated():
-        other.append("request.too_long: was truncate, and there are answers to cut texts, now error")
-    if other:
-        raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other))
+    cut = config.request.too_long == "error" and checkpoint.has_truncated()
+    more = ["request.too_long: was truncate, and there are answers to cut texts, now error"] if cut else []
+    if other or more:
+        raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other, *more))
     return Next.RESUME
 
 
-def _refusal(output: str, what: str, other: list[str]) -> str:
+def _refusal(output: str, what: str, other: list[Difference], *more: str) -> str:
     advice = "start over with --restart, or choose another output"
-    if all(line.startswith("input:") for line in other):
+    if not more and all(each.key == "input" for each in other):
         advice = f'{advice}; run.on_changed_input="restart" starts over what has changed, and nothing else'
-    return f"{output}: {what} differently ({'; '.join(other)}); {advice}"
+    return f"{output}: {what} differently ({'; '.join([*map(str, other), *more])}); {advice}"

@@ -152,7 +152,7 @@ class Endpoints:
     def _other_model(self, endpoint: Endpoint, identity: Mapping[str, Any], facts: ModelFacts) -> str:
         """Return how the model of an endpoint differs from that of the run; empty if it does not."""
         if other := differences(self.identity, identity):
-            return "; ".join(other)
+            return "; ".join(map(str, other))
         renamed = any(facts.names.get(index, name) != name for index, name in self.facts.names.items())
         if renamed or (self.facts.names and max(self.facts.names) >= facts.num_classes):
             return f"its classes are named {facts.names}, ours {self.facts.names}"

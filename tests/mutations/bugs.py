@@ -295,7 +295,7 @@ CHECKPOINT = (
     bug("labels are written by the order of the alphabet", "writer:join",
         change("A.labels.names", "sorted(A.labels.names)"), "cli/test_cli.py::test_the_code_of_failed_rows_comes_back"),
     bug("opening failed rows again takes the row before a failed one for the failed one",
-        "checkpoint.records:without_failed",
+        "checkpoint.store:_without_failed",
         change("(A + 1 for A in B)", "(A for A in B)"),
         "formats/test_join_property.py::test_reopening_failed_rows_opens_exactly_those"),
     bug("a run goes on from one row too late", "batcher.cutter:Cutter.cut",

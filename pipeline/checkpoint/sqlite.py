@@ -1,0 +1,41 @@
+"""SQLite files of a run: how they are opened, and which of our errors stands for one of SQLite's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import ClassifyError
+
+ANY_OTHER = -1
+Meanings = Mapping[int, tuple[type[ClassifyError], str]]  # primary result code -> class, message with {} for SQLite's
+
+
+def connect(uri: str, *, timeout_s: float) -> sqlite3.Connection:
+    """Open a connection without implicit transactions, for use by one thread at a time.
+
+    A statement waits up to `timeout_s` seconds for a lock that another connection holds.
+    """
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout_s)
+
+
+@contextmanager
+def sqlite_errors(path: Path, meanings: Meanings) -> Iterator[None]:
+    """Raise the errors of SQLite as `meanings` has them, those without an entry as `ANY_OTHER`.
+
+    A ValueError counts as damage: what was read is no JSON, no UTF-8, or no array.
+    """
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:
+        kind, message = meanings.get(primary_code(error), meanings[ANY_OTHER])
+        raise kind(f"{path}: {message.format(error)}") from None
+
+
+def primary_code(error: Exception) -> int:
+    """Return the primary result code of an error, SQLITE_CORRUPT for one that is not SQLite's."""
+    if not isinstance(error, sqlite3.Error):
+        return sqlite3.SQLITE_CORRUPT
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
