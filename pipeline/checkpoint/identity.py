@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.storage import Location, local, pieces_of
+from pipeline.storage import Location, local, samples_of
 
 SAMPLE_BYTES = 64 << 10
 SAMPLES = 64
@@ -43,12 +43,12 @@ def digest_file(file: Location | Path) -> str:
     """
     location = file if isinstance(file, Location) else local(str(file))
     try:
-        with pieces_of(location) as (size, pieces):
+        with samples_of(location) as (size, samples):
             last = max(0, size - SAMPLE_BYTES)
             hashed = hashlib.blake2b(digest_size=16)
             offsets = sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}) if last else [0]
-            for piece in pieces(offsets, SAMPLE_BYTES):
-                hashed.update(piece)
+            for sample in samples(offsets, SAMPLE_BYTES):
+                hashed.update(sample)
     except OSError as error:
         raise InputError(f"{location}: {error.strerror}") from None
     return f"{PIPED if location.is_piped else ''}{size}-{hashed.hexdigest()}"

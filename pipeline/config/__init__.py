@@ -1,7 +1,6 @@
-"""Every knob, its default and its check; where it is read from; how it is shown."""
+"""The config: its keys, defaults and checks (sections), how it is read and shown (load), and how secrets are masked."""
 
-from pipeline.config.dates import dated, days_of, is_dated
-from pipeline.config.load import load, parse_setting
+from pipeline.config.load import describe, load, parse_setting, public_settings
 from pipeline.config.masking import (
     Uri,
     cut_options,
@@ -22,8 +21,10 @@ from pipeline.config.sections import (
     Run,
     Server,
     Writer,
+    dated,
+    days_of,
+    is_dated,
 )
-from pipeline.config.show import describe, public_settings
 
 __all__ = [
     "DEFAULT_URL",

@@ -1,4 +1,4 @@
-"""A config from a TOML file, `--set` and flags; and mistakes in them as one line that names the key."""
+"""Read a config from a TOML file, `--set` and flags, with errors that name the key; and show one without secrets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from pipeline.config.masking import mask_place, mask_url, origin
 from pipeline.config.sections import PATH_KEYS, Config
 from pipeline.errors import ConfigError
+from pipeline.streams import storable
 
-# What a pattern in the struct can't say in words.
+# The words for types that are patterns in the struct.
 EXPECTED = {"run.max_failed_rows": 'an integer, or a share like "1%"'}
 
 
 def load(path: str | None, settings: dict[str, Any]) -> Config:
-    """Read the TOML file `path` (if any) and lay `settings`, {"section.key": value}, over it.
+    """Read the TOML file `path` (if any); `settings`, {"section.key": value}, take precedence over it.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key (the nearest is named) or a wrong value.
@@ -31,22 +33,22 @@ def load(path: str | None, settings: dict[str, Any]) -> Config:
         section, _, key = name.partition(".")
         if not key:
             raise ConfigError(f"--set {name}: it is SECTION.KEY=VALUE, like request.rows=64")
-        _lay_over(tree, [section, *key.split(".")], value)
+        _set(tree, [section, *key.split(".")], value)
     try:
-        return msgspec.convert(_with_words(tree), Config)
+        return msgspec.convert(_with_text_date(tree), Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
 
 
-def _with_words(tree: dict[str, Any]) -> dict[str, Any]:
-    """TOML has dates of its own, and run.date is one or two of them in words."""
+def _with_text_date(tree: dict[str, Any]) -> dict[str, Any]:
+    """Replace a TOML date in run.date by its text."""
     run = tree.get("run")
     if isinstance(run, dict) and isinstance(run.get("date"), date):
         tree = tree | {"run": run | {"date": run["date"].isoformat()}}
     return tree
 
 
-def _lay_over(tree: dict[str, Any], path: list[str], value: Any) -> None:
+def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for depth, part in enumerate(path[:-1]):
         branch = tree.setdefault(part, {})
         if not isinstance(branch, dict):
@@ -56,9 +58,12 @@ def _lay_over(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split `SECTION.KEY=VALUE`; VALUE is TOML where it parses as such and a string where it does not.
+    """Split `SECTION.KEY=VALUE`; VALUE is TOML if it parses as such, else a string.
 
-    No shell expands a `~` in it.
+    A `~` in a path is expanded, because the shell does not.
+
+    Raises:
+        ConfigError: there is no equals sign.
     """
     name, equals, value = text.partition("=")
     if not equals:
@@ -84,7 +89,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         value = tree.get(section, {}).get(key) if isinstance(tree.get(section, {}), dict) else None
         if isinstance(value, str):
             tree[section][key] = _relative_to(path.parent, value)
-        elif isinstance(value, list):  # what is no string in it is found later
+        elif isinstance(value, list):  # a value that is no string is refused later
             tree[section][key] = [_relative_to(path.parent, each) if isinstance(each, str) else each for each in value]
     return tree
 
@@ -102,13 +107,13 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     path = where.rstrip("`").lstrip(".")
     if unknown := re.search(r"unknown field `(.*)`", what):
         return _unknown_key(f"{path}.{unknown[1]}".lstrip("."))
-    if path.endswith("[...]"):  # of a table with names of the user's own: which of them?
+    if path.endswith("[...]"):  # a table whose keys the user chooses: find the wrong one
         section, _, key = path.removesuffix("[...]").partition(".")
         wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, str)), "")
         return f"{section}.{key}.{wrong}: expected a string"
     section, _, key = path.partition(".")
     if not what.startswith(("Expected", "Invalid")):
-        return what  # a check of our own, which names its key
+        return what  # raised by a check in `sections`, and names its key
     wanted = EXPECTED.get(path.partition("[")[0]) or _type_name(section, key) or what
     got = re.search(r"got `(.*)`|value '(.*)'", what)
     return f"{path}: expected {wanted}" + (f", not {got[1] or repr(got[2])}" if got else "")
@@ -129,7 +134,7 @@ def known_keys() -> list[str]:
 
 
 def _type_name(section: str, key: str) -> str:
-    """What a key accepts, in words."""
+    """Return what a key accepts, in words."""
     kinds = get_type_hints(Config)
     if section not in kinds or not key:
         return "a section" if section in kinds else ""
@@ -138,7 +143,7 @@ def _type_name(section: str, key: str) -> str:
 
 
 def _words_of(hint: Any) -> list[str]:
-    """The words for a type: TOML's name for it, the words of a Literal, the bounds of a number."""
+    """Return the words for a type: TOML's name for it, the values of a Literal, the bounds of a number."""
     if get_origin(hint) in (UnionType, Union):
         return [word for option in get_args(hint) if option is not type(None) for word in _words_of(option)]
     if get_origin(hint) is Literal:
@@ -152,3 +157,33 @@ def _words_of(hint: Any) -> list[str]:
         return [" ".join([*_words_of(plain), *filter(None, bounds)])]
     names = {int: "an integer", float: "a float", str: "a string", bool: "a boolean"}
     return [names.get(hint, {list: "an array of strings", dict: "a table"}.get(get_origin(hint), str(hint)))]
+
+
+def describe(config: Config) -> list[str]:
+    """Return every setting as a line of TOML, secrets masked, as `classify check` shows it."""
+    lines = []
+    for section, keys in public_settings(config).items():
+        for key, value in keys.items():
+            shown = "(not set)" if value is None else msgspec.json.encode(value).decode()
+            lines.append(f"{section}.{key} = {shown}")
+    return lines
+
+
+def public_settings(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the settings as plain values; header values, passwords and queries are masked."""
+    tree: dict[str, dict[str, Any]] = msgspec.to_builtins(config)
+    server = tree["server"]
+    server["url"] = [mask_url(url) for url in config.server.urls]
+    for name in PATH_KEYS:
+        section, key = name.split(".")
+        tree[section][key] = _shown(tree[section][key])
+    server["headers"] = dict.fromkeys(config.server.headers, "***")
+    tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
+    return tree
+
+
+def _shown(path: Any) -> Any:
+    """Mask a path or URI, or a list of them; they may be bytes that are no UTF-8."""
+    if isinstance(path, list):
+        return [_shown(each) for each in path]
+    return path and mask_place(storable(path))

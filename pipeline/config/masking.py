@@ -1,4 +1,4 @@
-"""Urls and URIs: as they are checked, taken apart, and shown."""
+"""URLs and URIs: check them, split them, and mask their secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError
 
-# What stands behind a name and its question mark; a question mark without NAME=VALUE after it is part of the name.
+# A question mark without NAME=VALUE after it is part of the name.
 _OPTIONS = re.compile(r"\?([a-z_]+=[^?&]*(?:&[a-z_]+=[^?&]*)*)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s@]+@")
 _QUERY = re.compile(r"(://\S*\?)[a-z_]+=\S*")
@@ -17,7 +17,7 @@ FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds the valu
 
 
 def mask_url(url: str) -> str:
-    """`url` with a password, and whatever a query may carry, shown as ***; also where it is no url at all."""
+    """Mask the password and the query of a URL; also of text that is no valid URL."""
     start, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     rest, question, _ = rest.partition("?")
     user, at, host = rest.rpartition("@")
@@ -27,7 +27,7 @@ def mask_url(url: str) -> str:
 
 
 def is_http(url: str) -> bool:
-    """Whether it can be asked over HTTP."""
+    """Return whether `url` is a valid http or https URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -36,7 +36,7 @@ def is_http(url: str) -> bool:
 
 
 def origin(url: str) -> str:
-    """Scheme and host of a url whose path may be a secret; or `env:NAME`, which is none."""
+    """Return scheme and host of a URL whose path may be a secret; `env:NAME` is returned as it is."""
     if url.startswith(FROM_ENVIRONMENT):
         return url
     parts = urlsplit(url)
@@ -44,22 +44,22 @@ def origin(url: str) -> str:
 
 
 def is_variable(name: str) -> bool:
-    """Whether `name` can be that of an environment variable, in every shell and for every scheduler."""
+    """Return whether `name` is a valid name of an environment variable, in every shell and scheduler."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
 
 
 def is_secret_url(text: str) -> bool:
-    """Whether it is a url that can be asked over HTTP, or `env:NAME`."""
+    """Return whether `text` is a valid http or https URL, or `env:NAME`."""
     if text.startswith(FROM_ENVIRONMENT):
         return is_variable(text.removeprefix(FROM_ENVIRONMENT))
     return is_http(text)
 
 
 def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
-    """The url that `text` is, or names as `env:NAME`; `key` is where it was set.
+    """Return the URL that `text` is, or that the variable of `env:NAME` holds; `key` is the config key, for messages.
 
     Raises:
-        ConfigError: the variable is not set, or holds no url.
+        ConfigError: the variable is not set, or holds no URL.
     """
     if not text.startswith(FROM_ENVIRONMENT):
         return text
@@ -73,18 +73,18 @@ def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
 
 
 class Uri(NamedTuple):
-    """`SCHEME://[USER[:SECRET]@]HOST/NAME[?OPTION=VALUE&...]`. Of a store HOST is the bucket and NAME the key."""
+    """`SCHEME://[USER[:SECRET]@]HOST/NAME[?OPTION=VALUE&...]`; for a store, HOST is the bucket and NAME the key."""
 
     scheme: str
     user: str
     secret: str
     host: str
-    name: str  # as it stands: tools show the names of objects unescaped, so a % or a # is only that
+    name: str  # not unescaped: tools show object names as they are, so % and # have no meaning
     options: dict[str, str]
 
 
 def split_uri(text: str) -> Uri | None:
-    """`text` taken apart; None if it is a path."""
+    """Split a URI; None if `text` is a path."""
     scheme, slashes, rest = text.partition("://")
     if not slashes or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return None
@@ -98,22 +98,22 @@ def split_uri(text: str) -> Uri | None:
 
 
 def cut_options(text: str) -> tuple[str, str]:
-    """What stands before the options of a URI, and they themselves with their question mark, or ""."""
+    """Split a URI into the part before its options, and the options with their question mark, or ""."""
     found = _OPTIONS.search(text)
     return (text[: found.start()], found[0]) if found else (text, "")
 
 
 def mask_place(text: str) -> str:
-    """A path or URI, credentials and options shown as ***; a URI that is misspelt shows as little as possible."""
+    """Mask credentials and options of a URI, and most of one that is malformed; a path is returned as it is."""
     uri = split_uri(text)
     if uri is None:
         return text
-    if ":" in uri.host:  # part of a secret, perhaps, that tore it apart
+    if ":" in uri.host:  # perhaps part of a secret that holds a slash
         return f"{uri.scheme}://***"
     user, options = "***@" if uri.user else "", "?***" if uri.options else ""
     return f"{uri.scheme}://{user}{uri.host}/{uri.name}{options}"
 
 
 def mask_words(message: str) -> str:
-    """A message that repeats what was typed, without what URIs in it may carry."""
+    """Mask credentials and queries of all URIs in a message."""
     return _QUERY.sub(r"\1***", _CREDENTIALS.sub("***@", message))

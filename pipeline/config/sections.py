@@ -12,12 +12,11 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from pipeline.config.dates import days_of
 from pipeline.config.masking import (
     FROM_ENVIRONMENT,
     is_http,
@@ -32,7 +31,7 @@ from pipeline.formats.registry import PIPED, format_names
 from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # not inf: the system takes no such time
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # the system accepts no infinite timeout
 if TYPE_CHECKING:
     FormatName = str
 else:
@@ -40,6 +39,8 @@ else:
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
+MOST_DAYS = 10_000
+_DATE = re.compile(r"\{date(?::([^{}]*))?\}")
 
 
 class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +108,9 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             line_break = "\n".encode(self.encoding)
         except (LookupError, UnicodeError):
             raise ValueError(f"loader.encoding: Python knows no text encoding {self.encoding!r}") from None
-        has_state = codecs.lookup(self.encoding).name == "iso2022_kr"  # what its first line says holds for all others
+        has_state = (
+            codecs.lookup(self.encoding).name == "iso2022_kr"
+        )  # its first line changes the meaning of all others
         if has_state or (not line_break.endswith(b"\n") and b"\n\0" not in line_break):
             raise ValueError(f"loader.encoding: {self.encoding} can't be read line by line; convert the file first")
 
@@ -169,7 +172,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [self.url] if isinstance(self.url, str) else list(self.url)
 
     def request_headers(self, environment: dict[str, str]) -> dict[str, str]:
-        """The headers of every request, secrets read from `environment`.
+        """Return the headers of every request, with secrets read from `environment`.
 
         Raises:
             ConfigError: a header names a variable that is not set.
@@ -286,7 +289,7 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a run ends, what it may replace, what it keeps, and who is told."""
+    """When a run ends, what it may replace, what it keeps, and how its end is reported."""
 
     max_failed_rows: Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?%$")] = 0
     """How many rows may fail before the exit code is 3: a number, or a share of the rows like `"1%"`."""
@@ -350,11 +353,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         self.seconds_left(datetime.now())  # noqa: DTZ005 - a deadline is meant in local time
         days_of(self.date, datetime.now().date())  # noqa: DTZ005 - and so is a day
-        if self.notify_url and not is_secret_url(self.notify_url):  # it is not repeated: it may hold a token
+        if self.notify_url and not is_secret_url(
+            self.notify_url
+        ):  # the message leaves the value out: it may hold a token
             raise ValueError('run.notify_url is http://..., https://... or "env:NAME"')
 
     def seconds_left(self, now: datetime) -> float | None:
-        """Seconds from `now`, the start of the run, to the deadline, a time of this machine's; None without one."""
+        """Return the seconds from `now`, the start of the run, to the deadline (in local time); None without one."""
         if self.deadline is None:
             return None
         if span := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms])", self.deadline):
@@ -364,24 +369,24 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         here = now.astimezone().replace(tzinfo=None)
         end = here.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
         end = end if end > here else end + timedelta(days=1)
-        return (end.astimezone() - now.astimezone()).total_seconds()  # a night may have an hour more or less
+        return (end.astimezone() - now.astimezone()).total_seconds()  # the clocks may change in between
 
     def url_to_notify(self, environment: dict[str, str]) -> str | None:
-        """The url that is told how a run ended, read from `environment` if it says so; None if nobody is told.
+        """Return the URL of `notify_url`, read from `environment` for `env:NAME`; None if there is none.
 
         Raises:
-            ConfigError: the variable is not set, or holds no url.
+            ConfigError: the variable is not set, or holds no URL.
         """
         return read_secret_url("run.notify_url", self.notify_url, environment) if self.notify_url else None
 
     def failed_rows_allowed(self, rows: int) -> int:
-        """How many of `rows` may fail before the run counts as failed (exit code 3)."""
+        """Return how many of `rows` may fail before the exit code is 3."""
         if isinstance(self.max_failed_rows, str):
             return int(rows * float(self.max_failed_rows[:-1]) / 100)
         return self.max_failed_rows
 
 
-# What these hold is relative to the config file they stand in; or a URI.
+# Keys whose values are paths, relative to the config file, or URIs.
 PATH_KEYS = (
     "loader.input",
     "writer.output",
@@ -404,5 +409,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def is_piped(self) -> bool:
-        """Whether one end is a pipe: what is answered can't be kept for a later run."""
+        """Whether input or output is a pipe, so that no later run can resume."""
         return PIPE in (*self.loader.inputs, self.writer.output)
+
+
+def days_of(text: str | None, today: date) -> list[date]:
+    """Return the days of a value of `run.date`, in order: one day, all of FROM..TO, or today without a value.
+
+    Raises:
+        ValueError: it is no day, or a range that ends before it begins or has more than `MOST_DAYS` days.
+    """
+    first, dots, last = (text or "today").partition("..")
+    start, end = _day(first, today), _day(last, today) if dots else _day(first, today)
+    if end < start or (end - start).days >= MOST_DAYS:
+        raise ValueError(f"run.date is a day or FROM..TO, from the earlier to the later, not {text!r}")
+    return [start + timedelta(days=step) for step in range((end - start).days + 1)]
+
+
+def _day(text: str, today: date) -> date:
+    named = {"today": today, "yesterday": today - timedelta(days=today > date.min)}
+    try:
+        return named.get(text.strip().lower()) or date.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f'run.date: {text!r} is no day; it is "today", "yesterday" or like 2026-11-23') from None
+
+
+def is_dated(path: str) -> bool:
+    """Return whether `{date}` is in a path."""
+    return _DATE.search(path) is not None
+
+
+def dated(path: str, day: date) -> str:
+    """Replace `{date}` in a path by a day like 2026-11-23, and `{date:%Y/%m}` as strftime formats it."""
+    return _DATE.sub(lambda found: day.strftime(found[1]) if found[1] else day.isoformat(), path)

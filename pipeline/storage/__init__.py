@@ -1,9 +1,8 @@
-"""Where files are: on a disk, in an object store, or at the end of a pipe; and where a run keeps what is its own."""
+"""Where files are: on a disk, in an object store, or at the end of a pipe; and the state directory of runs."""
 
 from pipeline.storage.draft import Draft, Pipe, disk_errors, sync_file, write_whole
 from pipeline.storage.listing import is_hidden, is_named, is_pattern, list_files, match_files
-from pipeline.storage.location import Kind, Location, local, locate
-from pipeline.storage.samples import parts_of, pieces_of
+from pipeline.storage.location import Kind, Location, local, locate, samples_of
 from pipeline.storage.state import private_directory, spool, state_of, state_root
 from pipeline.storage.store import StoreStream
 
@@ -21,9 +20,8 @@ __all__ = [
     "local",
     "locate",
     "match_files",
-    "parts_of",
-    "pieces_of",
     "private_directory",
+    "samples_of",
     "spool",
     "state_of",
     "state_root",

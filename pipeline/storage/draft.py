@@ -1,4 +1,4 @@
-"""Outputs before they are complete: written beside their place, synced, renamed. A reader never sees half a file."""
+"""Outputs before they are complete: written to a file beside them, synced, renamed. A reader never sees half a file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pyarrow as pa
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import DISK_TROUBLE, ClassifyError, DiskTrouble, OutputError, ReaderGone
 from pipeline.storage.location import Location, local
-from pipeline.storage.samples import parts_of
+from pipeline.storage.store import PART_BYTES
 
-LOOK_S = 0.05  # between two looks whether the run was cancelled
+LOOK_S = 0.05  # between two checks whether the run was cancelled
 STDOUT = 1
 
 
 class Draft:
-    """A file that becomes `output` when it is published, and is removed when it is not.
+    """A file that becomes `output` when it is published, and is deleted when it is not.
 
-    It stands at `path` (default: beside its place, as `.NAME.tmp`) until it is renamed, or sent to a store.
+    Until it is renamed, or sent to a store, it is at `path` (default: `.NAME.tmp` beside the output).
 
     Raises:
-        OutputError: the place can't be written to. DiskTrouble: the disk is full or fails.
+        OutputError: it can't be written. DiskTrouble: the disk is full or fails.
     """
 
     def __init__(self, output: Location | Path, path: Path | None = None) -> None:
@@ -49,23 +49,23 @@ class Draft:
 
     @property
     def written(self) -> Location:
-        """What was written, as a file that can be read."""
+        """The location of the draft itself, to read what was written."""
         return local(str(self.path))
 
     def close(self) -> None:
-        """End the writing."""
+        """Close the file for writing."""
         with disk_errors(self.path):
-            self.file.close()  # a compressing stream has closed it before
+            self.file.close()  # a compressing stream may have closed it before
 
     def begin_sync(self) -> None:
-        """End the writing, and let the disk begin: several drafts are durable sooner if all begin before one waits."""
+        """Close the file and start writing it to the disk: several drafts sync sooner if all start before one waits."""
         self.close()
         if self.output.store is None and hasattr(os, "posix_fadvise"):
-            with disk_errors(self.path):  # to drop it from memory, the system begins to write it
+            with disk_errors(self.path):  # to drop it from its cache, the system starts to write it
                 os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """Wait until what was written is durable; what is to be sent to a store need not be."""
+        """Close the file and wait until it is durable; a draft for a store need not be."""
         self.close()
         if self.output.store is None:
             with disk_errors(self.path):
@@ -73,10 +73,10 @@ class Draft:
         self._close_descriptor()
 
     def publish(self) -> None:
-        """Let it take the output's place in one step; on the way to a store that can be cancelled.
+        """Replace the output by the draft in one step, durably. An upload to a store can be cancelled.
 
         Raises:
-            StoreRefused, StoreGone: the store.
+            StoreRefused, StoreGone: see `Store`.
         """
         if self.output.store is not None:
             with disk_errors(self.output):
@@ -87,7 +87,7 @@ class Draft:
             sync_file(self.path.parent)
 
     def rename(self) -> None:
-        """Let it take the output's place on a disk; durable when the directory is synced, too."""
+        """Replace an output on a disk by the draft; durable when the directory is synced, too."""
         with disk_errors(self.output):
             os.replace(self.path, self.output.path)  # noqa: PTH105 - a Path costs more, for each of many files
         self._is_there = False
@@ -112,19 +112,19 @@ class Draft:
 
 
 class Pipe:
-    """Standard output in the place of a draft. While its reader is slow, the run can be cancelled."""
+    """Standard output, written like a draft. While its reader is slow, the run can be cancelled."""
 
     path = "standard output"
 
     def write_bytes(self) -> Pipe:
-        """Return the stream to write to."""
+        """Return the stream to write to, which is the pipe itself."""
         return self
 
     def write(self, content: bytes | memoryview) -> None:
-        """Write all of it.
+        """Write all of `content`.
 
         Raises:
-            ReaderGone: nobody reads any more. DiskTrouble: it goes to a file, and the disk is full.
+            ReaderGone: the reader has closed the pipe. DiskTrouble: it goes to a file, and the disk is full.
         """
         left = memoryview(content)
         while left:
@@ -132,7 +132,7 @@ class Pipe:
             if not select.select([], [STDOUT], [], LOOK_S)[1]:
                 continue
             try:
-                # So much a pipe takes at once when it takes anything.
+                # A pipe that is ready takes at least this much without blocking.
                 left = left[os.write(STDOUT, left[: select.PIPE_BUF]) :]
             except BrokenPipeError:
                 raise ReaderGone from None
@@ -140,11 +140,11 @@ class Pipe:
                 raise DiskTrouble(f"standard output can't be written: {error.strerror}") from None
 
     def close(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: there is no buffer to flush."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there as a whole or not at all."""
+    """Write a small file in one step, durably: a reader sees all of it or the old one."""
     with Draft(path) as draft:
         with disk_errors(path):
             draft.file.write(content)
@@ -153,7 +153,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file to the disk, or a directory: a rename lasts through a power cut only when that is synced, too."""
+    """Sync a file or a directory; a rename survives a power cut only when the directory is synced."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -163,7 +163,7 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Location | Path) -> Iterator[None]:
-    """The system's errors as ours."""
+    """Raise the system's errors as DiskTrouble or OutputError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -172,3 +172,12 @@ def disk_errors(path: Location | Path) -> Iterator[None]:
         if error.errno in DISK_TROUBLE:
             ours = DiskTrouble(f"{path}: {reason}; what was answered is kept, make room and run the same command again")
         raise ours from None
+
+
+def parts_of(file: Path) -> Iterator[bytes]:
+    """Yield the content of a file in parts of an upload's size; the run can be cancelled before each."""
+    with file.open("rb") as opened:
+        while part := opened.read(PART_BYTES):
+            raise_if_cancelled()
+            yield part
+    raise_if_cancelled()

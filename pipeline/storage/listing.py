@@ -1,4 +1,4 @@
-"""The files in a directory, below a prefix of a store, or that a pattern names."""
+"""List the files of a directory, below a prefix of a store, or that match a pattern."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _MAGIC = re.compile(r"[*?[]")
 
 
 def list_files(location: Location) -> list[str]:
-    """The files in a directory, or under a prefix of a store, by their paths from there on.
+    """Return the files in a directory, or below a prefix of a store, as sorted paths relative to it.
 
-    A link to a directory is followed, but not to one that it is in; a link to nothing is a file that can't be read.
+    A link to a directory is followed, but not to one that contains it; a broken link counts as a file, which can't be
+    read.
 
     Raises:
         FileNotFoundError: there is no such directory. InputError: it, or one in it, can't be read.
@@ -46,22 +47,22 @@ def _local_files(top: Path) -> Iterator[str]:
 
 
 def _unreadable(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # it went while we looked
+    if not isinstance(error, FileNotFoundError):  # deleted meanwhile
         raise InputError(
             f"{error.filename}: can't be read: {error.strerror}; what is in it would be left out"
         ) from None
 
 
 def is_pattern(text: str) -> bool:
-    """Whether it may be a pattern of names, with `*`, `?`, `[...]`, or `**` for any number of directories."""
+    """Return whether a path or URI has wildcards: `*`, `?`, `[...]`, or `**` for any number of directories."""
     return bool(_split(text)[1])
 
 
 def match_files(pattern: str) -> list[tuple[str, Location]]:
-    """The files that a pattern names, by path from its first part with a wildcard on, and where they are.
+    """Return the files that match a pattern: their paths from its first part with a wildcard on, and their locations.
 
-    A directory that is named stands for all files in it. Names that begin with a dot or an underscore are left out, as
-    readers of directories do, unless a part of the pattern begins so.
+    A directory that matches stands for all files in it. Names that begin with a dot or an underscore are left out, as
+    readers of directories do, unless a part of the pattern begins with one.
 
     Raises:
         ConfigError, StoreRefused, StoreGone: see `locate` and `Store`.
@@ -73,24 +74,24 @@ def match_files(pattern: str) -> list[tuple[str, Location]]:
 
 
 def is_named(pattern: str, path: str) -> bool:
-    """Whether one of the files of `match_files` is named itself, and not only a directory that it is in."""
+    """Return whether a file of `match_files` matches itself, and not only a directory that contains it."""
     return _matches(path.split("/"), _split(pattern)[1], whole=True)
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of it has a name that readers of directories skip: `.x.csv.checkpoint`, `_SUCCESS`."""
+    """Return whether a part of `path` has a name that readers of directories skip: `.x.csv.checkpoint`, `_SUCCESS`."""
     return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _split(text: str) -> tuple[str, list[str]]:
-    """The directory before the first part with a wildcard, with a URI's options, and the parts from there on."""
+    """Split a pattern into the directory before its first wildcard, with a URI's options, and the parts after that."""
     text, options = cut_options(text) if "://" in text else (text, "")
     parts = text.split("/")
     names = 3 if "://" in text else 0  # of a URI, after scheme and bucket
     first = next((index for index, part in enumerate(parts) if index >= names and _MAGIC.search(part)), len(parts))
     base = "".join(f"{part}/" for part in parts[:first])
     rest = [unquote(part) for part in parts[first:]] if text.startswith("file:") else parts[first:]
-    if rest and not rest[-1]:  # a slash at the end names directories alone
+    if rest and not rest[-1]:  # a slash at the end matches directories only
         rest[-1] = "**"
     return (base or "./") + options, rest
 
@@ -113,7 +114,7 @@ def _store_paths(base: Location) -> set[str]:
 
 
 def _matches(names: Sequence[str], parts: Sequence[str], *, whole: bool = False) -> bool:
-    """Whether the pattern's parts fit the path, or, but for `whole`, a directory that it is in."""
+    """Return whether the parts of a pattern match a path; without `whole`, a directory that contains it is enough."""
     if not parts or not names:
         return not parts and (not names if whole else not is_hidden("/".join(names)))
     if parts[0] == "**":

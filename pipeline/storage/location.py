@@ -1,17 +1,18 @@
-"""Where one file is: on a disk, or in a store."""
+"""The location of a file: on a disk, or in an object store."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote
-
-import pyarrow as pa
 
 from pipeline.config import Uri, mask_place, split_uri
 from pipeline.errors import ClassifyError, ConfigError
@@ -20,9 +21,11 @@ from pipeline.storage.store import OPTIONS, Store, StoreStream
 if TYPE_CHECKING:
     import pyarrow as pa
 
+READS_AT_ONCE = 16  # of small samples of one object: latency dominates
+
 
 class Kind(Enum):
-    """What stands at a location."""
+    """The kind of file at a location."""
 
     NOTHING = "nothing"
     FILE = "a file"
@@ -32,14 +35,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where one file is. As text it is what messages and records show: never a secret."""
+    """The location of a file or directory. Its text, for messages and records, contains no secret."""
 
     shown: str
     path: str  # on the disk; in a store `bucket/key`
     store: Store | None = None  # None: the disk
-    is_folder: bool = False  # it was named with a slash at its end
-    is_piped: bool = False  # what stands here came through a pipe, and will not come again
-    content: bytes | None = field(default=None, repr=False, compare=False)  # of a small file that was read already
+    is_folder: bool = False  # given with a slash at its end
+    is_piped: bool = False  # a copy of what came through a pipe
+    content: bytes | None = field(default=None, repr=False, compare=False)  # of a small file, see `loaded`
 
     def __str__(self) -> str:
         return self.shown
@@ -53,16 +56,16 @@ class Location:
 
     @property
     def key(self) -> str:
-        """What tells it from any other file, however it is spelt and whoever asks; not the way to its store."""
+        """Identifies the file, however its path is spelled; independent of credentials and options of a store."""
         return os.path.realpath(self.path) if self.store is None else self.shown
 
     @property
     def folder(self) -> str:
-        """The directory it is in, as shown."""
+        """The directory that contains it, as shown."""
         return self.shown.rpartition("/")[0]
 
     def beside(self, name: str) -> Location:
-        """The file `name` in the same directory."""
+        """Return the location of `name` in the same directory."""
         if self.store is None:
             path = os.path.join(os.path.dirname(self.path.rstrip("/")), name)  # noqa: PTH118, PTH120 - see `within`
             return Location(path, path, is_piped=self.is_piped)
@@ -70,14 +73,14 @@ class Location:
         return replace(self, shown=self.shown[: len(self.shown) - stem] + name, path=self.path[: -stem or None] + name)
 
     def within(self, name: str) -> Location:
-        """The file `name` below this directory; it may hold slashes."""
+        """Return the location of `name`, which may contain slashes, below this directory."""
         if self.store is None:
             path = os.path.join(self.path, name)  # noqa: PTH118 - a Path costs more, for each of many files
             return Location(path, path)
         return Location(f"{self.shown.rstrip('/')}/{name}", f"{self.path}/{name}", self.store)
 
     def look(self) -> tuple[Kind, int]:
-        """What stands there, and its size in bytes if it is a file.
+        """Return the kind of file that is there, and its size in bytes (0 if it is no regular file).
 
         Raises:
             StoreRefused, StoreGone: see `Store`; also where there is no such bucket.
@@ -94,11 +97,11 @@ class Location:
         return (Kind.FILE, found.size) if found.is_file else (Kind.DIRECTORY, 0)
 
     def exists(self) -> bool:
-        """Whether anything stands there."""
+        """Return whether a file of any kind is there."""
         return self.look()[0] is not Kind.NOTHING
 
     def open(self) -> pa.NativeFile:
-        """The file, to be read anywhere in it. Errors of its methods: see `trouble`."""
+        """Open the file for random access. For errors of its methods, see `trouble`."""
         import pyarrow as pa
 
         if self.content is not None:
@@ -108,11 +111,11 @@ class Location:
         return self.store.open(self.shown, self.path)
 
     def stream(self) -> pa.NativeFile | StoreStream:
-        """The file, to be read from one place on to its end."""
+        """Open the file for reading from one offset to the end."""
         return self.open() if self.store is None or self.content is not None else StoreStream(self.open(), self.trouble)
 
     def loaded(self, most: int) -> Location:
-        """The same with its content, if that has `most` bytes at most: whoever reads it then opens no file.
+        """Return the location with its content, if that is at most `most` bytes: then reading opens no file.
 
         Raises:
             StoreRefused, StoreGone: see `Store`.
@@ -121,9 +124,9 @@ class Location:
         return replace(self, content=self.read()) if kind is Kind.FILE and size <= most else self
 
     def mark(self) -> tuple[int, ...] | None:
-        """What changes when a file on the disk is written to or replaced.
+        """Return device, inode, size and time of a file on the disk, which change when it is written or replaced.
 
-        None of a store's, where nothing is, or where the content is known and will be compared.
+        None for a file of a store, if there is no file, and if `content` is set, which can be compared itself.
         """
         if self.store is not None or self.content is not None:
             return None
@@ -134,15 +137,15 @@ class Location:
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def as_it_is_now(self) -> Location:
-        """The same without a content that was read before."""
+        """Return the location without its content, so that the file is read again."""
         return replace(self, content=None)
 
     def trouble(self, error: Exception) -> ClassifyError | None:
-        """What an error while reading says of the store; None if the file itself is to blame."""
+        """Return the error of the store that an exception while reading stands for; None if it is not the store's."""
         return None if self.store is None else self.store.trouble(self.shown, error)
 
     def read(self) -> bytes | None:
-        """All of a small file; None if it is not there."""
+        """Return the content of a small file; None if there is none."""
         if self.store is None:
             try:
                 with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs more, for each of many
@@ -156,7 +159,7 @@ class Location:
             return None
 
     def put(self, parts: Iterator[bytes]) -> None:
-        """Make an object of a store: it is there when the last part is, and not before.
+        """Write an object of a store; it appears with the last of its parts.
 
         Raises:
             StoreRefused, StoreGone: see `Store`.
@@ -167,10 +170,10 @@ class Location:
 
 
 def locate(text: str) -> Location:
-    """Where `text`, a path or a URI, points to.
+    """Return the location that a path or a URI names.
 
     Raises:
-        ConfigError: no such kind of URI, or no bucket, or an unknown option.
+        ConfigError: an unknown scheme, no bucket, or an unknown option.
     """
     uri = split_uri(text)
     if uri is None:
@@ -205,7 +208,7 @@ def _check_options(uri: Uri, masked: str) -> None:
 
 
 def local(path: str) -> Location:
-    """A path on the disk."""
+    """Return the location of a path on the disk."""
     return Location(path, path, is_folder=path.endswith("/"))
 
 
@@ -217,3 +220,40 @@ def _look(path: str) -> tuple[Kind, int]:
     if stat.S_ISDIR(found.st_mode):
         return Kind.DIRECTORY, 0
     return (Kind.FILE, found.st_size) if stat.S_ISREG(found.st_mode) else (Kind.OTHER, 0)
+
+
+@contextmanager
+def samples_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int], int], Iterable[bytes]]]]:
+    """Open a file for samples: gives its size, and `read(offsets, size)`, which yields `size` bytes from each offset.
+
+    Raises:
+        OSError: a local file can't be read. StoreRefused, StoreGone: see `Store`.
+    """
+    if (content := location.content) is not None:
+        yield len(content), lambda offsets, size: (content[offset : offset + size] for offset in offsets)
+        return
+    if location.store is None:
+        with Path(location.path).open("rb") as local_file:
+            yield os.fstat(local_file.fileno()).st_size, lambda offsets, size: _read_at(local_file, offsets, size)
+        return
+    with location.store.open(location.shown, location.path) as file, location.store.errors(location.shown):
+        total: int = file.size()
+
+        def read(offsets: Sequence[int], size: int) -> Iterator[bytes]:
+            if total <= len(offsets) * size:
+                whole = file.read()
+                yield from (whole[offset : offset + size] for offset in offsets)
+                return
+            executor = ThreadPoolExecutor(READS_AT_ONCE)
+            try:
+                yield from executor.map(lambda offset: bytes(file.read_at(size, offset)), offsets)
+            finally:
+                executor.shutdown(cancel_futures=True)
+
+        yield total, read
+
+
+def _read_at(file: BinaryIO, offsets: Sequence[int], size: int) -> Iterator[bytes]:
+    for offset in offsets:
+        file.seek(offset)
+        yield file.read(size)

@@ -1,4 +1,4 @@
-"""Standard input as a file: a run reads its input twice, and what comes through a pipe comes once."""
+"""The state directory: where checkpoints go that can't be beside their output, and copies of standard input."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from pipeline.cancellation import raise_if_cancelled
 from pipeline.errors import ConfigError, DiskTrouble, OutputError
 from pipeline.storage.location import Location
 
-# -- Where a run keeps what is its own when it can't stand beside the output: the state directory
-
-
-LONGEST_NAME = 100  # of the readable part of a directory's name
+LONGEST_NAME = 100  # characters of the output's name in a directory's name
+LOOK_S = 0.1  # between two checks whether the run was cancelled
+BLOCK_BYTES = 1 << 20
+STDIN = 0
 _PRIVATE = "pipe-"
 
 
 def state_root(configured: str | None) -> Path:
-    """The state directory: as configured, else `classify` in the place that XDG names. It need not exist.
+    """Return the state directory: as configured, else `classify` in XDG_STATE_HOME. It need not exist.
 
     Raises:
-        OutputError: nothing says where it is.
+        OutputError: there is no home directory.
     """
     if configured:
         return Path(configured)
     named = os.environ.get("XDG_STATE_HOME", "")
-    try:  # a relative path is no answer, says XDG
+    try:  # XDG has relative paths ignored
         base = Path(named) if Path(named).is_absolute() else Path.home() / ".local" / "state"
     except RuntimeError:
         raise OutputError("no home directory to keep a checkpoint in; set run.state_dir") from None
@@ -41,7 +41,7 @@ def state_root(configured: str | None) -> Path:
 
 
 def state_of(root: Path, output: Location) -> Path:
-    """The directory below `root` of one output: its name, for people, and a digest that tells it from all others."""
+    """Return the directory of an output below `root`: its name, for people, and a digest of its key."""
     name = re.sub(r"[^\w.-]", "_", output.name)[:LONGEST_NAME]
     digest = hashlib.blake2b(os.fsencode(output.key), digest_size=8).hexdigest()
     return root / f"{name}-{digest}"
@@ -49,7 +49,7 @@ def state_of(root: Path, output: Location) -> Path:
 
 @contextmanager
 def private_directory(root: Path) -> Iterator[Path]:
-    """A directory below `root` for this process alone, removed in the end; and so are those of killed processes.
+    """Make a directory below `root` for this process, and delete it in the end; also those of killed processes.
 
     Raises:
         OutputError: it can't be made.
@@ -60,7 +60,7 @@ def private_directory(root: Path) -> Iterator[Path]:
         new = Path(tempfile.mkdtemp(prefix="new-", dir=root))
         held = os.open(new / "held", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
-        path = new.rename(root / f"{_PRIVATE}{os.getpid()}-{new.name[4:]}")  # held before anybody can find it
+        path = new.rename(root / f"{_PRIVATE}{os.getpid()}-{new.name[4:]}")  # locked before another process finds it
     except OSError as error:
         raise OutputError(
             f"{root}: can't be written to: {error.strerror}; set run.state_dir to another place"
@@ -73,7 +73,7 @@ def private_directory(root: Path) -> Iterator[Path]:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed processes have left."""
+    """Delete the directories of killed processes, whose locks are free."""
     for path in root.glob(f"{_PRIVATE}*"):
         with suppress(OSError):
             held = os.open(path / "held", os.O_RDWR | os.O_CLOEXEC)
@@ -84,19 +84,11 @@ def _sweep(root: Path) -> None:
                 os.close(held)
 
 
-# -- Standard input as a file: a run reads its input twice, and what comes through a pipe comes once
-
-
-LOOK_S = 0.1
-BLOCK_BYTES = 1 << 20
-STDIN = 0
-
-
 def spool(folder: Path) -> Location:
-    """Copy standard input, all of it, to a file in `folder`; the run may be cancelled meanwhile.
+    """Copy standard input to a file in `folder`, because a run reads its input twice. It can be cancelled meanwhile.
 
     Raises:
-        ConfigError: nobody is sending anything. DiskTrouble: the disk is full, or the pipe broke.
+        ConfigError: standard input is a terminal. DiskTrouble: the disk is full, or the pipe broke.
     """
     if os.isatty(STDIN):
         raise ConfigError("standard input is a terminal; pipe JSON Lines into it, or name a file with --input")

@@ -1,4 +1,4 @@
-"""An object store through pyarrow's file systems: with bounded patience, and its errors as ours."""
+"""Object stores through pyarrow's file systems, with time limits, and errors by what is to be done about them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,45 @@ from pipeline.errors import ClassifyError, StoreGone, StoreRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-if TYPE_CHECKING:
-    import pyarrow as pa
     from pyarrow import fs
 
+FIRST_BYTES = 256 << 10  # of a stream's first request: mostly enough for a header and the first rows
+MOST_BYTES = 8 << 20  # of any: a request takes 30 to 100 ms before its first byte comes
+# A store that does not answer is given up after some 20 seconds: three attempts of this length.
+ATTEMPTS = 3
+PATIENCE_S = 5.0
+PART_BYTES = 10 << 20  # of an upload; pyarrow cuts its parts there, too
+OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
 
-# -- An object of a store as a stream: read in pieces that grow, so that a look costs little and a file few requests
-
-
-FIRST_BYTES = 256 << 10  # a header and the first rows are mostly in it
-MOST_BYTES = 8 << 20  # a request takes 30 to 100 ms before its first byte comes
+_S3 = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation: (.*)", re.DOTALL)
+_GS = re.compile(r"google::cloud::Status\((\w+): (.*?)(?: error_info=|\)\s*$|$)", re.DOTALL)
+_AROUND = re.compile(r"^.*(Details:|last message of) | \(Request ID: .*$")  # left out of messages
+_LATER = {
+    *("NETWORK_CONNECTION", "INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING", "REQUEST_TIMEOUT"),
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED"),
+}
+_TRY_AGAIN = 408, 429  # and 500 to 599
+# Before the store has answered anything, these are mistakes in the settings: certificate, credentials, address.
+_BY_HAND = re.compile(r"\bSSL\b|certificate|access token", re.IGNORECASE)
+_ADDRESS = re.compile("resolve host", re.IGNORECASE)  # if an address is given; else the network is down
 
 
 class StoreStream:
-    """Reads a file of a store from one place on. `trouble` says what an error of pyarrow means."""
+    """Reads an object from one offset on, in requests that grow. `trouble` translates errors of pyarrow."""
 
     def __init__(self, file: pa.NativeFile, trouble: Callable[[Exception], ClassifyError | None]) -> None:
         self._file, self._trouble = file, trouble
         self._held = memoryview(b"")
-        self._at = 0  # the end of what is held
+        self._at = 0  # the offset of the next request
         self._next = FIRST_BYTES
         self.closed = False
 
     def seek(self, offset: int) -> None:
-        """Go to a place in the file."""
+        """Continue at an offset."""
         self._at, self._held = offset, memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """The next bytes, `size` of them or fewer; none at the end.
+        """Return the next bytes, at most `size`; none at the end.
 
         Raises:
             StoreRefused, StoreGone: see `Store`.
@@ -63,7 +73,7 @@ class StoreStream:
         return bytes(taken)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the object."""
         self.closed = True
         self._held = memoryview(b"")
         self._file.close()
@@ -77,33 +87,11 @@ class StoreStream:
         self.close()
 
 
-# -- An object store through pyarrow's file systems: with bounded patience, and its errors as ours
-
-
-# A store that does not answer is given up after some 20 seconds: three attempts of so many each.
-ATTEMPTS = 3
-PATIENCE_S = 5.0
-PART_BYTES = 10 << 20  # of an upload; pyarrow cuts its parts there, too
-OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
-
-_S3 = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation: (.*)", re.DOTALL)
-_GS = re.compile(r"google::cloud::Status\((\w+): (.*?)(?: error_info=|\)\s*$|$)", re.DOTALL)
-_AROUND = re.compile(r"^.*(Details:|last message of) | \(Request ID: .*$")  # what stands around the words that matter
-_LATER = {
-    *("NETWORK_CONNECTION", "INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING", "REQUEST_TIMEOUT"),
-    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED"),
-}
-_TRY_AGAIN = 408, 429  # and 500 to 599
-# Before the store has answered anything, these are a person's mistake: the certificate, the credentials, the address.
-_BY_HAND = re.compile(r"\bSSL\b|certificate|access token", re.IGNORECASE)
-_ADDRESS = re.compile("resolve host", re.IGNORECASE)  # where it was given; else the network is down
-
-
 class Store:
-    """One object store as one URI names it. Paths in it are `bucket/key`; `shown` is for messages.
+    """An object store, reached as one URI says. Paths are `bucket/key`; `shown` is the location in messages.
 
     Raises (from every method):
-        StoreRefused: no such bucket, no permission. StoreGone: it can't be reached for now.
+        StoreRefused: no such bucket, no permission. StoreGone: it can't be reached at the moment.
         FileNotFoundError: there is no such object.
     """
 
@@ -119,7 +107,7 @@ class Store:
 
     @contextmanager
     def errors(self, shown: str) -> Iterator[None]:
-        """The store's errors as ours."""
+        """Raise errors of the store as StoreRefused or StoreGone."""
         import pyarrow as pa
 
         try:
@@ -129,13 +117,13 @@ class Store:
             raise
         except (OSError, pa.ArrowException) as error:
             ours = self.trouble(shown, error)
-            if ours is None and getattr(error, "errno", None):  # of the disk, where something is sent from
+            if ours is None and getattr(error, "errno", None):  # of the local disk during an upload
                 raise
             raise ours or StoreRefused(f"{shown}: {' '.join(str(error).split())}") from None
         self._answered = True
 
     def trouble(self, shown: str, error: Exception) -> ClassifyError | None:
-        """What an error of pyarrow says of the store; None if it speaks of something else."""
+        """Return the error that an exception of pyarrow stands for; None if it is not the store's."""
         said = " ".join(str(error).split())
         if found := _S3.search(said):
             code, status, words = found[1], int(found[2] or 0), found[3]
@@ -157,7 +145,7 @@ class Store:
         )
 
     def look(self, shown: str, path: str) -> fs.FileInfo:
-        """What stands at `path`: its type, and its size if it is a file."""
+        """Return the type of the object at `path`, and its size if it is a file."""
         from pyarrow.fs import FileType
 
         with self.errors(shown):
@@ -173,11 +161,11 @@ class Store:
         try:
             with self.errors(shown):
                 return bool(self._system.get_file_info(bucket).type is not FileType.NotFound)
-        except StoreRefused:  # whoever may not look at it may still write to it
+        except StoreRefused:  # permission to write does not include that to look
             return True
 
     def list(self, shown: str, path: str) -> list[fs.FileInfo]:
-        """What stands below `path`."""
+        """Return all objects below `path`."""
         from pyarrow import fs
 
         with self.errors(shown):
@@ -185,17 +173,17 @@ class Store:
             return found
 
     def open(self, shown: str, path: str) -> pa.NativeFile:
-        """An object, to be read anywhere in it. What its methods raise is for `trouble`."""
+        """Open an object for random access. Errors of its methods are translated by `trouble`."""
         with self.errors(shown):
             return self._system.open_input_file(path)
 
     def put(self, shown: str, path: str, parts: Iterator[bytes]) -> None:
-        """Make an object of `parts`; it is there when the last one is, and not before.
+        """Write an object of `parts`; it appears with the last one.
 
-        An exception on the way, from `parts` as well, leaves what stood there, and at most an unfinished upload.
+        An exception meanwhile, also one from `parts`, leaves the old object, and at most an unfinished upload.
         """
         with self.errors(shown):
-            stream = self._system.open_output_stream(path, compression=None)  # not by the ending, once more
+            stream = self._system.open_output_stream(path, compression=None)  # not again, by the ending of the name
             try:
                 for part in parts:
                     stream.write(part)
@@ -206,18 +194,18 @@ class Store:
 
 
 def _never_close(stream: Any) -> None:
-    """Keep a stream from ever being closed: that is what pyarrow does when it is freed.
+    """Keep a stream from ever being closed, which pyarrow does when it is freed.
 
-    An upload whose stream is closed is completed with the parts it has by then, also after one of them has failed:
-    half an object would appear. There is no call to give it up, so it is held for good.
+    Closing the stream completes the upload with the parts it has, also after one of them has failed: half an object
+    would appear. There is no call to abort it, so it is never freed.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
 
 
 def _endpoint_of(uri: Uri) -> tuple[str | None, str | None]:
-    """Scheme and host of the store, if it is not the usual one."""
+    """Return scheme and host of the store, None where they are the usual ones."""
     named = uri.options.get("endpoint_override")
-    if not named and uri.scheme == "s3":  # pyarrow heeds these only in URIs that it takes apart itself
+    if not named and uri.scheme == "s3":  # pyarrow reads these only for URIs that it parses itself
         named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, host = (named or "").rpartition("://")
     return uri.options.get("scheme") or scheme or None, host.rstrip("/") or None
@@ -227,7 +215,7 @@ def _s3(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
     from pyarrow import fs
 
     region = uri.options.get("region")
-    if not region and not host:  # a bucket is asked for where it is, whatever region the environment names
+    if not region and not host:  # the bucket knows its region better than the environment
         with suppress(OSError):
             region = fs.resolve_s3_region(uri.host)
     return fs.S3FileSystem(
@@ -239,7 +227,7 @@ def _s3(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
         connect_timeout=PATIENCE_S,
         request_timeout=PATIENCE_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        background_writes=False,  # they would gather in memory whatever the network can't take
+        background_writes=False,  # they would buffer an upload in memory
     )
 
 

@@ -18,8 +18,7 @@ from identities import identity
 from reuse_files import GB, NAMES, answer, answers, found, opened, remember, said
 
 from pipeline.answers import Answers
-from pipeline.reuse import Reuse
-from pipeline.reuse.store import GROUP_BYTES, GROUP_S
+from pipeline.reuse import GROUP_BYTES, GROUP_S, Reuse
 from pipeline.texts import escape_all
 
 # -- in and out again

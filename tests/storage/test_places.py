@@ -17,7 +17,7 @@ from s3 import Bucket, Way, environment_for
 from pipeline.checkpoint import digest_file
 from pipeline.config import mask_place, mask_words
 from pipeline.errors import ConfigError, OutputError, StoreGone, StoreRefused
-from pipeline.storage import Kind, list_files, local, locate, parts_of, private_directory, samples, state_of, state_root
+from pipeline.storage import Kind, draft, list_files, local, locate, private_directory, state_of, state_root
 from pipeline.storage.store import ATTEMPTS
 
 MIB = 1 << 20
@@ -194,8 +194,8 @@ def test_an_upload_is_the_file(size: int, here: Bucket, tmp_path: Path, monkeypa
     content = random.Random(size).randbytes(size)
     (tmp_path / "a").write_bytes(content)
     looks: list[int] = []
-    monkeypatch.setattr(samples, "raise_if_cancelled", lambda: looks.append(1))
-    locate(here.uri("a")).put(parts_of(tmp_path / "a"))
+    monkeypatch.setattr(draft, "raise_if_cancelled", lambda: looks.append(1))
+    locate(here.uri("a")).put(draft.parts_of(tmp_path / "a"))
     assert here.get("a") == content
     assert len(looks) == -(-size // (10 * MIB)) + 1
     assert here.uploads() == []
