@@ -386,33 +386,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return self.max_failed_rows
 
 
-# Keys whose values are paths, relative to the config file, or URIs.
-PATH_KEYS = (
-    "loader.input",
-    "writer.output",
-    "server.ca_bundle",
-    "run.state_dir",
-    "run.reuse",
-    "run.metrics_file",
-)
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All sections. `Config()` is every default."""
-
-    loader: Loader = Loader()
-    server: Server = Server()
-    request: Request = Request()
-    retry: Retry = Retry()
-    writer: Writer = Writer()
-    run: Run = Run()
-
-    @property
-    def is_piped(self) -> bool:
-        """Whether input or output is a pipe, so that no later run can resume."""
-        return PIPE in (*self.loader.inputs, self.writer.output)
-
-
 def days_of(text: str | None, today: date) -> list[date]:
     """Return the days of a value of `run.date`, in order: one day, all of FROM..TO, or today without a value.
 
@@ -442,3 +415,30 @@ def is_dated(path: str) -> bool:
 def dated(path: str, day: date) -> str:
     """Replace `{date}` in a path by a day like 2026-11-23, and `{date:%Y/%m}` as strftime formats it."""
     return _DATE.sub(lambda found: day.strftime(found[1]) if found[1] else day.isoformat(), path)
+
+
+# Keys whose values are paths, relative to the config file, or URIs.
+PATH_KEYS = (
+    "loader.input",
+    "writer.output",
+    "server.ca_bundle",
+    "run.state_dir",
+    "run.reuse",
+    "run.metrics_file",
+)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All sections. `Config()` is every default."""
+
+    loader: Loader = Loader()
+    server: Server = Server()
+    request: Request = Request()
+    retry: Retry = Retry()
+    writer: Writer = Writer()
+    run: Run = Run()
+
+    @property
+    def is_piped(self) -> bool:
+        """Whether input or output is a pipe, so that no later run can resume."""
+        return PIPE in (*self.loader.inputs, self.writer.output)

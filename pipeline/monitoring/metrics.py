@@ -1,6 +1,6 @@
-"""How the last run ended, in Prometheus' text format, for node_exporter's textfile collector or anything like it.
+"""The metrics file: how the last run ended, in Prometheus' text format, for node_exporter's textfile collector.
 
-All are gauges: a file that is written anew for each run can't count over several of them.
+All metrics are gauges: a file that each run replaces can't count over several runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from prometheus_client.parser import text_fd_to_metric_families
 from pipeline.monitoring.record import Outcome
 from pipeline.streams import storable
 
-MOST_LABELS = 100  # series of labels: a model may have any number of classes
-LONGEST_LABEL = 200  # characters of a label: a model may name them as it likes
+MOST_LABELS = 100  # series of labels; a model may have any number of classes
+LONGEST_LABEL = 200  # characters
 OTHERS = "(others)"  # all labels beyond these
 FIRST_BYTES = b"# HELP classify_"
 LAST_SUCCESS = "classify_last_success_timestamp_seconds"
-# Those that did not occur are 0: a series that comes and goes is hard to watch.
+# Codes that did not occur are 0: a series that comes and goes is hard to watch.
 FAILURE_CODES = ("not_text", "too_long", "rejected", "server_error", "timeout", "bad_answer")
 # Name, help, and the field of the outcome.
 PLAIN = (
@@ -44,7 +44,7 @@ PLAIN = (
 
 
 class _Snapshot:
-    """What a registry asks for its metrics. Objects of the class Gauge may keep theirs in files of their own."""
+    """A collector of fixed metrics; objects of the class Gauge keep theirs in files in multiprocess mode."""
 
     def __init__(self, families: list[GaugeMetricFamily]) -> None:
         self._families = families
@@ -54,12 +54,12 @@ class _Snapshot:
 
 
 def write_metrics(path: Path, job: str, outcome: Outcome) -> None:
-    """Let `path` say how the last run of `job` ended. A reader sees the old file or the new one.
+    """Replace the metrics file at `path` in one step; `job` is the value of the label `output`.
 
     The time of the last success is carried over from the old file.
 
     Raises:
-        OSError: it can't be written.
+        OSError: it can't be written, or is no metrics file.
     """
     if not may_replace(path):
         raise OSError(errno.EEXIST, "it is there, and no metrics file of ours")
@@ -71,7 +71,7 @@ def write_metrics(path: Path, job: str, outcome: Outcome) -> None:
 
 
 def may_replace(path: Path) -> bool:
-    """Whether nothing is there, or a file that we have written; never the rows of somebody."""
+    """Return whether there is no file at `path`, an empty one, or a metrics file of this program."""
     if not path.exists():
         return True
     if not path.is_file():
@@ -96,7 +96,7 @@ def _families(job: str, outcome: Outcome, ended: float, succeeded: float) -> lis
 
 
 def _family(name: str, help_: str, job: str, value: float | Mapping[str, float], by: str = "") -> GaugeMetricFamily:
-    """One metric: a single value, or one for each value of the label `by`."""
+    """Make a metric with a single value, or with one for each value of the label `by`."""
     family = GaugeMetricFamily(name, help_, labels=["output", by] if by else ["output"])
     values = value if isinstance(value, Mapping) else {"": value}
     for each, number in values.items():
@@ -105,7 +105,7 @@ def _family(name: str, help_: str, job: str, value: float | Mapping[str, float],
 
 
 def _bounded(labels: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent labels, cut where they are endless, and all others as one."""
+    """Return the rows of the `MOST_LABELS` most frequent labels, long ones cut, and of all others as `OTHERS`."""
     bounded: dict[str, int] = {}
     for label, rows in sorted(labels.items(), key=lambda pair: -pair[1]):
         name = storable(label)
@@ -117,7 +117,7 @@ def _bounded(labels: Mapping[str, int]) -> dict[str, int]:
 
 
 def _last_success(path: Path, job: str) -> float:
-    """What the file that is there says of the last success of this job; 0 if it says nothing."""
+    """Return the time of the last success of this job in the file that is there, 0 if it has none."""
     try:
         with path.open(encoding="utf-8", newline="\n") as file:  # a label may hold other line breaks
             for family in text_fd_to_metric_families(file):

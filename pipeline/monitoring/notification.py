@@ -1,6 +1,6 @@
-"""One POST at the end: best effort, bounded in time, and no word about the url but where it leads.
+"""The notification at the end of a run: one POST, limited in time, with errors that do not repeat the URL.
 
-In a thread that nobody waits for: looking up a name can't be cancelled, and may take half a minute.
+It is sent in a daemon thread, because looking up a name can't be cancelled and may take half a minute.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # in a path and a query
 
 
 async def notify(url: str, body: bytes, within_s: float) -> str:
-    """POST the JSON `body` to `url`; returns what went wrong, "" if nothing did. Redirects are not followed."""
+    """POST the JSON `body` to `url` within `within_s` seconds, without redirects.
+
+    Returns:
+        Why it failed, for a message; "" if it did not.
+    """
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     said: list[str] = []
 
     def post() -> None:
         said.append(_post(urlsplit(url), body, within_s))
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed after a timeout
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=post, daemon=True).start()
@@ -63,7 +67,7 @@ def _headers(url: SplitResult) -> dict[str, str]:
 
 
 def _reason(error: Exception, timeout_s: float) -> str:
-    """In words of ours: those of the error may repeat the url."""
+    """Describe an error without its own text, which may contain the URL."""
     if isinstance(error, TimeoutError):
         return _too_slow(timeout_s)
     if isinstance(error, gaierror | UnicodeError):

@@ -16,35 +16,37 @@ from pipeline.answers import Answers
 from pipeline.monitoring.record import RunRecord
 from pipeline.streams import say, say_event
 
-# -- What is counted: of a command as a whole, and of each of its files
+SHOW_EVERY_S = 0.25  # also of commits: with the time of one, far less than a second of answers can be lost
+LINE_EVERY_S = 10.0
+Style = Literal["auto", "bar", "quiet", "json"]
 
 
 class Counts:
-    """What became of rows, and what it cost."""
+    """The results of rows and the requests they took: of a command, and of each of its files."""
 
     def __init__(self) -> None:
         self.rows_done = 0
-        self.rows_resumed = 0  # of rows_done: those a former run had answered
+        self.rows_resumed = 0  # of rows_done: answered by an earlier run
         self.rows_labelled = 0
         self.failed: Counter[str] = Counter()  # error code -> rows
         self.empty = 0
         self.requests = self.retries = 0
         self.texts_sent = 0
-        self.rows_shared = 0  # rows that another row's text was sent for
-        self.rows_reused = 0  # rows with an answer of another run
+        self.rows_shared = 0  # answered with the text of another row
+        self.rows_reused = 0  # with a stored answer of another run
 
     def spend(self, texts: int) -> None:
-        """Count a request."""
+        """Count a request with so many texts."""
         self.requests += 1
         self.texts_sent += texts
 
     def add(self, other: Counts) -> None:
-        """Count what was counted elsewhere."""
+        """Add the counts of `other` to these."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
     def answered(self, answers: Answers, *, shared: int = 0, reused: int = 0) -> None:
-        """Count the answers of some rows."""
+        """Count the answers of some rows, and how many of them were shared or reused."""
         self.rows_done += len(answers)
         self.rows_labelled += len(answers) - len(answers.errors)
         self.rows_shared += shared
@@ -53,7 +55,7 @@ class Counts:
             self.failed_with(error.code, 1)
 
     def resume(self, rows: int, codes: dict[str, int]) -> None:
-        """Count what an earlier run has answered."""
+        """Count rows that an earlier run has answered; `codes` has those with an error by its code."""
         self.rows_done += rows
         self.rows_resumed += rows
         self.rows_labelled += rows - sum(codes.values())
@@ -61,7 +63,7 @@ class Counts:
             self.failed_with(code, count)
 
     def failed_with(self, code: str, rows: int) -> None:
-        """Count rows without an answer; an empty text is no failure."""
+        """Count rows with an error code; an empty text is no failure."""
         if code == "empty":
             self.empty += rows
         else:
@@ -69,26 +71,21 @@ class Counts:
 
     @property
     def rows_failed(self) -> int:
-        """Rows that should have got an answer and did not."""
+        """The number of rows that failed, of all error codes."""
         return self.failed.total()
 
 
-# -- The counters of a run, and how they are shown: a bar on a terminal, a line every ten seconds elsewhere
-
-
-SHOW_EVERY_S = 0.25  # and commit: with the time a commit takes, far less than a second of answers can be lost
-LINE_EVERY_S = 10.0
-Style = Literal["auto", "bar", "quiet", "json"]
-
-
 class Progress(Counts):
-    """What happened so far. `notice` and `show` are the only ways anything is said while a run goes on."""
+    """The counts of a command, and all its output on stderr while it runs.
+
+    `style` is "auto" (a bar on a terminal, else lines), "bar", "quiet", or "json" (one JSON object a line).
+    """
 
     def __init__(self, style: Style = "auto", *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.rows_total: int | None = None
         self.total_is_exact = True
-        self.rows_written: int | None = None  # set when all is answered, while the output is written
+        self.rows_written: int | None = None  # set while the output is written, when all rows are answered
         self.files_total, self.files_done = 1, 0
         self._style, self._clock = style, clock
         self.started = datetime.now(UTC)
@@ -96,11 +93,9 @@ class Progress(Counts):
         self._in_flight: dict[int, float] = {}
         self._bar: Any = None
 
-    # -- counting
-
     @contextmanager
     def request(self, texts: int) -> Iterator[None]:
-        """Count a request and hold its start while it is in flight."""
+        """Count a request, which is in flight until the context ends."""
         self.spend(texts)
         number = self.requests
         self._in_flight[number] = self._clock()
@@ -110,7 +105,7 @@ class Progress(Counts):
             del self._in_flight[number]
 
     def expect(self, rows: int, *, is_exact: bool) -> None:
-        """So many rows there will be."""
+        """Set the number of rows of the input, or an estimate."""
         self.rows_total, self.total_is_exact = rows, is_exact
         if self._bar is not None:
             self._bar.total = rows
@@ -122,13 +117,11 @@ class Progress(Counts):
 
     @property
     def rate(self) -> float:
-        """Rows a second of this run, without those of a former one."""
+        """Rows answered by this run, for each second."""
         return (self.rows_done - self.rows_resumed) / max(self.elapsed_s, 1e-9)
 
-    # -- showing
-
     def notice(self, message: str) -> None:
-        """Say one line now, if there is something to say."""
+        """Print a message now, unless it is empty."""
         if not message:
             return
         if self._style == "json":
@@ -139,11 +132,11 @@ class Progress(Counts):
             say(message)
 
     def begin(self) -> None:
-        """From now on progress is shown."""
+        """Start to show progress: makes the bar, if there is one."""
         self._shown = self._clock()
         if self._style == "bar" or (self._style == "auto" and sys.stderr.isatty()):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a notebook without ipywidgets, which gets a bar of characters
+                warnings.simplefilter("ignore")  # about missing ipywidgets: a notebook then gets a bar of characters
                 from tqdm.auto import tqdm
             self._bar = tqdm(
                 total=self.rows_total, initial=self.rows_done, unit=" rows", unit_scale=True, dynamic_ncols=True,
@@ -151,14 +144,14 @@ class Progress(Counts):
             )  # fmt: skip
 
     def show(self) -> None:
-        """Bring what is shown up to date; to be called some times a second."""
+        """Update the bar, or print a line every `LINE_EVERY_S`; called every `SHOW_EVERY_S`."""
         if self._bar is not None:
             is_asking = self.rows_written is None
             said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
             said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(self.rows_done - self._bar.n)
-            if not is_asking:  # rows are done by now, so no update would show it
+            if not is_asking:  # `update` shows nothing if no row is added
                 self._bar.refresh()
         elif self._style != "quiet" and self._clock() - self._shown >= LINE_EVERY_S:
             self._shown = self._clock()
@@ -168,14 +161,14 @@ class Progress(Counts):
                 say(self.line())
 
     def end(self) -> None:
-        """Nothing more is shown; the bar stays as it was last."""
+        """Stop showing progress; the bar stays as it is."""
         if self._bar is not None:
             self.show()
             self._bar.close()
             self._bar = None
 
     def finish(self, record: RunRecord, lines: list[str]) -> None:
-        """The closing words of a run, the last line of which says it all; for machines, its record as well."""
+        """Print the summary of a run; as JSON, its last line and the record."""
         if self._style == "json":
             level = "error" if record.exit_code else "info"
             say_event("finished", level, message=lines[-1], exit_code=record.exit_code, record=record)
@@ -183,7 +176,7 @@ class Progress(Counts):
             say("\n".join(lines))
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state as one line of text."""
         if self.rows_written is not None:
             return f"writing: {self.rows_written:,} of {self.rows_done:,} rows"
         total = self.rows_total
@@ -200,7 +193,7 @@ class Progress(Counts):
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the last row, at the rate so far; None while that can't be said."""
+        """Seconds until the last row, at the rate so far; None while it is unknown."""
         if self.rows_total is None or not self.rows_done - self.rows_resumed:
             return None
         return max(0, self.rows_total - self.rows_done) / self.rate
@@ -211,7 +204,7 @@ class Progress(Counts):
         return max(0.0, self._clock() - min(self._in_flight.values(), default=math.inf))
 
     def snapshot(self) -> dict[str, Any]:
-        """The state for machines."""
+        """Return the state as the members of a JSON object."""
         return {
             **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
             "rows": self.rows_done,

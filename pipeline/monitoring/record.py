@@ -1,4 +1,4 @@
-"""The run record, `.NAME.run.json`: what was run on what, with which settings, and what came of it."""
+"""The record of a run, `.NAME.run.json`: its input, its settings, and its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("aiohttp", "msgspec", "numpy", "pandas", "pyarrow", "uvloop")
 
 
 class FailedFile(msgspec.Struct):
-    """One of many files that could not be classified, or in which too many rows failed."""
+    """A file of several that could not be classified, or in which too many rows failed."""
 
     input: str
     exit_code: int
@@ -25,37 +25,37 @@ class FailedFile(msgspec.Struct):
 
     @property
     def told(self) -> str:
-        """Which, and why."""
+        """The file and its error, for messages."""
         return self.error if self.input in self.error else f"{self.input}: {self.error}"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """How a command ended, as far as it is known: of a run that failed, this much."""
+    """The end of a command; of a run that failed, all that is known."""
 
-    version: int = VERSION  # of this shape
+    version: int = VERSION  # of these fields
     exit_code: int  # 3: the output is complete, but more rows failed than allowed
-    error: str | None = None  # where the code is not 0: what a person was told, in one line
+    error: str | None = None  # unless the code is 0: the message, in one line
     input: str
     output: str
-    rows: int = 0  # in the output; where the run failed, those that are answered and kept
-    rows_total: int | None = None  # wanted; None: not known yet
+    rows: int = 0  # in the output; of a run that failed, those answered and kept
+    rows_total: int | None = None  # None: not known yet
     labelled: int = 0  # rows
     labels: dict[str, int] = {}  # label -> rows; known when the output is written
     failed: dict[str, int] = {}  # error code -> rows
     empty: int = 0  # rows without a text
     truncated: int = 0  # rows whose text the server cut; known when the output is written
     resumed_rows: int = 0  # answered by an earlier, interrupted run
-    reused_rows: int = 0  # with an answer that another run got, see run.reuse
-    skipped_lines: int = 0  # bad ones, which are in no row
-    shared_rows: int = 0  # of this run: rows with the text of another one, which was sent for both
+    reused_rows: int = 0  # with a stored answer of another run, see run.reuse
+    skipped_lines: int = 0  # bad lines, which are in no row
+    shared_rows: int = 0  # answered by this run with the text of another row, sent only once
     requests: int = 0
     texts_sent: int = 0
     retries: int = 0
-    files: dict[str, int] = {}  # of a command about many: all, done (well or not), complete already, failed
+    files: dict[str, int] = {}  # of a command with several: all, done (also failed), complete already, failed
     failed_files: list[FailedFile] = []
     started: str  # this and the next: ISO 8601, UTC
     finished: str = ""
-    seconds: float = 0.0  # from the one to the other
+    seconds: float = 0.0  # between these
     rows_per_s: float = 0.0  # answered by this run
     already_complete: bool = False  # there was nothing to do
     host: str = ""
@@ -64,23 +64,23 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     @property
     def rows_failed(self) -> int:
-        """Rows that should have got an answer and did not."""
+        """The number of rows that failed, of all error codes."""
         return sum(self.failed.values())
 
 
 class RunRecord(Outcome, kw_only=True):
-    """What `run` returns, and what stands beside the output."""
+    """The end of a run with a complete output: what `run` returns, and the file beside the output."""
 
     input_digest: str
     output_digest: str
-    is_whole: bool  # these are all rows of the input, not only the first of them
+    is_whole: bool  # all rows of the input, not only the first of them
     seconds_writing: float = 0.0  # of `seconds`: the second pass
     model: dict[str, Any]  # id, number and names of classes as learned, answers to the canary
     identity: dict[str, Any]
 
 
 def nothing_to_do(record: RunRecord, started: datetime, seconds: float) -> RunRecord:
-    """The record of a run that found its output complete: the output is as it was, and cost nothing."""
+    """Return the record of a run that found its output complete, from that of the run that made it."""
     spent = ("resumed_rows", "reused_rows", "shared_rows", "requests", "texts_sent", "retries")
     return msgspec.structs.replace(
         record,
@@ -95,21 +95,21 @@ def nothing_to_do(record: RunRecord, started: datetime, seconds: float) -> RunRe
 
 
 def when(started: datetime, seconds: float) -> dict[str, Any]:
-    """The fields that say when and where something that ends now was done; `seconds` by a clock that nobody sets."""
+    """Return the fields of time and host for a run that ends now; `seconds` are those of a monotonic clock."""
     finished = iso(datetime.now(UTC))
     return {"started": iso(started), "finished": finished, "seconds": round(seconds, 3), "host": platform.node()}
 
 
 def iso(moment: datetime) -> str:
-    """A moment as it stands in records and logs."""
+    """Format a time as in records and logs: UTC, with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def read_record(location: Location) -> RunRecord | None:
-    """The record at a location; None if there is none that can be understood.
+    """Read the record at a location; None if there is none, or it can't be decoded.
 
     Raises:
-        StoreRefused, StoreGone: its store.
+        StoreRefused, StoreGone: see `Store`.
     """
     try:
         return msgspec.json.decode(location.read() or b"", type=RunRecord)
@@ -118,12 +118,12 @@ def read_record(location: Location) -> RunRecord | None:
 
 
 def encode_record(record: RunRecord) -> bytes:
-    """The record as indented JSON."""
+    """Encode a record as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def versions() -> dict[str, str]:
-    """Python's version, ours, and those of the packages that take part."""
+    """Return the versions of Python, of this program, and of those of its packages that are imported."""
     found = {"python": platform.python_version(), "classify-pipeline": __version__}
     for name in _PACKAGES:
         version = getattr(sys.modules.get(name), "__version__", None)

@@ -1,4 +1,4 @@
-"""How far a run is, from the files it keeps beside its output. Reads only, and may be asked while the run goes on."""
+"""The status of a run, from the files that it keeps beside its output; also while it is running. Nothing is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.storage import Kind, Location, list_files
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """What is known of a run. `state` is running, interrupted, or complete."""
+    """The status of a run. `state` is running, interrupted, or complete."""
 
     output: str
     state: str
@@ -36,18 +36,18 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 def status_of(output: Location, state_dir: str | None = None) -> Status:
-    """The status of the run that makes, or has made, `output`, a file or a directory, with that `run.state_dir`.
+    """Return the status of the run of `output`, a file or a directory; `state_dir` is its `run.state_dir`.
 
     Raises:
-        OutputError: there is no trace of a run. StoreRefused, StoreGone: the output's store.
+        OutputError: there is neither checkpoint nor record. StoreRefused, StoreGone: the output's store.
     """
     if output.look()[0] is Kind.DIRECTORY:
         return _of_directory(output, state_dir)
-    place = Output(output, state_dir)
-    holder = read_holder(place.lock.path) if is_held(place.lock.path) else None
-    record = place.record
-    if os.path.exists(place.checkpoint_path):  # noqa: PTH110 - no error where nobody may look
-        with closing(Checkpoint(place.checkpoint_path, read_only=True)) as checkpoint:
+    kept = Output(output, state_dir)
+    holder = read_holder(kept.lock.path) if is_held(kept.lock.path) else None
+    record = kept.record
+    if os.path.exists(kept.checkpoint_path):  # noqa: PTH110 - a Path raises in a directory that can't be entered
+        with closing(Checkpoint(kept.checkpoint_path, read_only=True)) as checkpoint:
             published = checkpoint.get("published")
             if holder or record is None or published != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
@@ -70,14 +70,14 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
 
 
 def _of_directory(folder: Location, state_dir: str | None) -> Status:
-    """The sum over all files in it of which there is a trace; files whose turn has not come leave none."""
+    """Sum the status of all outputs in a directory that have a checkpoint or a record; files not begun have none."""
     lock = lock_of_directory(folder, state_dir)
     holder = read_holder(lock.path) if is_held(lock.path) else None
     each, files = list[Status](), Counter[str]()
     for path in _traces(folder):
         try:
             each.append(status_of(folder.within(path), state_dir))
-        except UserError:  # damaged, perhaps; the others are not
+        except UserError:  # its checkpoint is damaged, for instance
             files["unreadable"] += 1
     if not each and holder is None:
         raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
@@ -102,7 +102,7 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
 
 
 def _traces(folder: Location) -> list[str]:
-    """The outputs in a directory beside which a run has left something, by path from there on."""
+    """Return the outputs in a directory that have a checkpoint or a record, as paths relative to it."""
     found = set()
     for path in list_files(folder):
         parent, slash, name = path.rpartition("/")
@@ -133,7 +133,7 @@ def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None)
 
 
 def as_lines(status: Status) -> list[str]:
-    """The status for people."""
+    """Format a status as lines of text."""
     total = f" of {status.rows_total:,}" if status.rows_total else ""
     share = f" ({100 * status.rows / status.rows_total:.0f} %)" if status.rows_total else ""
     speed = f", {status.rows_per_s:,.0f} rows/s" if status.rows_per_s else ""
@@ -157,5 +157,5 @@ def as_lines(status: Status) -> list[str]:
 
 
 def as_json(status: Status) -> str:
-    """The status for machines."""
+    """Encode a status as JSON."""
     return msgspec.json.encode(status).decode()

@@ -1,4 +1,4 @@
-"""What a person is told in the end: the summary of a run, a table of a few texts."""
+"""Results as text: the summary of a run, the error that ended it, and the table of `classify text`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 60  # characters of a text in a table
 
 
 def summary(record: RunRecord) -> list[str]:
-    """The closing lines of a run: what is worth a look, and in the end the line that says it all."""
+    """Return the closing lines of a run: labels, empty and failed rows, and `closing_line` as the last."""
     if record.already_complete:
         return [closing_line(record)]
     lines = []
@@ -35,7 +35,7 @@ def summary(record: RunRecord) -> list[str]:
 
 
 def closing_line(record: RunRecord) -> str:
-    """A complete output in one line: where, how many rows came out how, in which time, and which code that is."""
+    """Return a complete output as one line: its name, the counts of its rows, the time, and an exit code but 0."""
     ways = {"reused": record.reused_rows, "resumed": record.resumed_rows, "shared": record.shared_rows}
     ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
     counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
@@ -54,7 +54,7 @@ def closing_line(record: RunRecord) -> str:
 
 
 def _files(record: RunRecord) -> str:
-    """Of a command about many files, what became of them."""
+    """Return the counts of a command with several files, "" for others."""
     if not record.files:
         return ""
     ways = {"complete already": record.files["complete already"], "failed": record.files["failed"]}
@@ -63,7 +63,7 @@ def _files(record: RunRecord) -> str:
 
 
 def failure_line(message: str, outcome: Outcome) -> str:
-    """A failed run in one line: why, how far it came, and which code that is."""
+    """Return a failed run as one line: the message, the counts of its rows, and the exit code."""
     came = ""
     if outcome.rows_total is not None:
         came = f"{_printable(outcome.output)}: {outcome.rows:,} of {outcome.rows_total:,} rows answered, "
@@ -72,13 +72,13 @@ def failure_line(message: str, outcome: Outcome) -> str:
 
 
 def error_line(error: ClassifyError) -> str:
-    """An error in one line; one that ended a run with all that is known of it."""
+    """Return an error as one line; with the counts of the run that it ended, if it has an outcome."""
     message = one_line(str(error))
     return message if error.outcome is None else failure_line(message, error.outcome)
 
 
 def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """Label, score and all probabilities of each text; only the top label is named in an answer."""
+    """Return label, score and values of the classes of each text; an answer names only its own label."""
     lines = []
     for text, prediction in zip(texts, predictions, strict=True):
         shown = _printable(" ".join(text.split()))
@@ -94,7 +94,7 @@ def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[st
 
 
 def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """One JSON object a text."""
+    """Encode the prediction of each text as a JSON object."""
     return [
         msgspec.json.encode(
             {
@@ -110,6 +110,6 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
 
 
 def _printable(text: str) -> str:
-    """What a terminal would obey, or could not show, as its escape."""
+    """Escape control characters and what a terminal can't show."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return storable(shown)

@@ -30,7 +30,7 @@ def list_files(location: Location) -> list[str]:
     if location.store is not None:
         start = len(location.path) + 1
         return sorted(each.path[start:] for each in location.store.list(location.shown, location.path) if each.is_file)
-    if not os.path.isdir(location.path):  # noqa: PTH112 - names may be bytes that are no UTF-8, and many
+    if not os.path.isdir(location.path):  # noqa: PTH112 - a name may be bytes that are no UTF-8
         raise FileNotFoundError(location.path)
     return sorted(_local_files(Path(location.path)))
 
