@@ -1,7 +1,7 @@
-"""The doors for Python: texts, frames and files, with and without an event loop of one's own.
+"""The library: classify files, texts and data frames from Python, with and without an event loop.
 
-The plain functions block, also inside a notebook, whose loop is running already; the twins with `_async` are awaited.
-All take `progress=True`, which shows a bar: in a notebook a widget, if ipywidgets are installed.
+The plain functions block, also in a notebook, where a loop is running already; those with `_async` are coroutines.
+All take `progress=True`, which shows a bar: in a notebook a widget, if ipywidgets is installed.
 """
 
 from __future__ import annotations
@@ -44,14 +44,11 @@ __all__ = [
 ]
 
 
-# -- Frames: which of their values are texts, and what is added to them
-
-
 def texts_of(frame: pd.DataFrame, text_column: Hashable) -> list[Any]:
-    """The values of a column, None where one is missing, whatever the column's type calls that.
+    """Return the values of a column, with None for missing values of any type.
 
     Raises:
-        KeyError: no such column. InputError: it is there twice.
+        KeyError: no such column. InputError: two columns have this name.
     """
     column: Any = frame[text_column]
     if column.ndim != 1:
@@ -60,7 +57,7 @@ def texts_of(frame: pd.DataFrame, text_column: Hashable) -> list[Any]:
 
 
 def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[Any]:
-    """The names of the columns that are added, on as many levels as the frame's columns have.
+    """Return the names of the columns to append, with as many levels as the columns of the frame have.
 
     Raises:
         InputError: the frame has one of them already.
@@ -74,7 +71,7 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
 
 
 def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_classes: int) -> pd.DataFrame:
-    """Return a new frame: the old columns, and those of an output file."""
+    """Return a new frame with the columns of `frame` and the appended ones of an output file."""
     import pandas as pd
 
     names = names_to_add(frame, config, num_classes)
@@ -91,9 +88,6 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
     return joined
 
 
-# -- Texts in memory to the server and back
-
-
 async def answers_to(
     texts: Sequence[Any],
     config: Config,
@@ -104,11 +98,11 @@ async def answers_to(
 ) -> tuple[Answers, int]:
     """Return the answers of `texts`, in their order, and how many classes the model has (0: nothing was sent).
 
-    `check(num_classes)` is called before the first text is sent. Without `wait`, no server is waited for.
+    `check(num_classes)` is called before the first text is sent. Without `wait`, a server must answer at once.
     """
     if isinstance(texts, str):
         raise TypeError("texts is a list of strings, not one string")
-    # Subclasses of str, numpy's for instance, are no strings to those who write JSON.
+    # The JSON encoder refuses subclasses of str, numpy's for instance.
     plain = [str.__str__(text) if isinstance(text, str) else text for text in texts]
     if not plain:
         return Answers.none(), 0
@@ -129,7 +123,7 @@ async def answers_to(
 
 @asynccontextmanager
 async def _shown(progress: Progress, *, rows: int) -> AsyncIterator[None]:
-    """Progress is shown meanwhile."""
+    """Show progress in this context."""
     progress.expect(rows, is_exact=True)
     progress.begin()
     showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
@@ -141,11 +135,8 @@ async def _shown(progress: Progress, *, rows: int) -> AsyncIterator[None]:
         progress.end()
 
 
-# -- The doors for Python: texts, frames and files, with and without an event loop of one's own
-
-
 def run(config: Config, *, progress: bool = False) -> RunRecord:
-    """Classify the file `config.loader.input`, as `classify run` does: resumed, locked, told to whom it may concern.
+    """Classify the input `config.loader.input` as `classify run` does, with its checkpoint, lock and notification.
 
     Args:
         config: all settings; paths are relative to the working directory.
@@ -155,8 +146,8 @@ def run(config: Config, *, progress: bool = False) -> RunRecord:
         The record of the run. Its `exit_code` is 0, or 3 if more rows failed than `config.run.max_failed_rows`.
 
     Raises:
-        ClassifyError: the output is not complete. A UserError needs a person, after NotNow and DeadlineReached the
-            same call goes on from where it was; `outcome` says how far that is.
+        ClassifyError: the output is not complete. A UserError needs a change; after NotNow and DeadlineReached the
+            same call continues. `outcome` has the counts so far.
 
     >>> from pipeline import Config, run
     >>> from pipeline.config import Loader, Server, Writer
@@ -174,7 +165,7 @@ def run(config: Config, *, progress: bool = False) -> RunRecord:
 
 
 async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
-    """`run` for those who have a loop. Cancelled, it keeps what was answered.
+    """Run as a coroutine; see `run`. Answers are kept when it is cancelled.
 
     >>> import asyncio
     >>> from pipeline import Config, run_async
@@ -190,20 +181,20 @@ async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
 def classify_texts(
     texts: Sequence[str | None], *, url: str | None = None, config: Config | None = None, progress: bool = False
 ) -> list[Prediction]:
-    """The predictions of some texts, in their order.
+    """Classify texts and return their predictions, in the same order.
 
     Args:
-        texts: any number. None and blank ones are not sent, and their prediction has the error `empty`; what is no
-            string has the error `not_text`. If there are none, nobody is asked.
+        texts: any number. None and blank texts are not sent, and get the error `empty`; a value that is no string gets
+            the error `not_text`. Without texts no server is used.
         url: the server (default: that of `config`). "embedded" is the built-in language classifier.
-        config: everything else; `config.loader`, `config.writer` and `config.run` do not matter.
+        config: all other settings; `config.loader`, `config.writer` and `config.run` are not used.
         progress: show a bar on stderr, or in the notebook.
 
     Returns:
         One prediction a text: `label`, `score`, `probs` in class order, or `error`.
 
     Raises:
-        ClassifyError: the server is wrongly named, not there, or no classifier.
+        ClassifyError: the server can't be reached, or is no classifier.
 
     >>> from pipeline import classify_texts
     >>> first, second = classify_texts(["Guten Morgen", None], url="embedded")
@@ -223,7 +214,7 @@ async def classify_texts_async(
     progress: bool = False,
     wait: bool = True,
 ) -> list[Prediction]:
-    """`classify_texts` for those who have a loop. Without `wait`, a server that is not there is not waited for.
+    """Classify texts as a coroutine; see `classify_texts`. Without `wait`, a server must answer at once.
 
     >>> import asyncio
     >>> from pipeline import classify_texts_async
@@ -243,15 +234,15 @@ def classify_frame(
     config: Config | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """A copy of `frame` with the columns of an output file added, row by row; its index is kept, whatever it is.
+    """Return a copy of `frame` with the appended columns of an output file, joined by position, and the same index.
 
     Args:
         frame: is not changed.
         text_column: its column with the texts. Missing values (None, NaN, NA) and blank texts get the error `empty`,
-            what is no string gets `not_text`.
+            a value that is no string gets `not_text`.
         url: the server (default: that of `config`). "embedded" is the built-in language classifier.
-        config: everything else; of `config.writer`, `prefix`, `probs` and `labels` matter as for a file, and so does
-            `config.request.too_long`. `config.loader` and `config.run` do not.
+        config: all other settings; of `config.writer`, `prefix`, `probs` and `labels` are used as for a file.
+            `config.loader` and `config.run` are not used.
         progress: show a bar on stderr, or in the notebook.
 
     Returns:
@@ -261,7 +252,7 @@ def classify_frame(
 
     Raises:
         KeyError: no such column.
-        InputError: the column is there twice, or one that would be added is there already.
+        InputError: two columns have this name, or the frame has a column that would be appended.
         ClassifyError: as `classify_texts`.
 
     >>> import pandas as pd
@@ -284,7 +275,7 @@ async def classify_frame_async(
     config: Config | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """`classify_frame` for those who have a loop.
+    """Classify a frame as a coroutine; see `classify_frame`.
 
     >>> import asyncio
     >>> import pandas as pd
@@ -295,7 +286,7 @@ async def classify_frame_async(
     """
     config = _with_url(config, url)
     texts = texts_of(frame, text_column)
-    names_to_add(frame, config, 0)  # what is known to be there already is refused before anybody is asked
+    names_to_add(frame, config, 0)  # refuse columns that are there already before a server is asked
     check = partial(names_to_add, frame, config)
     answers, num_classes = await answers_to(texts, config, _progress(progress), check=check)
     return with_answers(frame, answers, config, num_classes)

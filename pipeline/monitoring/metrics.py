@@ -124,6 +124,6 @@ def _last_success(path: Path, job: str) -> float:
                 for sample in family.samples:
                     if sample.name == LAST_SUCCESS and sample.labels.get("output") == job:
                         return float(sample.value) if math.isfinite(sample.value) else 0.0
-    except Exception:  # noqa: BLE001 - whatever somebody else has written there is replaced
+    except Exception:  # noqa: BLE001 - a file that can't be parsed is replaced
         return 0.0
     return 0.0

@@ -51,7 +51,7 @@ def _post(url: SplitResult, body: bytes, timeout_s: float) -> str:
             status = connection.getresponse().status
         finally:
             connection.close()
-    except Exception as error:  # noqa: BLE001 - nothing that happens here may end anything
+    except Exception as error:  # noqa: BLE001 - a notification that fails must not fail the run
         return _reason(error, timeout_s)
     if 300 <= status < 400:  # noqa: PLR2004
         return f"answers {status}, a redirect, which is not followed"

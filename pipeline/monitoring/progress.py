@@ -70,9 +70,31 @@ class Counts:
             self.failed[code] += rows
 
     @property
+    def rows_answered(self) -> int:
+        """The number of rows that this run answered, without those of an earlier one."""
+        return self.rows_done - self.rows_resumed
+
+    @property
     def rows_failed(self) -> int:
         """The number of rows that failed, of all error codes."""
         return self.failed.total()
+
+    def fields(self) -> dict[str, Any]:
+        """Return the counts as fields of an `Outcome`."""
+        return {
+            "rows": self.rows_done,
+            "labelled": self.rows_labelled,
+            "failed": dict(sorted(self.failed.items())),
+            "empty": self.empty,
+            "resumed_rows": self.rows_resumed,
+            "shared_rows": self.rows_shared,
+            "reused_rows": self.rows_reused,
+            **self.fields_of_requests(),
+        }
+
+    def fields_of_requests(self) -> dict[str, Any]:
+        """Return the counts of requests as fields of an `Outcome`."""
+        return {"requests": self.requests, "texts_sent": self.texts_sent, "retries": self.retries}
 
 
 class Progress(Counts):
@@ -118,7 +140,7 @@ class Progress(Counts):
     @property
     def rate(self) -> float:
         """Rows answered by this run, for each second."""
-        return (self.rows_done - self.rows_resumed) / max(self.elapsed_s, 1e-9)
+        return self.rows_answered / max(self.elapsed_s, 1e-9)
 
     def notice(self, message: str) -> None:
         """Print a message now, unless it is empty."""
@@ -194,7 +216,7 @@ class Progress(Counts):
     @property
     def eta_s(self) -> float | None:
         """Seconds until the last row, at the rate so far; None while it is unknown."""
-        if self.rows_total is None or not self.rows_done - self.rows_resumed:
+        if self.rows_total is None or not self.rows_answered:
             return None
         return max(0, self.rows_total - self.rows_done) / self.rate
 

@@ -90,12 +90,19 @@ def nothing_to_do(record: RunRecord, started: datetime, seconds: float) -> RunRe
         rows_per_s=0.0,
         seconds_writing=0.0,
         **dict.fromkeys(spent, 0),
-        **when(started, seconds),
+        **_fields_of_time(started, seconds),
     )
 
 
-def when(started: datetime, seconds: float) -> dict[str, Any]:
-    """Return the fields of time and host for a run that ends now; `seconds` are those of a monotonic clock."""
+def fields_of_run(
+    settings: dict[str, dict[str, Any]], started: datetime, seconds: float, rows_answered: int
+) -> dict[str, Any]:
+    """Return the fields of time, rate, settings and versions for a run that ends now and answered so many rows."""
+    rate = round(rows_answered / max(seconds, 1e-9), 1)
+    return {"rows_per_s": rate, "settings": settings, "versions": _versions(), **_fields_of_time(started, seconds)}
+
+
+def _fields_of_time(started: datetime, seconds: float) -> dict[str, Any]:
     finished = iso(datetime.now(UTC))
     return {"started": iso(started), "finished": finished, "seconds": round(seconds, 3), "host": platform.node()}
 
@@ -122,7 +129,7 @@ def encode_record(record: RunRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions of Python, of this program, and of those of its packages that are imported."""
     found = {"python": platform.python_version(), "classify-pipeline": __version__}
     for name in _PACKAGES:

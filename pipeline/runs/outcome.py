@@ -14,7 +14,7 @@ import msgspec
 from pipeline.config import PIPE, Config, mask_place, origin, public_settings
 from pipeline.errors import ClassifyError, ConfigError, Stopped
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.record import Outcome, RunRecord, versions, when
+from pipeline.monitoring.record import Outcome, RunRecord, fields_of_run
 from pipeline.monitoring.summary import closing_line, failure_line
 from pipeline.runs import run
 from pipeline.runs.output import default_output
@@ -38,21 +38,9 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
         input=config.loader.shown,
         output=_shown(_named_output(config)),
         files={"all": progress.files_total, "done": progress.files_done} if progress.files_total > 1 else {},
-        rows=progress.rows_done,
         rows_total=progress.rows_total,
-        labelled=progress.rows_labelled,
-        failed=dict(sorted(progress.failed.items())),
-        empty=progress.empty,
-        resumed_rows=progress.rows_resumed,
-        shared_rows=progress.rows_shared,
-        reused_rows=progress.rows_reused,
-        requests=progress.requests,
-        texts_sent=progress.texts_sent,
-        retries=progress.retries,
-        **when(progress.started, progress.elapsed_s),
-        rows_per_s=round(progress.rate, 1),
-        settings=public_settings(config),
-        versions=versions(),
+        **progress.fields(),
+        **fields_of_run(public_settings(config), progress.started, progress.elapsed_s, progress.rows_answered),
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.record import RunRecord, encode_record, versions, when
+from pipeline.monitoring.record import RunRecord, encode_record, fields_of_run
 from pipeline.runs.file import OF_ONE_FILE, RunFile
 from pipeline.storage import Draft, sync_file, write_whole
 from pipeline.streams import storable
@@ -212,14 +212,9 @@ def record_of(
         resumed_rows=file.counts.rows_resumed,
         shared_rows=file.counts.rows_shared,
         reused_rows=file.counts.rows_reused,
-        requests=spent.requests,
-        texts_sent=spent.texts_sent,
-        retries=spent.retries,
-        **when(file.started, seconds),
         seconds_writing=round(seconds_writing, 3),
-        rows_per_s=round((file.counts.rows_done - file.counts.rows_resumed) / max(seconds, 1e-9), 1),
         model={key.removeprefix("model."): value for key, value in file.identity.items() if key.startswith("model.")},
         identity=file.identity,
-        settings=public_settings(config),
-        versions=versions(),
+        **spent.fields_of_requests(),
+        **fields_of_run(public_settings(config), file.started, seconds, file.counts.rows_answered),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import Config, mask_place, public_settings
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.record import FailedFile, RunRecord, versions, when
+from pipeline.monitoring.record import FailedFile, RunRecord, fields_of_run
 from pipeline.runs.plan import Pair, Plan
 from pipeline.streams import one_line, storable
 
@@ -93,17 +93,14 @@ class Totals:
                 "failed": len(failed),
             },
             failed_files=failed,
-            requests=progress.requests,
-            texts_sent=progress.texts_sent,
-            retries=progress.retries,
             **sums,
-            **when(progress.started, progress.elapsed_s),
-            rows_per_s=round(progress.rate, 1),
+            **progress.fields_of_requests(),
+            **fields_of_run(
+                public_settings(self._config), progress.started, progress.elapsed_s, progress.rows_answered
+            ),
             already_complete=self._complete_already == files,
             model=self._one.model if self._one else {},
             identity={},
-            settings=public_settings(self._config),
-            versions=versions(),
         )
 
     def _why(self, code: int) -> str:
