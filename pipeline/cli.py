@@ -355,12 +355,12 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
 
     `flags` names the options that set a key of the config, {option: key}.
     """
-    from pipeline.config import load, mask_place, parse_setting
+    from pipeline.config import load, mask_uri, parse_setting
 
     path = getattr(options, "config", None)
     if path is not None and not path.endswith(".toml"):  # `classify run reviews.parquet`
         if options.input is not None:
-            raise ConfigError(f"{mask_place(path)}: a config file ends in .toml; and --input names the input already")
+            raise ConfigError(f"{mask_uri(path)}: a config file ends in .toml; and --input names the input already")
         options.input, path = [path], None
     settings = dict(parse_setting(text) for text in options.set)
     if getattr(options, "text_column", None) is not None:

@@ -76,7 +76,7 @@ class Lock:
         except OSError as error:
             self._close()
             # some network file systems have no locks
-            raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another place") from None
+            raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another directory") from None
         return True
 
     def __exit__(

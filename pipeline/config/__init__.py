@@ -4,7 +4,7 @@ from pipeline.config.load import describe, load, parse_setting, public_settings
 from pipeline.config.masking import (
     Uri,
     cut_options,
-    mask_place,
+    mask_uri,
     mask_url,
     mask_words,
     origin,
@@ -44,7 +44,7 @@ __all__ = [
     "describe",
     "is_dated",
     "load",
-    "mask_place",
+    "mask_uri",
     "mask_url",
     "mask_words",
     "origin",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from pipeline.config.masking import mask_place, mask_url, origin
+from pipeline.config.masking import mask_uri, mask_url, origin
 from pipeline.config.sections import PATH_KEYS, Config
 from pipeline.errors import ConfigError
 from pipeline.streams import storable
@@ -186,4 +186,4 @@ def _shown(path: Any) -> Any:
     """Mask a path or URI, or a list of them; they may be bytes that are no UTF-8."""
     if isinstance(path, list):
         return [_shown(each) for each in path]
-    return path and mask_place(storable(path))
+    return path and mask_uri(storable(path))

@@ -68,7 +68,7 @@ def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
         raise ConfigError(f"{key}: the environment has no variable {variable}; set it")
     url = environment[variable].strip()  # a variable read from a file often ends in a line break
     if not is_http(url):
-        raise ConfigError(f"{key}: the variable {variable} holds no http://... or https://...; mend it")
+        raise ConfigError(f"{key}: the variable {variable} holds no http://... or https://...; correct it")
     return url
 
 
@@ -103,7 +103,7 @@ def cut_options(text: str) -> tuple[str, str]:
     return (text[: found.start()], found[0]) if found else (text, "")
 
 
-def mask_place(text: str) -> str:
+def mask_uri(text: str) -> str:
     """Mask credentials and options of a URI, and most of one that is malformed; a path is returned as it is."""
     uri = split_uri(text)
     if uri is None:

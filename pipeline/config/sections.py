@@ -22,7 +22,7 @@ from pipeline.config.masking import (
     is_http,
     is_secret_url,
     is_variable,
-    mask_place,
+    mask_uri,
     mask_url,
     read_secret_url,
 )
@@ -92,7 +92,7 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def shown(self) -> str:
         """The inputs as messages and records name them."""
-        return ", ".join(mask_place(storable(each)) for each in self.inputs)
+        return ", ".join(mask_uri(storable(each)) for each in self.inputs)
 
     @property
     def text_columns(self) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.config import PIPE, Config, mask_place, origin, public_settings
+from pipeline.config import PIPE, Config, mask_uri, origin, public_settings
 from pipeline.errors import ClassifyError, ConfigError, Stopped
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import Outcome, RunRecord, fields_of_run
@@ -105,7 +105,7 @@ def _name_of_job(config: Config) -> str:
 
 
 def _shown(place: str) -> str:
-    return mask_place(storable(place))
+    return mask_uri(storable(place))
 
 
 # -- A whole command: the run, and then whoever is to be told is told how it ended

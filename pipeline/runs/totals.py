@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipeline.config import Config, mask_place, public_settings
+from pipeline.config import Config, mask_uri, public_settings
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import FailedFile, RunRecord, fields_of_run
@@ -112,4 +112,4 @@ class Totals:
     def _output(self) -> str:
         if len(self._plan.folders) == 1:
             return storable(f"{self._plan.folders[0]}".rstrip("/") + "/")
-        return mask_place(storable(self._config.writer.output))
+        return mask_uri(storable(self._config.writer.output))

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pipeline.config import Config, mask_place, mask_url, split_uri
+from pipeline.config import Config, mask_uri, mask_url, split_uri
 from pipeline.config.masking import FROM_ENVIRONMENT
 from pipeline.config.sections import PATH_KEYS
 from pipeline.errors import ConfigError
@@ -113,7 +113,7 @@ def _secrets_in(config: Config) -> Iterator[str]:
     for path in (*config.loader.inputs, config.writer.output):
         uri = split_uri(path)
         if uri and uri.user and (uri.scheme, uri.user) != ("gs", "anonymous"):
-            what = f"{mask_place(path)} has credentials in it, and would stand in a ConfigMap"
+            what = f"{mask_uri(path)} has credentials in it, and would stand in a ConfigMap"
             yield f"{what}; leave them to the environment of the pod"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote
 
-from pipeline.config import Uri, mask_place, split_uri
+from pipeline.config import Uri, mask_uri, split_uri
 from pipeline.errors import ClassifyError, ConfigError
 from pipeline.storage.store import OPTIONS, Store, StoreStream
 
@@ -178,13 +178,13 @@ def locate(text: str) -> Location:
     uri = split_uri(text)
     if uri is None:
         return local(text)
-    masked = mask_place(text)
+    masked = mask_uri(text)
     if uri.scheme == "file":
         if uri.host not in ("", "localhost"):
             raise ConfigError(f"{masked}: a file has three slashes, file:///path")
         return local(unquote(f"/{uri.name}"))
     if uri.scheme not in OPTIONS:
-        raise ConfigError(f"{masked}: {uri.scheme}:// is no place for files; it is s3://, gs://, file:// or a path")
+        raise ConfigError(f"{masked}: {uri.scheme}:// is no storage for files; it is s3://, gs://, file:// or a path")
     _check_options(uri, masked)
     if not uri.host or ":" in uri.host:
         raise ConfigError(

@@ -62,9 +62,8 @@ def private_directory(root: Path) -> Iterator[Path]:
         fcntl.flock(held, fcntl.LOCK_EX)
         path = new.rename(root / f"{_PRIVATE}{os.getpid()}-{new.name[4:]}")  # locked before another process finds it
     except OSError as error:
-        raise OutputError(
-            f"{root}: can't be written to: {error.strerror}; set run.state_dir to another place"
-        ) from None
+        message = f"{root}: can't be written to: {error.strerror}; set run.state_dir to another directory"
+        raise OutputError(message) from None
     try:
         yield path
     finally:

@@ -375,7 +375,7 @@ SECRETS = (
     bug("a password in a URL is shown", "config.masking:mask_url",
         change("A.partition(':')[0]", "A"), "config/test_config_values.py::test_no_secret_is_in_what_is_shown"),
     bug("the credentials of a store are in the record", "config.load:_shown",
-        change("mask_place(A)", "A"), "storage/test_places_runs.py::test_credentials_in_a_uri_appear_nowhere"),
+        change("mask_uri(A)", "A"), "storage/test_places_runs.py::test_credentials_in_a_uri_appear_nowhere"),
     bug("the url to notify is shown", "config.load:public_settings",
         change("origin(A)", "A"), "runs/test_outcome.py::test_a_notification_that_fails"),
     bug("a header's value goes into the ConfigMap", "schedule.kubernetes:_secrets_in",

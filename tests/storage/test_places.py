@@ -15,7 +15,7 @@ import pytest
 from s3 import Bucket, Way, environment_for
 
 from pipeline.checkpoint import digest_file
-from pipeline.config import mask_place, mask_words
+from pipeline.config import mask_uri, mask_words
 from pipeline.errors import ConfigError, OutputError, StoreGone, StoreRefused
 from pipeline.storage import Kind, draft, list_files, local, locate, private_directory, state_of, state_root
 from pipeline.storage.store import ATTEMPTS
@@ -53,7 +53,7 @@ def here(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 )
 def test_credentials_and_options_are_never_shown(written: str, shown: str) -> None:
     """Whatever may be a secret in a URI is masked; a path is shown as it is."""
-    assert mask_place(written) == shown
+    assert mask_uri(written) == shown
 
 
 def test_what_was_typed_is_repeated_without_what_uris_in_it_carry() -> None:
