@@ -1,4 +1,4 @@
-"""Answers for later runs, which then need not send those texts: the SQLite file of `run.reuse`, shared by many runs.
+"""The file of `run.reuse`: answers that later runs take instead of sending the same texts. Any number of runs share it.
 
 It is a cache: a lost answer is asked for again. So commits are grouped for seconds, because keys are random and a
 larger group writes fewer pages for each answer, and a commit need not survive a power cut.
@@ -70,11 +70,8 @@ SLICE_ROWS = 8192  # of one transaction: other runs wait for no more than that, 
 SLICES = 16  # a slice takes at most this fraction of the bound, so that the bound is not exceeded
 SPARSE = 3  # pages are filled to at least a third
 TABLES = ("answers", "older")
-NOT_ANSWER_CHANGING = (
-    "input",
-    "loader.",
-    "probabilities kept",
-)  # of the identity: the rows, and what is kept of an answer
+# Keys of the identity that change no answer: the rows, and what is kept of an answer.
+NOT_ANSWER_CHANGING = ("input", "loader.", "probabilities kept")
 
 
 class Found(NamedTuple):

@@ -55,19 +55,29 @@ def is_secret_url(text: str) -> bool:
     return is_http(text)
 
 
-def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
-    """Return the URL that `text` is, or that the variable of `env:NAME` holds; `key` is the config key, for messages.
+def read_secret(key: str, text: str, environment: Mapping[str, str]) -> str:
+    """Return `text`, or the value of the variable of `env:NAME`; `key` is the config key, for messages.
 
     Raises:
-        ConfigError: the variable is not set, or holds no URL.
+        ConfigError: the variable is not set.
     """
     if not text.startswith(FROM_ENVIRONMENT):
         return text
     variable = text.removeprefix(FROM_ENVIRONMENT)
     if variable not in environment:
         raise ConfigError(f"{key}: the environment has no variable {variable}; set it")
-    url = environment[variable].strip()  # a variable read from a file often ends in a line break
+    return environment[variable]
+
+
+def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
+    """Return `read_secret` of a URL.
+
+    Raises:
+        ConfigError: the variable is not set, or holds no URL.
+    """
+    url = read_secret(key, text, environment).strip()  # a variable read from a file often ends in a line break
     if not is_http(url):
+        variable = text.removeprefix(FROM_ENVIRONMENT)
         raise ConfigError(f"{key}: the variable {variable} holds no http://... or https://...; correct it")
     return url
 

@@ -24,6 +24,7 @@ from pipeline.config.masking import (
     is_variable,
     mask_uri,
     mask_url,
+    read_secret,
     read_secret_url,
 )
 from pipeline.errors import ConfigError
@@ -177,12 +178,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             ConfigError: a header names a variable that is not set.
         """
-        headers = {}
-        for name, value in self.headers.items():
-            variable = value.removeprefix("env:")
-            if variable != value and variable not in environment:
-                raise ConfigError(f"server.headers.{name}: the environment has no variable {variable}; set it")
-            headers[name] = environment[variable] if variable != value else value
+        headers = {
+            name: read_secret(f"server.headers.{name}", value, environment) for name, value in self.headers.items()
+        }
         key = environment.get(self.api_key_env)
         if key and not any(name.lower() == "authorization" for name in headers):
             if not key.isprintable():
