@@ -190,15 +190,15 @@ def test_the_open_rows_are_those_without_a_record(
             add(checkpoint, first, length)
         checkpoint.flush()
         ranges = checkpoint.open_ranges(rows)
-        places = [checkpoint.position_before(row) for row in range(end + 3)]
+        positions = [checkpoint.position_before(row) for row in range(end + 3)]
     horizon = max(end, rows or 0) + 10 if rows is None else rows
     done = {row for first, length in stored for row in range(first, first + length)}
     open_rows = [row for start, stop in ranges for row in range(start, horizon if stop is None else stop)]
     assert open_rows == [row for row in range(horizon) if row not in done]
     assert all(one.stop is not None and one.stop < other.start for one, other in itertools.pairwise(ranges))
-    for row, place in enumerate(places):
+    for row, position in enumerate(positions):
         known = max((first for first, _ in stored if first <= row), default=None)
-        assert place == (None if known is None else Position(known, 10 * known, known + 1))
+        assert position == (None if known is None else Position(known, 10 * known, known + 1))
 
 
 def test_nothing_stored_is_all_open(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": 1}', b"7"])
 def test_a_strange_lock_file_is_no_bug(tmp_path: Path, content: bytes) -> None:
-    """A lock file that says nothing sensible is free if nobody holds it; the holder is then unknown."""
+    """A lock file that has no valid content is free if no process holds it; the holder is then unknown."""
     path = tmp_path / ".out.lock"
     path.write_bytes(content)
     assert read_holder(path) is None

@@ -1,4 +1,4 @@
-"""Where the values of a config come from, and what of them is shown: secrets to nobody."""
+"""Where the values of a config come from, and what of them is shown: never secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_a_file_beats_the_default_and_a_setting_beats_the_file(tmp_path: Path) -> None:
-    """What is set on the command line wins; what nobody sets is the default."""
+    """What is set on the command line wins; what is not set is the default."""
     path = toml(tmp_path, "[request]\nrows = 10\nmax_chars = 77\n[request.extra]\na = 1\nb = 2\n")
     config = load(str(path), {"request.rows": 20, "request.extra.b": 3})
     assert config.request == Request(rows=20, max_chars=77, extra={"a": 1, "b": 3})

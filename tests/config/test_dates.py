@@ -80,22 +80,20 @@ def test_a_format_after_a_colon_is_that_of_strftime(day: date) -> None:
 
 
 @given(st.text(alphabet="{}date:%Y m!r[]*", max_size=20))
-def test_only_the_placeholder_is_replaced(place: str) -> None:
+def test_only_the_placeholder_is_replaced(path: str) -> None:
     """A path in which no `{date}` or `{date:...}` stands is no dated one, and stays as it is."""
-    has_day = any("}" in part and (part[0] == "}" or part[0] == ":") for part in place.split("{date")[1:] if part)
+    has_day = any("}" in part and (part[0] == "}" or part[0] == ":") for part in path.split("{date")[1:] if part)
     if not has_day:
-        assert not is_dated(place)
-    if not is_dated(place):
-        assert dated(place, TODAY) == place
+        assert not is_dated(path)
+    if not is_dated(path):
+        assert dated(path, TODAY) == path
 
 
-@pytest.mark.parametrize(
-    "place", ["{Date}", "{ date }", "{dates}", "{date!r}", "{date", "date}", "{}", "{:%Y}", "date"]
-)
-def test_what_only_looks_like_the_placeholder_stays(place: str) -> None:
+@pytest.mark.parametrize("path", ["{Date}", "{ date }", "{dates}", "{date!r}", "{date", "date}", "{}", "{:%Y}", "date"])
+def test_what_only_looks_like_the_placeholder_stays(path: str) -> None:
     """Other words in braces, blanks and half a pair of braces are part of the name."""
-    assert not is_dated(place)
-    assert dated(place, TODAY) == place
+    assert not is_dated(path)
+    assert dated(path, TODAY) == path
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_all_that_is_public_is_typed_and_explained() -> None:
 
 
 async def test_a_twin_gives_the_same(tmp_path: Path, fake: FakeServer) -> None:
-    """With a loop of one's own, inside somebody's loop, and without one: the same answers."""
+    """In a new event loop, in one that is running, and without one: the same answers."""
     import pandas as pd
 
     frame = pd.DataFrame({"text": TEXTS})

@@ -211,25 +211,25 @@ def test_the_file_keeps_to_its_bound(tmp_path: Path, keep_probs: bool) -> None:
     """However much is remembered; and the last answers, a good third of the bound, are still there."""
     bound, path = 2_000_000, tmp_path / "r"
     with opened(path, keep_probs=keep_probs, max_bytes=bound) as store:
-        for night in range(20):
-            remember(store, [f"{night} {number}" for number in range(10_000)])
+        for number_of_run in range(20):
+            remember(store, [f"{number_of_run} {number}" for number in range(10_000)])
             store.flush(now=True)
             assert path.stat().st_size <= bound
-        last = [f"{night} {number}" for night in (18, 19) for number in range(10_000)]
+        last = [f"{number_of_run} {number}" for number_of_run in (18, 19) for number in range(10_000)]
         assert None not in found(store, last[10_000:])
         assert found(store, [f"0 {number}" for number in range(100)]) == [None] * 100
     assert bound / 3 < path.stat().st_size <= bound
 
 
 def test_answers_in_use_stay(tmp_path: Path) -> None:
-    """What every night asks for outlives ten times the bound of what is asked for once."""
+    """Texts of every run outlive ten times the bound of texts of one run."""
     daily, bound = [f"daily {number}" for number in range(3000)], 1_500_000
     with opened(tmp_path / "r", max_bytes=bound) as store:
         remember(store, daily)
-    for night in range(20):
+    for number_of_run in range(20):
         with opened(tmp_path / "r", max_bytes=bound) as store:
-            assert None not in found(store, daily), night
-            remember(store, [f"{night} {number}" for number in range(10_000)])
+            assert None not in found(store, daily), number_of_run
+            remember(store, [f"{number_of_run} {number}" for number in range(10_000)])
 
 
 def test_a_smaller_bound_holds_from_then_on(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_smaller_bound_holds_from_then_on(tmp_path: Path) -> None:
         remember(store, [f"text {number}" for number in range(60_000)])
     size = (tmp_path / "r").stat().st_size
     with opened(tmp_path / "r", max_bytes=size // 2) as store:
-        for night, _ in itertools.product(range(5), range(2)):
-            remember(store, [f"{night} {number}" for number in range(10_000)])
+        for number_of_run, _ in itertools.product(range(5), range(2)):
+            remember(store, [f"{number_of_run} {number}" for number in range(10_000)])
             store.flush(now=True)
         assert None not in found(store, [f"4 {number}" for number in range(10_000)])
     assert (tmp_path / "r").stat().st_size <= size

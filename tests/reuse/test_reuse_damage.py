@@ -38,7 +38,7 @@ def filled(tmp_path: Path) -> Path:
 
 
 def another_database(path: Path) -> None:
-    """A SQLite file of somebody else."""
+    """A SQLite file of another program."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE answers (key INTEGER PRIMARY KEY, answer BLOB)")
 
@@ -92,7 +92,7 @@ def test_an_empty_file_is_as_good_as_none(tmp_path: Path) -> None:
 
 
 def test_a_place_for_no_file_is_named(tmp_path: Path) -> None:
-    """A missing directory, a directory in the file's place."""
+    """A missing directory, a directory under its name."""
     for path in (tmp_path / "gone" / "r", tmp_path):
         for look in (lambda: Reuse(path, max_bytes=10**9), lambda: inspect(path)):  # noqa: B023 - called at once
             with pytest.raises(ReuseError, match=rf"{path.name}: .*run\.reuse"):

@@ -1,4 +1,4 @@
-"""Night after night: whole runs that share a file of answers send only what is new, and are right in any case."""
+"""Whole runs that share a file of answers send only what is new, and are right in any case."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.servers.endpoint import CANARY
 TEXTS = [f"text {number} of some length" for number in range(3000)]
 
 
-def night(folder: Path, texts: list[Any], server: FakeServer, **sections: Any) -> RunRecord:
+def run_once(folder: Path, texts: list[Any], server: FakeServer, **sections: Any) -> RunRecord:
     """Forget what was asked and run over the texts from the start, with the answers in `folder`."""
     server.requests.clear()
     settings: Run = sections.pop("run", None) or Run()
@@ -40,7 +40,7 @@ def night(folder: Path, texts: list[Any], server: FakeServer, **sections: Any) -
 
 
 def classified_with(folder: Path, server: FakeServer, writer: Writer) -> None:
-    """A night with another output."""
+    """Classify texts into an output of its own, and return the record."""
     server.requests.clear()
     config = Config(
         loader=Loader(input=str(folder / "in.jsonl")),
@@ -69,11 +69,11 @@ def assert_sent(server: FakeServer, expected: list[str]) -> None:
 def test_the_second_night_sends_only_what_is_new(tmp_path: Path, fake: FakeServer) -> None:
     """With 1 % of the rows changed that 1 %, many to a request; the output is what it would be without."""
     texts = [f"text {number}" for number in range(10_000)]
-    first = night(tmp_path, texts, fake)
+    first = run_once(tmp_path, texts, fake)
     assert (len(sent(fake)), first.reused_rows) == (10_000, 0)
     for number in range(0, 10_000, 100):
         texts[number] = f"new {number}"
-    second = night(tmp_path, texts, fake)
+    second = run_once(tmp_path, texts, fake)
     assert_all_right(tmp_path, texts)
     assert_sent(fake, texts[::100])
     assert second.reused_rows == 9900
@@ -88,7 +88,7 @@ def test_the_second_night_sends_only_what_is_new(tmp_path: Path, fake: FakeServe
 def test_the_third_time_nothing_is_sent(tmp_path: Path, fake: FakeServer) -> None:
     """But the canary, and a text for each class that the canary does not show; even with --restart."""
     for _ in range(3):
-        record = night(tmp_path, TEXTS, fake)
+        record = run_once(tmp_path, TEXTS, fake)
     assert_all_right(tmp_path, TEXTS)
     assert_sent(fake, [])
     assert record.reused_rows == len(TEXTS)
@@ -96,11 +96,11 @@ def test_the_third_time_nothing_is_sent(tmp_path: Path, fake: FakeServer) -> Non
 
 def test_other_files_and_columns_share_the_answers(tmp_path: Path, fake: FakeServer) -> None:
     """Rows in another order, twice, and between rows without a text: each gets what belongs to its text."""
-    night(tmp_path, TEXTS[:500], fake)
+    run_once(tmp_path, TEXTS[:500], fake)
     mixed: list[Any] = []
     for number in range(400):
         mixed += [TEXTS[499 - number], None, TEXTS[number], f"new {number % 7}", "  ", 5]
-    record = night(tmp_path, mixed, fake, run=Run(max_failed_rows=400))
+    record = run_once(tmp_path, mixed, fake, run=Run(max_failed_rows=400))
     assert_sent(fake, [f"new {number}" for number in range(7)])
     for text, row in zip(mixed, rows_of(tmp_path / "out.jsonl"), strict=True):
         if not isinstance(text, str) or not text.strip():
@@ -121,7 +121,7 @@ def test_probabilities_come_from_there_as_they_were(tmp_path: Path, fake: FakeSe
     assert_sent(fake, [])
     assert lists[0] == lists[1]
     assert [max(row) for row in lists[1]] == [score_of(text) for text in TEXTS]
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     assert_sent(fake, [])
     assert_all_right(tmp_path, TEXTS)
 
@@ -137,20 +137,20 @@ def to_logits(answer: dict[str, Any]) -> None:
 
 def test_another_model_gets_no_answer(tmp_path: Path, fake: FakeServer) -> None:
     """Another name, other weights behind the same name, raw values: asked anew; the first is still known."""
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     fake.model = "other"
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     assert len(sent(fake)) == len(TEXTS)
     fake.weights = "new "
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     assert len(sent(fake)) == len(TEXTS)
     assert [row["predicted_label"] for row in rows_of(tmp_path / "out.jsonl")] == [label_of("new " + t) for t in TEXTS]
     fake.model, fake.weights = "fake", ""
     fake.each = lambda _: changed(fake, to_logits)
-    night(tmp_path, TEXTS, fake, request=Request(activation=False))
+    run_once(tmp_path, TEXTS, fake, request=Request(activation=False))
     assert len(sent(fake)) == len(TEXTS)
     fake.each = lambda _: None
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     assert_sent(fake, [])
     assert_all_right(tmp_path, TEXTS)
 
@@ -158,11 +158,11 @@ def test_another_model_gets_no_answer(tmp_path: Path, fake: FakeServer) -> None:
 def test_a_class_that_got_another_name_has_it_in_every_row(tmp_path: Path, fake: FakeServer) -> None:
     """The canary shows nothing of it; one text for each such class is asked, and no row has the old name."""
     fake.labels = tuple("abcdefgh")
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     fake.labels = tuple("aBcdefgh")
     shown = {fake.answer([text])["data"][0]["label"] for text in CANARY}
     assert "B" not in shown
-    record = night(tmp_path, TEXTS, fake)
+    record = run_once(tmp_path, TEXTS, fake)
     assert len(sent(fake)) <= 8 - len(shown)
     assert (record.labels.get("b"), record.labels["B"] > 0) == (None, True)
     right = [fake.answer([text])["data"][0]["label"] for text in TEXTS]
@@ -173,9 +173,9 @@ def test_a_class_that_got_another_name_has_it_in_every_row(tmp_path: Path, fake:
 def test_a_server_that_names_no_classes_is_not_asked_again(
     labels: list[str] | None, tmp_path: Path, fake: FakeServer
 ) -> None:
-    """The classes are named by number, or as the config says tonight."""
+    """The classes are named by number, or as the config says."""
     fake.labels = (None, None, None)
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     classified_with(tmp_path, fake, Writer(output=str(tmp_path / "out.jsonl"), labels=labels))
     assert sent(fake) == []
     names = labels or ["LABEL_0", "LABEL_1", "LABEL_2"]
@@ -187,9 +187,9 @@ def test_a_server_that_names_no_classes_is_not_asked_again(
 
 
 def test_errors_and_cut_texts_are_asked_again(tmp_path: Path, fake: FakeServer) -> None:
-    """What was refused last night may be taken tonight; an answer to a cut text is none to the whole one."""
+    """A refused text may be accepted by the next run; the answer to a truncated text is not that of the whole one."""
     fake.rules = [(lambda text: text == TEXTS[7], refuse(400, "no")), (lambda text: text == TEXTS[8], too_long())]
-    record = night(tmp_path, TEXTS, fake, run=Run(max_failed_rows=5))
+    record = run_once(tmp_path, TEXTS, fake, run=Run(max_failed_rows=5))
     assert record.failed == {"rejected": 1, "too_long": 1}
     fake.rules = []
 
@@ -199,7 +199,7 @@ def test_errors_and_cut_texts_are_asked_again(tmp_path: Path, fake: FakeServer) 
 
     fake.each = too_long_unless_cut
     for _ in range(2):
-        night(tmp_path, TEXTS, fake, request=Request(too_long="truncate"))
+        run_once(tmp_path, TEXTS, fake, request=Request(too_long="truncate"))
         row = rows_of(tmp_path / "out.jsonl")[8]
         assert (row["predicted_label"], row["predicted_truncated"]) == (label_of(TEXTS[8]), True)
         assert TEXTS[8] in sent(fake)
@@ -209,10 +209,10 @@ def test_errors_and_cut_texts_are_asked_again(tmp_path: Path, fake: FakeServer) 
 def test_a_server_that_refuses_all_that_is_new_stops_the_run(tmp_path: Path, fake: FakeServer) -> None:
     """Rows that others paid for are no sign that it is well."""
     texts = [f"text {number}" for number in range(20_000)]
-    night(tmp_path, texts, fake)
+    run_once(tmp_path, texts, fake)
     fake.rules = [(lambda text: text.startswith("new"), refuse(400, "no"))]
     with pytest.raises(Misconfigured, match="the first 32 rows failed"):
-        night(tmp_path, texts + [f"new {number}" for number in range(200)], fake)
+        run_once(tmp_path, texts + [f"new {number}" for number in range(200)], fake)
 
 
 # -- several runs, kills, and a file that fails
@@ -281,7 +281,7 @@ def test_a_file_that_is_not_ours_stops_the_run_before_anything_is_asked(
 def test_a_file_that_fails_costs_no_row(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """Damage found on the way, or a full disk: a notice, and the run asks for everything and ends well."""
     texts = [f"text {number}" for number in range(20_000)]
-    night(tmp_path, texts, fake)
+    run_once(tmp_path, texts, fake)
     content = bytearray((tmp_path / "r").read_bytes())
     content[len(content) // 3 :] = os.urandom(len(content) - len(content) // 3)
     (tmp_path / "r").write_bytes(content)
@@ -295,7 +295,7 @@ def test_a_file_that_fails_costs_no_row(tmp_path: Path, fake: FakeServer, classi
 
 def test_a_file_that_another_program_keeps_costs_no_row(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """The run goes on without it, and says so."""
-    night(tmp_path, TEXTS, fake)
+    run_once(tmp_path, TEXTS, fake)
     with closing(sqlite3.connect(tmp_path / "r", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         done = classify(*command(tmp_path, "a.jsonl", fake))
@@ -307,7 +307,7 @@ def test_the_path_in_a_config_is_relative_to_it(tmp_path: Path, fake: FakeServer
     """As all paths there; `~` is the home directory, and the bound is checked."""
     write(tmp_path / "in.jsonl", TEXTS[:5])
     (tmp_path / "sub").mkdir()
-    config = tmp_path / "sub" / "night.toml"
+    config = tmp_path / "sub" / "config.toml"
     config.write_text(f'[loader]\ninput = "../in.jsonl"\n[server]\nurl = "{fake.url}"\n[run]\nreuse = "../r.sqlite"\n')
     classify("run", config)
     assert (tmp_path / "r.sqlite").exists()
@@ -333,5 +333,5 @@ def test_a_library_call_fails_as_the_command_does(tmp_path: Path, fake: FakeServ
     """`run(Config)` raises ReuseError, which is a person's business."""
     (tmp_path / "r").write_text("not ours")
     with pytest.raises(ReuseError) as caught:
-        night(tmp_path, TEXTS[:5], fake)
+        run_once(tmp_path, TEXTS[:5], fake)
     assert caught.value.exit_code == 2

@@ -185,7 +185,7 @@ def test_an_upload_that_fails_leaves_what_stood_there(here: Bucket) -> None:
     gc.collect()
     assert here.get("old") == b"old"
     assert here.keys() == ["old"]
-    assert sorted(here.uploads()) == ["new", "old"]  # begun, never finished, seen by nobody
+    assert sorted(here.uploads()) == ["new", "old"]  # begun, never finished, not visible
 
 
 @pytest.mark.parametrize("size", [0, 5, 25 * MIB])
@@ -232,7 +232,7 @@ def test_an_upload_that_is_cut_off_is_not_now_and_leaves_nothing(bucket: Bucket,
 
 
 def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, here: Bucket, way: Way) -> None:
-    """Nobody there is not now; a name that does not resolve is a mistake, but not once the store has answered."""
+    """No answer is exit 75; a name that does not resolve is a mistake, but not once the store has answered."""
     with pytest.raises(StoreGone, match="try again later"):
         locate("s3://bucket/a?endpoint_override=127.0.0.1:1&scheme=http").look()
     with pytest.raises(StoreRefused, match="check its address"):
@@ -383,7 +383,7 @@ except OutputHeld as error:
 
 
 def test_a_lock_that_has_gone_with_its_directory_holds_nothing(tmp_path: Path) -> None:
-    """Who locks a file that nobody else can see any more looks again, and finds the run that holds the output now."""
+    """A process that locks a deleted file locks again, and finds the run that holds the output now."""
     command = [sys.executable, "-c", THREE_RUNS, str(tmp_path / "state" / "a")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.match(r"another run \(pid \d+ on .*\) holds this output", done.stdout)
@@ -391,7 +391,7 @@ def test_a_lock_that_has_gone_with_its_directory_holds_nothing(tmp_path: Path) -
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """A file in its place: the message says where, and which setting moves it."""
+    """If a file has its name: the message has the path, and the setting that moves it."""
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file.*run\.state_dir"), private_directory(tmp_path / "file" / "state"):
         pass

@@ -49,12 +49,12 @@ def test_a_run_from_and_to_google_is_as_on_a_disk(
     """The same bytes; then it is known as complete; a bucket that is not there is named."""
     content = b"id,text\n" + b"".join(b"%d,row %d\n" % (n, n) for n in range(500))
     (tmp_path / "in.csv").write_bytes(content)
-    place = "gs://anonymous@bucket"
-    locate(f"{place}/in.csv{options}").put(iter([content]))
+    base = "gs://anonymous@bucket"
+    locate(f"{base}/in.csv{options}").put(iter([content]))
     classify("run", "in.csv", "-o", "out.csv", "--url", fake.url)
-    arguments = ("run", f"{place}/in.csv{options}", "-o", f"{place}/out.csv{options}")
+    arguments = ("run", f"{base}/in.csv{options}", "-o", f"{base}/out.csv{options}")
     classify(*arguments, "--url", fake.url)
-    assert locate(f"{place}/out.csv{options}").read() == (tmp_path / "out.csv").read_bytes()
+    assert locate(f"{base}/out.csv{options}").read() == (tmp_path / "out.csv").read_bytes()
     assert "gs://bucket/out.csv: complete already" in classify(*arguments).stderr
     nowhere = classify("run", f"gs://anonymous@nobody/in.csv{options}", expect=2)
     assert "gs://nobody/in.csv: there is no bucket nobody" in nowhere.stderr
@@ -83,8 +83,8 @@ def test_half_an_upload_to_google_is_no_object(options: str) -> None:
         yield b"x" * (10 * MIB)
         raise KeyError("stop")
 
-    place = locate(f"gs://anonymous@bucket/half{options}")
+    base = locate(f"gs://anonymous@bucket/half{options}")
     with pytest.raises(KeyError):
-        place.put(parts())
+        base.put(parts())
     gc.collect()
-    assert place.look() == (Kind.NOTHING, 0)
+    assert base.look() == (Kind.NOTHING, 0)
