@@ -65,12 +65,13 @@ class Location:
         return self.shown.rpartition("/")[0]
 
     def beside(self, name: str) -> Location:
-        """Return the location of `name` in the same directory."""
+        """Return the location of `name` in the same directory, without a content."""
         if self.store is None:
             path = os.path.join(os.path.dirname(self.path.rstrip("/")), name)  # noqa: PTH118, PTH120 - see `within`
             return Location(path, path, is_piped=self.is_piped)
         stem = len(self.name)
-        return replace(self, shown=self.shown[: len(self.shown) - stem] + name, path=self.path[: -stem or None] + name)
+        shown, path = self.shown[: len(self.shown) - stem] + name, self.path[: -stem or None] + name
+        return replace(self, shown=shown, path=path, content=None)
 
     def within(self, name: str) -> Location:
         """Return the location of `name`, which may contain slashes, below this directory."""

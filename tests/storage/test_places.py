@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,7 @@ def test_a_location_knows_its_neighbours() -> None:
         str(locate("s3://bucket").within("a.csv")) == str(locate("s3://bucket/").within("a.csv")) == "s3://bucket/a.csv"
     )
     assert beside.store is location.store
+    assert replace(location, content=b"text").beside("b.csv").content is None
 
 
 # -- what stands there
