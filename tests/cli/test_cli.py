@@ -112,8 +112,10 @@ def test_a_few_rows_first(tmp_path: Path, fake: FakeServer, classify: Command) -
     write(tmp_path / "in.csv", TEXTS[:60])
     for limit in (25, 40, None):
         classify(*run_arguments(fake), *(("--limit-rows", limit) if limit else ()))
-        assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == TEXTS[: limit or 60]
-    assert Counter(fake.texts)["text 3"] == 1
+        rows = [(row["text"], row["predicted_label"]) for row in rows_of(tmp_path / "out.csv")]
+        assert rows == [(text, label_of(text)) for text in TEXTS[: limit or 60]]
+    asked = Counter(fake.texts)
+    assert {asked[text] for text in TEXTS[:60]} == {1}
 
 
 # -- the streams

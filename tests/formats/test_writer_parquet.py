@@ -49,10 +49,14 @@ def table_of_all_types() -> pa.Table:
     return pa.table([*columns.values(), pa.array([1, 2, 3], pa.int32())], schema=schema)
 
 
-def test_parquet_keeps_schema_types_and_metadata(tmp_path: Path) -> None:
-    """All original columns come back equal, with the metadata of file and fields; three columns follow."""
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_parquet_keeps_schema_types_and_metadata(compression: str | None, tmp_path: Path) -> None:
+    """All original columns come back equal, with the metadata of file and fields; three columns follow.
+
+    That holds for columns that are copied, and for those that are written anew.
+    """
     pq.write_table(table_of_all_types(), tmp_path / "in.parquet", row_group_size=3)
-    joined(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    joined(tmp_path / "in.parquet", tmp_path / "out.parquet", compression=compression)
     before, after = pq.read_table(tmp_path / "in.parquet"), pq.read_table(tmp_path / "out.parquet")
     names = before.column_names
     assert after.column_names == [*names, *ADDED]

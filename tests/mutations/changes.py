@@ -149,6 +149,8 @@ def in_block(block: list[ast.stmt], old: list[ast.stmt], new: list[ast.stmt]) ->
 
 def in_field(node: ast.AST, field: str, value: Any, old: ast.expr, new: ast.expr) -> Iterator[Place]:
     """Each expression of a field that matches."""
+    if isinstance(old, ast.BoolOp) and is_rest(new):
+        new = ast.BoolOp(old.op, [new])
     for number, each in enumerate(value if isinstance(value, list) else [value]):
         bound: Bound = {}
         if isinstance(each, ast.expr) and matches(old, each, bound):

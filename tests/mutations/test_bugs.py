@@ -6,7 +6,7 @@ import ast
 import compileall
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ NEEDED = ("pipeline", "tests", "configs", "data", "pyproject.toml", "README.md")
 TESTS_FAILED = 1  # pytest's exit code; any other but 0 says that it could not run them
 # Always the same examples, in the same order, up to the first failure, and no verdict by a stray warning.
 FLAGS = (
-    *("-x", "-q", "-n", "0", "--all", "--hypothesis-profile=ci", "--time-limit=60"),
+    *("-x", "-q", "-n", "0", "--all", "--hypothesis-profile=verdict", "--time-limit=60"),
     *("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:unraisableexception"),
     "--assert=plain",  # the verdict is enough, and the plugins need not be rewritten: they are imported before
 )
@@ -27,6 +27,13 @@ FLAGS = (
 IMPORTED = (
     *("pytest", "pytest_asyncio.plugin", "xdist.plugin", "_hypothesis_pytestplugin", "hypothesis.strategies"),
     *("aiohttp.test_utils", "kubernetes_validate", "pandas", "pyarrow.fs", "pyarrow.parquet", "tqdm", "uvloop", "yaml"),
+)
+SOUND = (  # with and without the command, a server, a store, the shell and Hypothesis
+    "cli/test_cli.py::test_a_few_rows_first",
+    "formats/test_writer_appended.py::test_any_file_is_copied_and_widened",
+    "library/test_library_frames.py",
+    "schedule/test_schedule_cron.py::test_a_run_that_succeeds",
+    "storage/test_places_runs.py::test_from_store_to_store_is_as_from_disk_to_disk",
 )
 LONGEST_S = 240  # a run of pytest, which ends each of its tests after 60 s
 
@@ -84,6 +91,24 @@ def warm_pytest() -> Iterator[Warm]:
         yield process
 
 
+def outcome(tests: Iterable[str], project: Path, warm_pytest: Warm) -> tuple[int, str]:
+    """Run tests of a copy of the project: the exit code of pytest, and what it said."""
+    done = warm_pytest.run(
+        [*FLAGS, *(f"tests/{test}" for test in tests)],
+        {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"},
+        project,
+        timeout=LONGEST_S,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_without_a_bug_all_is_well(compiled: Path, warm_pytest: Warm) -> None:
+    """Tests of every kind pass in a copy: what fails with a bug does not fail because of the copy."""
+    code, said = outcome(SOUND, compiled, warm_pytest)
+    assert code == 0, said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_every_bug_is_noticed(bug: Bug, tmp_path: Path, compiled: Path, warm_pytest: Warm) -> None:
@@ -91,11 +116,6 @@ def test_every_bug_is_noticed(bug: Bug, tmp_path: Path, compiled: Path, warm_pyt
     project = tmp_path / "project"
     shutil.copytree(compiled, project)  # with the times of the files, so that what is compiled is still right
     (project / file_of(bug)).write_text(seeded(bug), encoding="utf-8")
-    done = warm_pytest.run(
-        [*FLAGS, *(f"tests/{test}" for test in bug.tests)],
-        {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"},
-        project,
-        timeout=LONGEST_S,
-    )
+    code, said = outcome(bug.tests, project, warm_pytest)
     shutil.rmtree(project)
-    assert done.returncode == TESTS_FAILED, f"not noticed (exit code {done.returncode}):\n{done.stdout}{done.stderr}"
+    assert code == TESTS_FAILED, f"not noticed (exit code {code}):\n{said}"

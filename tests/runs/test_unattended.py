@@ -220,17 +220,18 @@ def test_an_output_is_a_regular_file(tmp_path: Path, classify: Command) -> None:
         complaint(done, "no regular file")
 
 
+@pytest.mark.parametrize("in_the_way", [".b.csv.tmp", ".b.csv.run.json"])
 def test_one_output_that_can_t_be_written_does_not_keep_others_back(
-    tmp_path: Path, fake: FakeServer, classify: Command
+    in_the_way: str, tmp_path: Path, fake: FakeServer, classify: Command
 ) -> None:
-    """Small files are published together; one of them has something in its way."""
+    """Small files are published together; one of them has something in the way of its draft, or of its record."""
     for name in "abc":
         write(tmp_path / f"in/{name}.csv", [f"text {name}"])
-    (tmp_path / "out/.b.csv.tmp").mkdir(parents=True)
+    (tmp_path / "out" / in_the_way).mkdir(parents=True)
     done = classify("run", "in/", "-o", "out/", "--url", fake.url, expect=2)
     assert "b.csv" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("?.csv")) == ["a.csv", "c.csv"]
-    (tmp_path / "out/.b.csv.tmp").rmdir()
+    (tmp_path / "out" / in_the_way).rmdir()
     classify("run", "in/", "-o", "out/", "--url", fake.url)
     assert max(fake.answered[f"text {name}"] for name in "abc") == 1
 

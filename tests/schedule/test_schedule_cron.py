@@ -94,10 +94,14 @@ def finish(command: str, bin_folder: Path) -> int:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A folder of commands that stand in for the machine's: a `sleep` that writes down how long, and takes no time."""
+    """A folder of commands that stand in for the machine's: a `sleep` that writes down how long, and takes no time.
+
+    The third time it fails, so that a loop that should have ended does end.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "sleep").write_text(f'#!/bin/sh\necho "$@" >>{shlex.quote(str(tmp_path / "slept"))}\n')
+    slept = shlex.quote(str(tmp_path / "slept"))
+    (folder / "sleep").write_text(f'#!/bin/sh\necho "$@" >>{slept}\n[ "$(grep -c . {slept})" -lt 3 ]\n')
     (folder / "sleep").chmod(0o755)
     return folder
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 MARKERS = {"slow": "that take long", "vllm": "that need a real vLLM"}
 
@@ -23,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples Hypothesis tries; none has a deadline: files and processes take their time."""
     settings.register_profile("few", deadline=None, max_examples=15)
     settings.register_profile("many", deadline=None, max_examples=60)
+    # Always the same examples, up to the first that fails, which is not made smaller: for seeded bugs (`test_bugs`).
+    phases = [Phase.explicit, Phase.generate]
+    settings.register_profile(
+        "verdict", deadline=None, max_examples=100, derandomize=True, database=None, phases=phases
+    )
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("many" if config.getoption("--all") else "few")
 
