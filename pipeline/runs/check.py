@@ -60,7 +60,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
 async def _many(
     config: Config, progress: Progress, plan: Plan, told: list[str], show: Callable[[list[str]], None]
 ) -> None:
-    """The same for many files, of which the bad ones are named.
+    """Show the same for many files, naming those that can't be classified.
 
     Raises:
         InputError: there are bad ones; when all else was shown.

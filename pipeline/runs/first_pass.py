@@ -27,10 +27,10 @@ GRACE_S = 5.0  # for what is in flight when the deadline comes
 
 
 class FirstPass:
-    """All files of one command, through the same places in flight.
+    """Answers the open rows of all files of a run, through the same slots in flight.
 
-    `when_done(file)` is called for each as soon as all its rows are answered, or it has an `error`. The server is
-    met when the first open row is: a command that has nothing to ask needs none.
+    `when_done(file)` is called for each as soon as all its rows are answered, or it has an `error`. It
+    connects when the first open row is found: a run that has nothing to send needs no server.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FirstPass:
         self._stopped = asyncio.Event()
 
     async def run(self, files: AsyncIterator[RunFile]) -> None:
-        """Answers for all open rows of `files`.
+        """Answer all open rows of `files`.
 
         Raises:
             ClassifyError: what ends the command; what was answered by then is kept.
@@ -110,7 +110,7 @@ class FirstPass:
         return Endpoints(self._config, urls, self._environment, self._progress, keeps_probs=keeps_probs)
 
     async def _open(self, files: AsyncIterator[RunFile]) -> AsyncGenerator[RunFile, None]:
-        """Those that have open rows; the others are done."""
+        """Yield the files that have open rows; the others are done."""
         async for file in files:
             self._files[file] = None
             try:
@@ -138,7 +138,7 @@ class FirstPass:
             file = await anext(rest, None)
 
     async def _adopt(self, file: RunFile) -> None:
-        """The model that answers must be the one whose answers are there already."""
+        """See that the model that answers is the one whose answers the file has already."""
         endpoints = self._connected
         begun = {key: file.identity.get(key) for key in endpoints.identity}
         if other := differences(begun, endpoints.identity):
@@ -176,7 +176,7 @@ class FirstPass:
             self._when_done(file)
 
     def _know(self, file: RunFile) -> None:
-        """Let the next commit keep what is known of model and input, too: if it is the model of this file."""
+        """Let the next commit keep the facts of model and input, too, if the model is that of this file."""
         if not file.is_adopted:
             return
         names = self._connected.facts.names
@@ -191,7 +191,7 @@ class FirstPass:
     # -- meanwhile
 
     async def _let_in(self, work: asyncio.Future[None]) -> None:
-        """The deadline: send nothing more, but wait a little for what is in flight, which is paid for."""
+        """Send nothing more, and wait a little for the requests in flight, which are paid for already."""
         if self._endpoints is None:
             return
         self._endpoints.slots.close()
@@ -211,7 +211,7 @@ class FirstPass:
             await asyncio.to_thread(_flush, files)
 
     def _news(self, file: RunFile) -> dict[str, Any]:
-        """What `classify status` tells of a file."""
+        """Return what `classify status` shows of a file while it is running."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = self._progress.started.isoformat(timespec="seconds")
         servers = public_settings(self._config)["server"]["url"]
@@ -232,7 +232,7 @@ def _keep(files: list[RunFile]) -> None:
 
 @asynccontextmanager
 async def urls_of(config: Config) -> AsyncIterator[list[str]]:
-    """The urls to ask; the built-in server runs as long as they are needed."""
+    """Yield the URLs to send to; the built-in server runs as long as they are in use."""
     if EMBEDDED not in config.server.urls:
         yield config.server.urls
         return

@@ -1,4 +1,4 @@
-"""A whole command: the run, and then whoever is to be told is told how it ended."""
+"""The end of a run, however it ends: an outcome, for the metrics file and the notification."""
 
 from __future__ import annotations
 
@@ -21,16 +21,13 @@ from pipeline.runs.output import default_output
 from pipeline.storage import locate
 from pipeline.streams import one_line, storable
 
-# -- What is told when a command has ended, however it ended: metrics for a dashboard, a notification for people
-
-
 SIGNALLED = 128  # plus the signal's number is the exit code
 NOTIFY_S = 10.0  # for the notification
-NOTIFY_STOPPED_S = 2.0  # the same where a signal came: whoever sent it will not wait long
+NOTIFY_STOPPED_S = 2.0  # after a signal, whose sender will not wait long
 
 
 def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outcome:
-    """What is known of a run that `error` ended; nothing in it is secret."""
+    """Return the outcome of a run that `error` ended; nothing in it is secret."""
     code, message = _explain(error)
     return Outcome(
         exit_code=code,
@@ -78,7 +75,7 @@ def _in_one_line(outcome: Outcome) -> str:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit code and what a person is told. What a bug says may hold anything, so only its place is named."""
+    """Return exit code and message. The message of a bug may hold anything, so only its place in the code is named."""
     if isinstance(error, asyncio.CancelledError):
         error = next((reason for reason in error.args if isinstance(reason, Stopped)), Stopped(signal.SIGINT))
     if isinstance(error, ClassifyError):
@@ -93,12 +90,12 @@ def _named_output(config: Config) -> str:
         return config.writer.output
     try:
         return str(default_output(config, locate(inputs[0])))
-    except ClassifyError:  # what is wrong with the input is told already
+    except ClassifyError:  # the error of the input is the message already
         return ""
 
 
 def _name_of_job(config: Config) -> str:
-    """The output as the config names it, from anywhere on this machine."""
+    """Return the output as the config names it, as a path that is valid from any directory."""
     named = _named_output(config)
     is_path = named not in ("", "-") and "://" not in named
     return _shown(os.path.abspath(named) if is_path else named)  # noqa: PTH100 - a Path may be no URI
@@ -106,9 +103,6 @@ def _name_of_job(config: Config) -> str:
 
 def _shown(place: str) -> str:
     return mask_uri(storable(place))
-
-
-# -- A whole command: the run, and then whoever is to be told is told how it ended
 
 
 async def run_and_report(
@@ -125,7 +119,7 @@ async def run_and_report(
     progress = progress or Progress()
     environment = dict(os.environ) if environment is None else environment
     try:
-        config.run.url_to_notify(environment)  # nothing is begun whose end can't be told
+        config.run.url_to_notify(environment)  # nothing is begun whose end can't be reported
         record = await run(config, progress, environment)
     except (Exception, asyncio.CancelledError) as error:
         outcome = outcome_of(error, config, progress)

@@ -1,4 +1,4 @@
-"""The output's place: what stands there, whether it is ours, and what the same command does again."""
+"""The output of one file: where it goes, whether an existing one is ours, and what the same command does again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names
 
 
 def default_output(config: Config, source: Location) -> Location:
-    """Where the output goes if nobody says so."""
+    """Return where the output goes by default."""
     stem, dot, endings = source.name.partition(".")
     return source.beside(named_for(config, f"{stem}_labelled{dot}{endings}"))
 
@@ -45,7 +45,7 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
 
 
 def output_of_one(config: Config, source: Location) -> Output:
-    """The output of the one input, as `writer.output` says.
+    """Return the output of the only input, as `writer.output` says.
 
     Raises:
         ConfigError: the ending names no format, or input and output are the same file.
@@ -59,7 +59,7 @@ def output_of_one(config: Config, source: Location) -> Output:
 
 
 def output_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
-    """The output of one input at a location that was chosen for it.
+    """Return the output of one input at a location that was chosen for it.
 
     Raises:
         ConfigError: the ending names no format, or input and output are the same file.
@@ -84,7 +84,7 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
 
 
 def named_for(config: Config, name: str) -> str:
-    """What the output of an input of that name is called in a directory: the same, but for another format's ending."""
+    """Return the name of the output in a directory: that of the input, with the ending of the output's format."""
     wanted = config.writer.format
     if wanted is None or format_of(name, wanted, "writer.format") == format_by_ending(name):
         return name
@@ -93,7 +93,7 @@ def named_for(config: Config, name: str) -> str:
 
 
 def lock_of_directory(folder: Location, state_dir: str | None) -> Lock:
-    """Who holds a directory of outputs: two nights that overlap are told so at once, not file by file."""
+    """Return the lock of a directory of outputs: a second run learns at once, not file by file, that it is in use."""
     if folder.store is None and not state_dir:
         return Lock(Path(folder.path) / ".classify.lock")
     state = state_of(state_root(state_dir), folder)
@@ -114,9 +114,6 @@ def _is_same_file(one: Location, other: Location) -> bool:
         return os.path.samefile(one.path, other.path)  # noqa: PTH121 - a Path costs more, for each of many files
     except OSError:  # one of them is not there
         return False
-
-
-# -- The output's place: what stands there, whether it is ours, and what the same command does again
 
 
 class Next(Enum):
@@ -144,7 +141,7 @@ class Output:
 
     They stand beside it, under dot names, so that readers of directories skip them. Where a store or `run.state_dir` is
     concerned, checkpoint and lock stand in the state directory; the record is beside the output always, so that
-    whoever finds the one finds the other.
+    the one is always found with the other.
     """
 
     def __init__(self, location: Location, state_dir: str | None = None) -> None:
@@ -188,11 +185,11 @@ class Output:
             self.record_location.put(iter([b""]))
 
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint, made if there is none."""
+        """Return the checkpoint; make it if there is none."""
         return Checkpoint(self.checkpoint_path)
 
     def decide(self, config: Config, identity: Identity) -> Next:
-        """What the command does, by the table in docs/resume-and-reuse.md; removes a checkpoint that is of no more use.
+        """Decide what the command does, by the table in docs/resume-and-reuse.md; remove a checkpoint of no more use.
 
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
@@ -225,7 +222,7 @@ class Output:
         return decision
 
     def see_untouched(self, made: str) -> None:
-        """See that nobody else has put anything at the output's place, on a disk, since `decide`; `made` is ours.
+        """See that no other program has put a file where the output goes, on a disk, since `decide`; `made` is ours.
 
         Raises:
             OutputError: somebody has.
@@ -239,7 +236,7 @@ class Output:
                 )
 
     def _published(self) -> str | None:
-        """What a checkpoint that is to be forgotten says of the output, whatever else is wrong with it."""
+        """Return the digest that a checkpoint which is to be removed knows of the output, if it can be read at all."""
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
                 published: str | None = checkpoint.get("published")
@@ -274,7 +271,7 @@ def _after_complete(config: Config, identity: Identity, record: RunRecord, check
 
 
 def shape_of(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings that shape the output without changing an answer."""
+    """Return the settings that shape the output without changing an answer."""
     keys = ("writer.prefix", "writer.probs", "writer.labels", "writer.format", "request.too_long")
     return {key: settings.get(key.partition(".")[0], {}).get(key.partition(".")[2]) for key in keys}
 

@@ -33,7 +33,7 @@ class Plan:
 
 
 def plan_of(config: Config, today: date) -> Plan:
-    """The files that `config` names, on that day if `run.date` names none.
+    """Return the files that `config` names; `today` is the day if `run.date` names none.
 
     Raises:
         ConfigError: two inputs would have one output, or the output is no directory where it must be one.
@@ -102,7 +102,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _folder_of(inputs: list[str], output: str) -> Location:
-    """The directory that the outputs go to: as named, or beside the one that is read, as NAME_labelled."""
+    """Return the directory for the outputs: as named, or beside the one that is read, as NAME_labelled."""
     if output == PIPE:
         raise ConfigError(f"{PIPE} takes the rows of one file; name a directory with --output")
     if not output:
@@ -124,7 +124,7 @@ def _folder_of(inputs: list[str], output: str) -> Location:
 
 
 def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Location]]:
-    """The files that one input stands for: how each is called below the output directory, and where it is.
+    """Return the files that one input stands for: the name of each below the output directory, and its location.
 
     Of a directory those whose ending names a format, or all if `loader.format` does; what a pattern names is taken by
     its word.

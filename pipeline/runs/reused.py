@@ -57,7 +57,7 @@ class Reusing:
                 self._give_up(failed)
 
     async def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
-        """The model is known now; `ask` gives the answers of a few texts. `identity` is that of any file.
+        """Bind the stored answers to the model, now that it is known. `ask` answers a few texts.
 
         Raises:
             ReuseError: the file can't be written.
@@ -74,7 +74,7 @@ class Reusing:
             self._give_up(error)
 
     async def look_up(self, block: TextBlock, rows: range) -> Reused | None:
-        """What is known of some texts of a block; None if nothing ever is."""
+        """Look up the stored answers of some texts of a block; None without `run.reuse`."""
         if self._store is None:
             return None
         if not self._is_used:

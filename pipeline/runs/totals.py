@@ -30,7 +30,7 @@ class Totals:
         self._one: RunRecord | None = None
 
     def add(self, record: RunRecord) -> None:
-        """A file is complete, or was."""
+        """Count a file that is complete, or was."""
         self._codes[record.exit_code] += 1
         self._complete_already += record.already_complete
         self._sums.update({name: getattr(record, name) for name in SUMMED})
@@ -42,7 +42,7 @@ class Totals:
             self._one = record
 
     def fail(self, pair: Pair, error: ClassifyError) -> str:
-        """A file could not be classified; returns what is told of it."""
+        """Count a file that could not be classified; return its message."""
         self._codes[error.exit_code] += 1
         message = one_line(storable(str(error)))
         place = storable(str(pair.source))

@@ -274,7 +274,6 @@ def missing() -> str:
 
 
 @pytest.mark.slow  # cron looks once a minute
-@pytest.mark.timeout(200)
 def test_a_real_cron_runs_it(config: Path, tmp_path: Path, classify: Command, fake: FakeServer) -> None:
     """Installed as printed, the line labels the file, with the key from the env file and its words in the log."""
     if reason := missing():
