@@ -43,7 +43,7 @@ def file_of(bug: Bug) -> Path:
     if "/" in bug.where:
         return Path("pipeline", bug.where)
     path = Path("pipeline", *bug.where.partition(":")[0].split("."))
-    return path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")
+    return path / "__init__.py" if (ROOT / path / "__init__.py").is_file() else path.with_suffix(".py")
 
 
 def seeded(bug: Bug) -> str:

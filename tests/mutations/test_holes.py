@@ -22,6 +22,7 @@ from commands import Command
 from fake import Action, FakeServer, label_of, refuse
 from files import rows_of
 from joining import joined, predictions_of, sent
+from killing import KILLED_AFTER_RENAME
 from whole_runs import assert_all_right, classified
 from wire import BAD, body, item
 
@@ -259,22 +260,6 @@ def test_drafts_that_are_not_renamed_leave_nothing(tmp_path: Path) -> None:
             for step in steps:
                 getattr(draft, step)()
         assert list(tmp_path.iterdir()) == []
-
-
-# The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.
-KILLED_AFTER_RENAME = """
-import runpy, signal, sys
-renamed = False
-
-def look(event, arguments):
-    global renamed
-    if renamed:
-        signal.raise_signal(signal.SIGKILL)
-    renamed = event == "os.rename" and str(arguments[1]).endswith("out.jsonl")
-
-sys.addaudithook(look)
-runpy.run_module("pipeline", run_name="__main__")
-"""
 
 
 def test_killed_right_after_the_rename_the_same_command_finishes(

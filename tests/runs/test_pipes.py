@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import Command
 from fake import FakeServer, hang, label_of, refuse
+from killing import KILLED_AFTER_RENAME
 from s3 import Bucket
 
 from pipeline.servers.endpoint import CANARY
@@ -318,22 +319,6 @@ def test_the_same_rows_again_for_a_complete_output_cost_nothing(tmp_path: Path, 
     assert fake.requests == []
     piped("-i", "-", "-o", "out.jsonl", *small(fake), given=LINES[5])
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
-
-
-# The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.
-KILLED_AFTER_RENAME = """
-import runpy, signal, sys
-renamed = False
-
-def look(event, arguments):
-    global renamed
-    if renamed:
-        signal.raise_signal(signal.SIGKILL)
-    renamed = event == "os.rename" and str(arguments[1]).endswith("out.jsonl")
-
-sys.addaudithook(look)
-runpy.run_module("pipeline", run_name="__main__")
-"""
 
 
 def test_killed_right_after_the_rename_the_output_is_known_as_ours(

@@ -21,6 +21,22 @@ class Killed:
     phases: Counter[str] = field(default_factory=Counter)  # what was there when the kill came
 
 
+# The interpreter reports what it is about to do: the first report after that of the rename comes when it is done.
+KILLED_AFTER_RENAME = """
+import runpy, signal, sys
+renamed = False
+
+def look(event, arguments):
+    global renamed
+    if renamed:
+        signal.raise_signal(signal.SIGKILL)
+    renamed = event == "os.rename" and str(arguments[1]).endswith("out.jsonl")
+
+sys.addaudithook(look)
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     """The command in a process group of its own."""
     return subprocess.Popen(
