@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from commands import SUPPORT
 
 CONFTEST = f"import sys\nsys.path.append({str(SUPPORT)!r})\npytest_plugins = ['time_limit']\n"
@@ -42,6 +43,7 @@ def test_hangs_whatever_is_raised():
 """
 
 
+@pytest.mark.slow
 def test_only_tests_that_hang_fail(tmp_path: Path) -> None:
     """They are named, their stacks are shown, and all the others pass."""
     (tmp_path / "conftest.py").write_text(CONFTEST)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from _pytest.mark import ParameterSet
 from s3 import Bucket, environment_for
 
 from pipeline.config import load
@@ -70,6 +71,11 @@ def with_examples(kind: str) -> list[Path]:
     return [page for page in PAGES if any(block.kind == kind and not block.reason for block in blocks_of(page))]
 
 
+def long_but_for_readme(page: Path) -> Path | ParameterSet:
+    """Mark the pages of the reference: each starts some twenty commands."""
+    return page if page.name == "README.md" else pytest.param(page, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What a reader has: the sample files, and the command, which was installed by `make demo`."""
@@ -108,7 +114,7 @@ def page_id(page: Path) -> str:
     return f"{page.stem}{'-with-s3' if needs_store else ''}"
 
 
-@pytest.mark.parametrize("page", with_examples("console"), ids=page_id)
+@pytest.mark.parametrize("page", [long_but_for_readme(page) for page in with_examples("console")], ids=page_id)
 def test_the_commands_of_a_page_print_what_it_shows(page: Path, checkout: Path, environment: dict[str, str]) -> None:
     """One shell for each page, as a reader has one terminal."""
     examples = examples_of(page)

@@ -115,6 +115,7 @@ def test_one_byte_and_east_asian_encodings(encoding: str, kind: str, tmp_path: P
     assert texts_of(tmp_path / f"in.{kind}", encoding=encoding) == sendable([text])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_cell_of_50_megabytes(kind: str, tmp_path: Path) -> None:
     """A long cell with line breaks is read whole, and the rows around it, too."""

@@ -248,6 +248,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_several_runs_make_the_file(tmp_path: Path) -> None:
     """At the same moment, and none of them finds it in the hands of another, or half made."""
     running = [started(MAKER) for _ in range(4)]
@@ -263,6 +264,7 @@ def test_several_runs_make_the_file(tmp_path: Path) -> None:
         assert each.communicate() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [10**9, 600_000], ids=["unbounded", "bounded"])
 def test_several_runs_share_the_file(tmp_path: Path, bound: int) -> None:
     """They make it at the same moment, write the same texts, look while others write and give up what is old."""

@@ -239,6 +239,7 @@ def test_two_runs_at_once_share_the_file(tmp_path: Path, fake: FakeServer) -> No
     assert a == b == c
 
 
+@pytest.mark.slow
 def test_killed_runs_leave_what_they_were_told(tmp_path: Path, fake: FakeServer) -> None:
     """A kill -9 loses the last seconds of what was to be kept, no more; resumed and done anew, all rows are right."""
     write(tmp_path / "in.jsonl", TEXTS)

@@ -629,6 +629,7 @@ def test_a_store_that_is_not_there_is_told_once(bucket: Bucket, fake: FakeServer
     assert fake.requests == []
 
 
+@pytest.mark.slow
 def test_two_runs_never_write_below_one_prefix(
     tmp_path: Path, fake: FakeServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

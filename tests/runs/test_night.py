@@ -120,6 +120,7 @@ def wait_until_answered(fake: FakeServer, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_three_nights(tmp_path: Path, bucket: Bucket, fake: FakeServer, config: Path) -> None:
     """Every good file is labelled once, the broken one named, no half file is seen, and no text is paid for twice."""
     for number, day in enumerate(DAYS):
@@ -188,6 +189,7 @@ def assert_paid_once(fake: FakeServer) -> None:
     assert again <= 2 * IN_FLIGHT * SIZE + second_of_answers + names + 1, f"{again} texts were sent again"
 
 
+@pytest.mark.slow
 def test_nights_that_overlap(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """The second of two nights at once is told so (75), asks nothing, and finds all done when it comes again."""
     (tmp_path / "in").mkdir()

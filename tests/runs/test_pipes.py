@@ -273,6 +273,7 @@ def test_what_came_through_a_pipe_goes_with_the_run(state: Path, fake: FakeServe
     classify("run", "in.jsonl", "-o", "-", "--url", fake.url, env={"XDG_STATE_HOME": str(state.parent)})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_from_a_pipe_starts_over(number: signal.Signals, tmp_path: Path, fake: FakeServer) -> None:
@@ -297,6 +298,7 @@ def test_an_interrupted_run_from_a_pipe_starts_over(number: signal.Signals, tmp_
         assert not (tmp_path / ".out.jsonl.checkpoint").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 def test_what_a_file_has_begun_is_not_thrown_away_for_a_pipe(tmp_path: Path, fake: FakeServer) -> None:
     """An unfinished run from a file is not taken up by one from a pipe, nor silently forgotten: exit 2."""
@@ -321,6 +323,7 @@ def test_the_same_rows_again_for_a_complete_output_cost_nothing(tmp_path: Path, 
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_killed_right_after_the_rename_the_output_is_known_as_ours(
     tmp_path: Path, state: Path, fake: FakeServer, classify: Command
 ) -> None:

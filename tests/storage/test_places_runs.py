@@ -244,6 +244,7 @@ def test_credentials_in_a_uri_appear_nowhere(
 # -- interrupted
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_store_gets_the_same_bytes(
     tmp_path: Path, bucket: Bucket, source: str, fake: FakeServer, classify: Command
 ) -> None:
@@ -272,6 +273,7 @@ def test_killed_at_random_moments_a_store_gets_the_same_bytes(
     assert list((tmp_path / "state" / "classify").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.usefixtures("inside")
 def test_stopped_while_it_is_sent_no_half_object_appears(
@@ -310,6 +312,7 @@ runpy.run_module("pipeline", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inside")
 def test_killed_right_after_the_upload_the_same_command_finishes(
     bucket: Bucket, source: str, fake: FakeServer, classify: Command
