@@ -17,10 +17,8 @@ Read in the source of 0.9 to 0.33, recorded from 0.32 (tests/samples/):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from operator import getitem
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,7 +37,6 @@ TOO_LONG = b"maximum context length"  # in the message of every version
 # The most bytes of an answer while nothing is known of the model; then per request, per text, and per text and class.
 FIRST_ANSWER_BYTES = 64 << 20
 ANSWER_BYTES, TEXT_BYTES, CLASS_BYTES = 64 << 10, 2 << 10, 40
-MOST_CLASSES_AT_ONCE = 128  # more take longer to read than to check one by one
 LONGEST_LABEL = 1_000  # characters
 
 _encode = msgspec.json.Encoder().encode
@@ -77,14 +74,13 @@ class Vllm:
         return b"".join([head, texts.data[:-1], b"]}"])
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
-        """Check the answer to `texts` texts and return the answers in their order.
-
-        Raises:
-            BadAnswer: it is broken in itself (count, index, numbers, label that is not that of the largest value).
-            OtherModel: sound, but not of the model in `facts`. Nothing is learned from it.
-        """
-        known = _decode_known(body, texts, facts, model, probs=probs)
-        return _decode_closely(body, texts, facts, model, probs=probs) if known is None else known
+        """Check the answer, first against itself, then against what is known of the model."""
+        answer = _read(body, texts)
+        scores = [max(item.probs) for item in answer.data]
+        labels = _known_labels(answer, scores, facts, model) or _learn_labels(answer, scores, facts, model)
+        facts.model = answer.model
+        values = np.array([item.probs for item in answer.data]) if probs else None
+        return Answers(facts.labels, facts.labels.ids_of(labels), np.array(scores), values)
 
     def largest_answer(self, texts: int, facts: ModelFacts) -> int:
         """Return how many bytes an honest answer has at most; it grows with the classes, once they are known."""
@@ -140,55 +136,8 @@ _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_models = msgspec.json.Decoder(ModelList).decode
 
 
-# -- The quick way: an answer that agrees with all that is known of the model
-
-
-@lru_cache(maxsize=16)
-def _known_decoder(num_classes: int, names: tuple[str, ...]) -> Callable[[bytes], Any]:
-    """Return a decoder that takes only items of one model, and is quicker for it: it makes no new string of a label.
-
-    The decoder raises msgspec.DecodeError for other classes, another number of them, or a value that is no finite
-    number.
-    """
-    fields = [
-        ("index", int),
-        ("label", Literal[names]),
-        ("probs", tuple[(float,) * num_classes]),  # type: ignore[misc]
-        ("num_classes", Literal[num_classes]),
-    ]
-    item = msgspec.defstruct("KnownItem", fields, gc=False)
-    answer = msgspec.defstruct("KnownAnswer", [("data", list[item]), ("model", str, "")], gc=False)  # type: ignore[valid-type]
-    return msgspec.json.Decoder(answer).decode
-
-
-def _decode_known(body: bytes, texts: int, facts: ModelFacts, model: str, *, probs: bool) -> Answers | None:
-    """Return the answers in order if they agree with all that is known of the model; None for any other answer.
-
-    A label must be the known name of a class with the largest value, so nothing is learned here, and nothing is open.
-    """
-    if not facts.names or not 0 < facts.num_classes <= MOST_CLASSES_AT_ONCE:
-        return None
-    try:
-        answer = _known_decoder(facts.num_classes, tuple(facts.names.values()))(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if [item.index for item in answer.data] != list(range(texts)) or not _is_of(answer, model):
-        return None
-    labels, values = [item.label for item in answer.data], [item.probs for item in answer.data]
-    scores, class_of = list(map(max, values)), {name: index for index, name in facts.names.items()}
-    if len(class_of) < len(facts.names) or scores != list(map(getitem, values, map(class_of.__getitem__, labels))):
-        return None
-    facts.model = answer.model
-    return _answers(facts, labels, scores, values if probs else None)
-
-
-# -- The long way: any answer, checked against itself, then against what is known
-
-
-_UNSEEN = object()
-
-
-def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str, *, probs: bool) -> Answers:
+def _read(body: bytes, texts: int) -> Answer:
+    """Decode an answer to `texts` texts, and put its items into their order."""
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -196,59 +145,66 @@ def _decode_closely(body: bytes, texts: int, facts: ModelFacts, model: str, *, p
     items = answer.data
     if len(items) != texts:
         raise BadAnswer(f"{len(items)} answers to {texts} texts")
-    if any(item.index != position for position, item in enumerate(items)):
+    if [item.index for item in items] != list(range(texts)):
         items.sort(key=lambda item: item.index)
-        if any(item.index != position for position, item in enumerate(items)):
+        if [item.index for item in items] != list(range(texts)):
             raise BadAnswer("an index is missing, doubled or out of range")
-    classes = items[0].num_classes if items else facts.num_classes
-    names: dict[int, str | None] = {}
-    labels: list[str] = []
-    scores: list[float] = []
-    tied: list[Item] = []
+    classes = items[0].num_classes
     for item in items:
-        values, label = item.probs, item.label
-        if item.num_classes != classes or len(values) != classes or not values:
-            raise BadAnswer(f"{len(values)} values and num_classes {item.num_classes} among items of {classes} classes")
-        score = max(values)
-        index = values.index(score)
-        if names.get(index, _UNSEEN) != label:
-            _name(item, index, names, tied)
-        labels.append(label if label is not None else facts.names.get(index, f"LABEL_{index}"))
-        scores.append(score)
-    _compare_model(answer, model)
-    _compare(facts, classes, names, tied)
-    facts.num_classes, facts.model = classes, answer.model
-    facts.names.update({index: name for index, name in names.items() if name is not None})
-    return _answers(facts, labels, scores, [item.probs for item in items] if probs else None)
+        if item.num_classes != classes or len(item.probs) != classes or not classes:
+            found = f"{len(item.probs)} values and num_classes {item.num_classes}"
+            raise BadAnswer(f"{found} among items of {classes} classes")
+    return answer
 
 
-def _answers(
-    facts: ModelFacts, labels: list[str], scores: list[float], probs: Sequence[Sequence[float]] | None
-) -> Answers:
-    values = None if probs is None else np.array(probs, np.float64).reshape(len(scores), -1)
-    return Answers(facts.labels, facts.labels.ids_of(labels), np.array(scores, np.float64), values)
+def _known_labels(answer: Answer, scores: list[float], facts: ModelFacts, model: str) -> list[str] | None:
+    """Return the labels if each is the known name of a class with the largest value, so that there is none to learn."""
+    items, class_of = answer.data, {name: index for index, name in facts.names.items()}
+    labels = [item.label for item in items if item.label in class_of]
+    if len(labels) < len(items) or len(items[0].probs) != facts.num_classes or _is_other(answer, model):
+        return None
+    values = [item.probs[class_of[label]] for item, label in zip(items, labels, strict=True)]
+    return labels if values == scores else None
 
 
-def _compare_model(answer: Answer, model: str) -> None:
-    if not _is_of(answer, model):
+def _learn_labels(answer: Answer, scores: list[float], facts: ModelFacts, model: str) -> list[str]:
+    """Compare the labels with each other and with all that is known, and learn the names of classes from them."""
+    places = [item.probs.index(score) for item, score in zip(answer.data, scores, strict=True)]
+    names, tied = _names_in(answer.data, places)
+    if _is_other(answer, model):
         raise OtherModel(f"the model is called {shorten(answer.model)!r} where it was {shorten(model)!r}")
+    classes = len(answer.data[0].probs)
+    _compare(facts, classes, names, tied)
+    labels = [
+        facts.names.get(place, f"LABEL_{place}") if item.label is None else item.label
+        for item, place in zip(answer.data, places, strict=True)
+    ]
+    facts.num_classes = classes
+    facts.names.update({index: name for index, name in names.items() if name is not None})
+    return labels
 
 
-def _is_of(answer: Any, model: str) -> bool:
-    return not (answer.model and model) or answer.model == model
+def _is_other(answer: Answer, model: str) -> bool:
+    return bool(answer.model and model and answer.model != model)
 
 
-def _name(item: Item, index: int, names: dict[int, str | None], tied: list[Item]) -> None:
-    """Learn the name of class `index`, or refuse a label that can't be the one of the largest value."""
-    label = item.label
-    if label is not None and len(label) > LONGEST_LABEL:
-        raise BadAnswer(f"a label of {len(label)} characters")
-    if item.probs.count(item.probs[index]) > 1:  # any of these classes may give its name, so nothing is learned
-        tied.append(item)
-    elif index in names or (label is not None and label in names.values()):
-        raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
-    else:
-        names[index] = label
+def _names_in(items: list[Item], places: list[int]) -> tuple[dict[int, str | None], list[Item]]:
+    """Return the names of the classes at `places`, and the items with several largest values, which teach nothing."""
+    names: dict[int, str | None] = {}
+    tied: list[Item] = []
+    for item, place in zip(items, places, strict=True):
+        label = item.label
+        if place in names and names[place] == label:
+            continue
+        if label is not None and len(label) > LONGEST_LABEL:
+            raise BadAnswer(f"a label of {len(label)} characters")
+        if item.probs.count(item.probs[place]) > 1:
+            tied.append(item)
+        elif place in names or (label is not None and label in names.values()):
+            raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
+        else:
+            names[place] = label
+    return names, tied
 
 
 def _compare(facts: ModelFacts, classes: int, names: Mapping[int, str | None], tied: Sequence[Item]) -> None:

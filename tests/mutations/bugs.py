@@ -30,21 +30,23 @@ HOLES = "mutations/test_holes.py::"
 CHUNKS = "batcher/test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text"
 COPIED = "formats/test_writer_appended.py::test_any_file_is_copied_and_widened"
 REGULAR = "formats/test_loader_regular.py::test_any_file_reads_as_the_csv_module_reads_it"
-KNOWN = "servers/test_protocol_known.py::test_what_is_known_already_changes_no_answer"
+KNOWN = "servers/test_protocol.py::test_an_answer_of_a_known_model_is_taken_if_it_is_sound"
 BROKEN = "servers/test_protocol.py::test_a_broken_answer_is_not_believed"
 
 # fmt: off
 ANSWERS = (
-    bug("answers are taken in the order they came in", "servers.vllm:_decode_closely",
+    bug("answers are taken in the order they came in", "servers.vllm:_read",
         drop("if A:\n    B.sort(key=C)\n    ..."),
         "servers/test_protocol.py::test_the_order_of_the_items_says_nothing"),
     bug("NaN is taken for a number", "servers.vllm:",
         change("msgspec.json.Decoder(Answer).decode", "lambda b: msgspec.convert(__import__('json').loads(b), Answer)"),
         BROKEN),
-    bug("the quick reading takes answers in the order they came in", "servers.vllm:_decode_known",
-        change("A != list(range(B)) or C", "len(A) != B or C"), KNOWN),
-    bug("the quick reading takes any label that the model has", "servers.vllm:_decode_known",
-        change("A < B or C != D", "A < B"), KNOWN),
+    bug("any label that the model has is taken", "servers.vllm:_known_labels",
+        change("A if B == C else None", "A"), KNOWN),
+    bug("a known label is taken from a model with other classes", "servers.vllm:_known_labels",
+        change("A < B or C != D or E", "A < B or E"),
+        "servers/test_protocol.py::"
+        "test_another_model_is_noticed_and_teaches_nothing[another number of classes, known names]"),
     bug("quotes go to the wire as they are", "texts:escape_joined",
         change("A.replace(b'\"', B)", "A"), "test_texts.py::test_any_text_goes_to_the_wire_and_back"),
     bug("texts that may be equal are taken for unlike", "texts:_have_no_repeats",
@@ -85,10 +87,10 @@ ANSWERS = (
     bug("a Parquet string is taken for UTF-8 unseen", "formats.parquet:_block_of_column",
         change("A is None or not (B.isascii() or is_utf8(C))", "A is None"),
         "formats/test_loader_parquet.py::test_parquet_strings_that_are_no_utf8_are_not_text"),
-    bug("fewer values than classes are taken", "servers.vllm:_decode_closely",
-        change("A or len(B) != C or not B", "A or not B"),
+    bug("fewer values than classes are taken", "servers.vllm:_read",
+        change("A or len(B) != C or not D", "A or not D"),
         f"{HOLES}test_a_number_of_classes_without_as_many_values_is_not_believed"),
-    bug("a label need not be that of the largest value", "servers.vllm:_name",
+    bug("a label need not be that of the largest value", "servers.vllm:_names_in",
         change("A in B or (C is not None and C in B.values())", "A in B"), BROKEN),
     bug("an answer with another number of classes is kept", "servers.vllm:_compare",
         change("A and B != A", "A and B < 1"),

@@ -15,7 +15,7 @@ from wire import BAD, FAIR, GOOD, TIE, body, item, sample
 
 from pipeline.answers import Prediction
 from pipeline.config import Request
-from pipeline.errors import BadAnswer, OtherModel
+from pipeline.errors import BadAnswer, OtherModel, RequestFailed
 from pipeline.servers.model import ModelFacts, Served
 from pipeline.servers.vllm import MODELS, Vllm
 from pipeline.texts import escape_all
@@ -176,6 +176,7 @@ def test_no_bytes_whatever_escape_the_checks(answer: bytes) -> None:
 
 KNOWN: dict[str, Callable[[], bytes]] = {
     "another number of classes": lambda: body(item(0, [0.2, 0.8])),
+    "another number of classes, known names": lambda: body(item(0, [0.8, 0.2])),
     "another name": lambda: body(item(0, BAD, label="terrible")),
     "no name where there was one": lambda: body(item(0, BAD, label=None)),
     "a new name beside a changed one": lambda: body(item(0, GOOD), item(1, BAD, label="terrible")),
@@ -209,6 +210,64 @@ def test_a_label_is_held_against_all_names_known_so_far(items: list[dict[str, An
     with pytest.raises((BadAnswer, OtherModel)):
         decode(body(*items), len(items), facts)
     assert facts.names == known
+
+
+# -- decode: a model that is known
+
+NAMES_BY_CLASS = {0: "a", 1: "b", 2: "c"}
+VALUES = st.sampled_from([0.0, 0.25, 0.5, 1, -1e300, 1e-300])
+
+
+@st.composite
+def answers_of_known_model(draw: st.DrawFn) -> dict[str, Any]:
+    """Answers to some texts, sound but for at most one thing."""
+    wrong = draw(st.sampled_from(["nothing", "order", "index", "label", "num_classes", "probs", "classes"]))
+    classes = 2 if wrong == "classes" else 3
+    rows = draw(st.lists(st.lists(VALUES, min_size=classes, max_size=classes), min_size=1, max_size=4))
+    items: list[dict[str, Any]] = [
+        {"index": index, "label": NAMES_BY_CLASS[row.index(max(row))], "probs": row, "num_classes": classes}
+        for index, row in enumerate(rows)
+    ]
+    wrong_item = draw(st.sampled_from(items))
+    if wrong == "order":
+        items.reverse()
+    elif wrong == "probs":
+        wrong_item["probs"] = [*wrong_item["probs"], *draw(st.lists(VALUES, max_size=1))][draw(st.integers(0, 1)) :]
+    elif wrong in wrong_item:
+        choices = {"index": [0, 1, 9], "num_classes": [2, 4], "label": ["a", "b", "x", None]}
+        wrong_item[wrong] = draw(st.sampled_from(choices[wrong]))
+    return {"data": items, "model": draw(st.sampled_from(["m", "n"]))}
+
+
+def is_sound(answer: dict[str, Any], texts: int, model: str) -> bool:
+    """Whether an answer is one of the model with the classes of `NAMES_BY_CLASS`."""
+    return (
+        sorted(each["index"] for each in answer["data"]) == list(range(texts))
+        and all(len(each["probs"]) == each["num_classes"] == 3 for each in answer["data"])
+        and all(
+            max(each["probs"]) in [each["probs"][index] for index in range(3) if NAMES_BY_CLASS[index] == each["label"]]
+            for each in answer["data"]
+        )
+        and model in ("", answer["model"])
+    )
+
+
+@given(answers_of_known_model(), st.integers(0, 1), st.sampled_from(["", "m"]))
+def test_an_answer_of_a_known_model_is_taken_if_it_is_sound(answer: dict[str, Any], more: int, model: str) -> None:
+    """What is known already allows no answer that is unsound, refuses none that is sound, and stays as it is."""
+    facts, texts = ModelFacts(3, NAMES_BY_CLASS), len(answer["data"]) + more
+    try:
+        found = decode(json.dumps(answer).encode(), texts, facts, model)
+    except RequestFailed:
+        assert not is_sound(answer, texts, model)
+    else:
+        assert is_sound(answer, texts, model)
+        items = sorted(answer["data"], key=lambda each: each["index"])
+        assert list(found) == [Prediction(each["label"], max(each["probs"]), each["probs"]) for each in items]
+    assert (facts.num_classes, facts.names) == (3, NAMES_BY_CLASS)
+
+
+# -- decode: how large an answer may be
 
 
 def test_an_honest_answer_is_never_too_large() -> None:
