@@ -156,21 +156,12 @@ class RequestFailed(ClassifyError):
 
 
 class Overloaded(RequestFailed):
-    """The server has too much to do: wait, and ask for less.
+    """The server has too much to do: wait, and ask for less."""
 
-    `may_be_broken` is true where a proxy says the same of a server that is not there.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        status: int | None = None,
-        retry_after: float | None = None,
-        may_be_broken: bool = False,
-    ) -> None:
-        super().__init__(reason, status=status, retry_after=retry_after)
-        self.may_be_broken = may_be_broken
+    @property
+    def may_be_broken(self) -> bool:
+        """Whether it may be a proxy's word for a server that is not there: 408 or 503 without a time to wait."""
+        return self.status in (408, 503) and self.retry_after is None
 
 
 class Unavailable(RequestFailed):

@@ -10,7 +10,8 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -21,13 +22,13 @@ SHUTDOWN_S = 8.0  # from the first signal to the end of the process, whatever ha
 T = TypeVar("T")
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes an event loop of uvloop where it is installed (a request costs a fifth less), else None."""
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop: uvloop's where it is installed (a request costs a fifth less), else asyncio's."""
     try:
         import uvloop
     except ImportError:
-        return None
-    return uvloop.new_event_loop
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
@@ -39,45 +40,34 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(work)
     return _run_in_thread(work)
 
 
 def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
-    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[T]]] = []
-    ended: list[T | BaseException] = []
-    has_begun, has_ended = threading.Event(), threading.Event()
+    loop = new_loop()
+    begun: Future[asyncio.Future[T]] = Future()
 
     async def begin() -> T:
         task = asyncio.ensure_future(work)
-        begun.append((asyncio.get_running_loop(), task))
-        has_begun.set()
+        begun.set_result(task)
         return await task
 
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                ended.append(runner.run(begin()))
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-            ended.append(error)
-        finally:
-            has_begun.set()
-            has_ended.set()
+    def run() -> T:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(begin())
 
-    threading.Thread(target=run).start()
+    executor = ThreadPoolExecutor(1)
+    ended = executor.submit(run)
+    executor.shutdown(wait=False)
     try:
-        has_ended.wait()  # not join: interrupted once, it takes a thread for ended (Python 3.11)
+        return ended.result()
     except KeyboardInterrupt:  # the notebook's stop button
-        has_begun.wait()
         with suppress(RuntimeError):  # the loop is closed: it is over already
-            for loop, task in begun:
-                loop.call_soon_threadsafe(task.cancel)
-        has_ended.wait()
+            loop.call_soon_threadsafe(begun.result().cancel)
+        wait([ended])
         raise
-    if isinstance(ended[0], BaseException):
-        raise ended[0]
-    return ended[0]
 
 
 def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
@@ -109,7 +99,7 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
         return await task
 
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(supervised())
     except asyncio.CancelledError:
         raise (received[0] if received else Stopped(signal.SIGINT, advice)) from None

@@ -35,8 +35,7 @@ def error_of(
     if status in (400, 413, 422):
         return Rejected(message, status=status, too_long=is_too_long)
     if status in (408, 425, 429, 503):
-        may_be_broken = status in (408, 503) and retry_after is None
-        return Overloaded(message, status=status, retry_after=retry_after, may_be_broken=may_be_broken)
+        return Overloaded(message, status=status, retry_after=retry_after)
     if status == 424 or status >= 500:  # noqa: PLR2004
         return Unavailable(message, status=status, retry_after=retry_after)
     if status in (401, 403):
