@@ -53,12 +53,10 @@ class Batcher:
         store: Callable[[Chunk, Answers, Answers, Counts], None],
         *,
         failed_allowed: int = 0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints, self._request, self._retry = endpoints, request, retry
         self._progress, self._store = progress, store
         self._failed_allowed = failed_allowed
-        self._clock = clock
         self._pending: set[asyncio.Task[None]] = set()
         self._size = 0  # bytes of text of the pending requests
         self._failed_first = 0
@@ -155,7 +153,7 @@ class Batcher:
         Raises:
             RequestFailed: they are (or may be, if there are several texts): refused, or failed on healthy servers.
         """
-        tries = _Tries(self._clock(), alone)
+        tries = _Tries(time.monotonic(), alone)
         while True:
             endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=tries.alone)
             spent.spend(len(texts))
@@ -167,7 +165,7 @@ class Batcher:
                 raise outcome
             await self._weigh(tries, endpoint, outcome)
             # How busy a server is has no bound in time but server.wait_s.
-            elapsed = 0.0 if isinstance(outcome, Overloaded) else self._clock() - tries.since
+            elapsed = 0.0 if isinstance(outcome, Overloaded) else time.monotonic() - tries.since
             delay = delay_before_next(
                 tries.failures, tries.overloads, elapsed, self._retry, retry_after=outcome.retry_after
             )
@@ -190,7 +188,7 @@ class Batcher:
         elif await self._endpoints.is_well(endpoint, outcome):
             tries.failures += COSTLY if isinstance(outcome, TimedOut) else 1
         else:
-            tries.since = self._clock()  # a sick server's time is not on the request's account
+            tries.since = time.monotonic()  # a sick server's time is not on the request's account
             if not isinstance(outcome, Unreachable):
                 tries.failures += COSTLY if tries.alone else 0
                 outcome.broke_server = tries.alone

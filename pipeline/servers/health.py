@@ -8,6 +8,7 @@ passes. An endpoint that answers as another model, or refuses our key, is droppe
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -31,8 +32,6 @@ class Health:
             RequestFailed where the server is sick, UserError where it is of no use any more.
         config: `server.wait_s`, and the delays of `retry`.
         progress: is told what happens to endpoints.
-        clock: seconds on any scale.
-        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -42,14 +41,10 @@ class Health:
         identify: Callable[[Endpoint], Awaitable[None]],
         config: Config,
         progress: Progress,
-        *,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[Any]],
     ) -> None:
         self._endpoints, self._slots, self._identify = endpoints, slots, identify
         self._config, self._progress = config, progress
-        self._clock, self._sleep = clock, sleep
-        self._failing_since: float | None = None  # since then no server has answered
+        self.failing_since: float | None = None  # since then no server has answered
         self._tasks: set[asyncio.Future[Any]] = set()  # health checks and watches under way
 
     async def close(self) -> None:
@@ -60,20 +55,15 @@ class Health:
 
     # -- how long no server has answered
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether no server has answered since the last failure."""
-        return self._failing_since is not None
-
     def answered(self) -> None:
         """Note that a server answered: the time that it is waited for starts anew."""
-        self._failing_since = None
+        self.failing_since = None
 
     def failed(self, error: RequestFailed) -> None:
         """Note a failure; stop the run if no server has answered for longer than `server.wait_s`."""
-        now = self._clock()
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        if now - self._failing_since > self._config.server.wait_s:
+        now = time.monotonic()
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        if now - self.failing_since > self._config.server.wait_s:
             self._slots.stop(
                 ServerGone(
                     f"no server answered for {self._config.server.wait_s:g} s ({error}); what was answered is kept, "
@@ -125,7 +115,7 @@ class Health:
         attempt = 0
         while endpoint.is_quarantined:
             attempt += 1
-            await self._sleep(max(SHORTEST_PAUSE_S, backoff(attempt, self._config.retry)))
+            await asyncio.sleep(max(SHORTEST_PAUSE_S, backoff(attempt, self._config.retry)))
             try:
                 await self._identify(endpoint)
                 endpoint.is_quarantined = False

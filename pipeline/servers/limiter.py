@@ -54,13 +54,8 @@ class Limiter:
         self._go_to(self.limit, float("-inf"), float("inf"))
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more request may be in flight."""
-        return self.in_flight < self.limit
-
-    @property
     def load(self) -> float:
-        """The part of the limit that is in use."""
+        """The part of the limit that is in use; below 1 there is room for one more request."""
         return self.in_flight / self.limit
 
     def succeeded(self, texts: int, sent_at: float, now: float) -> None:
@@ -81,24 +76,20 @@ class Limiter:
             self._began = now
         else:
             self._texts += texts
-        if self._answers == min(self.limit, max(FEWEST_ANSWERS, self.limit // 2)) and self._may_leap():
-            self._leap(now)
+        mean = self._waited / self._answers
+        if self._answers == min(self.limit, max(FEWEST_ANSWERS, self.limit // 2)) and self._may_leap(mean):
+            step = FIRST_STEP if self.limit == 1 else LEAP if mean <= AS_QUICK * self._latency_before else 2
+            self._least_latency = min(self._least_latency, mean)
+            self._go_to(min(CEILING, self.limit * step), now, mean)
         elif self._answers > self._window and now > self._began:
             self._end_window(now)
 
-    def _may_leap(self) -> bool:
+    def _may_leap(self, latency: float) -> bool:
         """Return whether levels are still growing and latency hardly is, so that no rate need be measured."""
         is_climb = self.limit > max(self._rates, default=0) and self._refused_at == float("-inf")
         if not is_climb or self.limit == CEILING or self._most_in_flight < self.limit:
             return False
-        latency = self._waited / self._answers
         return latency**2 * self._level_before <= self._latency_before**2 * self.limit
-
-    def _leap(self, now: float) -> None:
-        latency = self._waited / self._answers
-        self._least_latency = min(self._least_latency, latency)
-        step = LEAP if latency <= AS_QUICK * self._latency_before else 2
-        self._go_to(min(CEILING, self.limit * (FIRST_STEP if self.limit == 1 else step)), now, latency)
 
     def _go_to(self, level: int, now: float, latency: float) -> None:
         """Change the level; `latency` is the mean at the level before, in seconds."""
@@ -121,8 +112,10 @@ class Limiter:
         self._rates[self.limit] = (3 * self._rates.get(self.limit, rate) + rate) / 4
         self._rest -= 1
         level = self.limit if self._rest > 0 else self._next((self._answers - 1) / seconds * self._least_latency)
-        if self._rest <= 0 and level in self._rates:
-            self._settle(level)
+        if self._rest <= 0 and level in self._rates:  # it is kept for some windows
+            self._pause = min(2 * self._pause, LONGEST_REST) if level == self._found else REST
+            self._found, self._rest = level, self._pause
+            self._rates = {level: self._rates[level]}  # others are measured anew: the server may change
         return self._start_window() if level == self.limit else self._go_to(level, now, latency)
 
     def _next(self, needed: float) -> int:
@@ -140,12 +133,6 @@ class Limiter:
             if (higher := min(highest + step, self._refused - 1, CEILING)) > highest:
                 return higher
         return good
-
-    def _settle(self, level: int) -> None:
-        """Keep a level for some windows."""
-        self._pause = min(2 * self._pause, LONGEST_REST) if level == self._found else REST
-        self._found, self._rest = level, self._pause
-        self._rates = {level: self._rates[level]}  # others are measured anew: the server may change
 
     def refused(self, sent_at: float, now: float) -> bool:
         """Note that a request was refused for load; return whether it was the only one that the limit allows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
@@ -44,8 +44,6 @@ class Endpoints:
         progress: is told what happens to servers.
         dialect: what all of them speak.
         keeps_probs: whether answers keep the values of all classes.
-        clock: seconds on any scale.
-        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -57,8 +55,6 @@ class Endpoints:
         *,
         dialect: Dialect = DEFAULT,
         keeps_probs: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Any] = asyncio.sleep,
     ) -> None:
         self.facts = ModelFacts(given=dict(enumerate(config.writer.labels or [])))
         self.identity: dict[str, Any] = {}
@@ -76,9 +72,8 @@ class Endpoints:
             for url in urls
         ]
         self.slots = Slots(self.all)
-        self.health = Health(self.all, self.slots, self._identify, config, progress, clock=clock, sleep=sleep)
+        self.health = Health(self.all, self.slots, self._identify, config, progress)
         self._config, self._progress = config, progress
-        self._clock, self._sleep = clock, sleep
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -101,7 +96,7 @@ class Endpoints:
             Misconfigured: wrong address, key or model, no classifier, or two endpoints with different models.
             ServerGone: none answers within `server.start_wait_s`.
         """
-        until = self._clock() + (self._config.server.start_wait_s if wait else 0)
+        until = time.monotonic() + (self._config.server.start_wait_s if wait else 0)
         found = await asyncio.gather(*(self._find(endpoint, until) for endpoint in self.all), return_exceptions=True)
         errors = [error for error in found if isinstance(error, BaseException)]
         for error in errors:
@@ -126,12 +121,12 @@ class Endpoints:
                 raise Misconfigured(f"{endpoint.shown}: {error}; is it the address of a classifier?") from None
             except RequestFailed as error:
                 message = endpoint.with_address(error)
-                if self._clock() >= until:
+                if time.monotonic() >= until:
                     raise ServerGone(f"{message}; start the server, or check server.url") from None
                 if not is_told:
-                    self._progress.notice(f"{message}; waiting {until - self._clock():.0f} s for it")
+                    self._progress.notice(f"{message}; waiting {until - time.monotonic():.0f} s for it")
                 is_told = True
-                await self._sleep(SHORTEST_PAUSE_S)
+                await asyncio.sleep(SHORTEST_PAUSE_S)
 
     async def _identify(self, endpoint: Endpoint) -> None:
         """See that an endpoint serves the model of the run; the first one that answers says which that is.
@@ -173,7 +168,7 @@ class Endpoints:
         """
         while True:
             async with self.slots.take(alone=alone) as endpoint:
-                sent_at = self._clock()
+                sent_at = time.monotonic()
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
@@ -191,7 +186,7 @@ class Endpoints:
                     if not await self.is_well(endpoint, unsure):
                         return endpoint, unsure
                 self.health.answered()
-                now = self._clock()
+                now = time.monotonic()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
                 return endpoint, answers
@@ -202,15 +197,15 @@ class Endpoints:
         self.batch_size.failed(texts)
         if isinstance(failed, ConnectionLost):
             self.health.check(endpoint, failed)
-        if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, self._clock()):
+        if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, time.monotonic()):
             self.batch_size.refused(texts)
 
     async def wait(self, delay: float, error: RequestFailed) -> None:
         """Sleep before the next attempt, but no longer than servers are waited for, whatever the server asked for."""
-        until = self._clock() + min(delay, self._config.server.wait_s + SHORTEST_PAUSE_S)
-        while (left := until - self._clock()) > 0:
-            await self._sleep(left)
-            if self.health.is_failing and self._clock() < until:
+        until = time.monotonic() + min(delay, self._config.server.wait_s + SHORTEST_PAUSE_S)
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+            if self.health.failing_since is not None and time.monotonic() < until:
                 self.health.failed(error)
                 self.slots.raise_if_stopped()
 

@@ -33,7 +33,7 @@ class Slots:
             ClassifyError: what `stop` was given: no server answered for `server.wait_s`, one has another model now, or
                 no endpoint is left.
         """
-        endpoint = await self._reserve() if alone else await self._free()
+        endpoint = await (self._reserve() if alone else self._free())
         endpoint.limiter.in_flight += 1
         try:
             yield endpoint
@@ -43,16 +43,15 @@ class Slots:
             self._wake()
 
     async def _free(self) -> Endpoint:
-        while not (free := [each for each in self._open() if each.limiter.has_room and not each.is_reserved]):
+        while (endpoint := self._least_loaded()) is None or endpoint.limiter.load >= 1:
             await self._wait()
-        return min(free, key=lambda each: each.limiter.load)
+        return endpoint
 
     async def _reserve(self) -> Endpoint:
         """Wait until one endpoint has nothing in flight, and reserve it."""
         while True:
-            while not (free := [each for each in self._open() if not each.is_reserved]):
+            while (endpoint := self._least_loaded()) is None:
                 await self._wait()
-            endpoint = min(free, key=lambda each: each.limiter.load)
             endpoint.is_reserved = True
             try:
                 while endpoint.limiter.in_flight and endpoint in self._open():
@@ -63,6 +62,10 @@ class Slots:
                 endpoint.is_reserved = False
                 raise
             endpoint.is_reserved = False
+
+    def _least_loaded(self) -> Endpoint | None:
+        free = [each for each in self._open() if not each.is_reserved]
+        return min(free, key=lambda each: each.limiter.load, default=None)
 
     def raise_if_stopped(self) -> None:
         """Raise what `stop` was given, if it was called."""

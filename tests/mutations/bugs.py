@@ -204,7 +204,7 @@ ROWS = (
 
 FAILURES = (
     bug("a request that waits holds a slot", "servers.pool:Endpoints.ask",
-        change("A._note(B, C, ...)", "A._note(B, C, ...)\nawait A._sleep(C.retry_after or 0)"),
+        change("A._note(B, C, ...)", "A._note(B, C, ...)\nawait asyncio.sleep(C.retry_after or 0)"),
         f"{HOLES}test_who_waits_holds_no_place"),
     bug("a request is tried again for ever", "servers.retry:delay_before_next",
         change("A >= B.attempts", "A > B.attempts << 20"), "servers/test_retry.py::test_attempts_are_counted"),
