@@ -101,7 +101,8 @@ class Cutter:
     def __init__(self, request: Request, sizes: BatchSize, first_row: int, stop_row: int | None) -> None:
         self._sizes = sizes
         self._max_chars, self._dedupe = request.max_chars, request.dedupe
-        self._row, self._stop = first_row, stop_row
+        self.row = first_row  # the next one that it needs
+        self._stop = stop_row
         self._begin()
 
     def _begin(self) -> None:
@@ -110,30 +111,25 @@ class Cutter:
         self._reused: list[Answers] = []
 
     @property
-    def row(self) -> int:
-        """The next row it needs."""
-        return self._row
-
-    @property
     def is_done(self) -> bool:
         """Whether it has seen the last row it needs."""
-        return self._stop is not None and self._row >= self._stop
+        return self._stop is not None and self.row >= self._stop
 
     def wanted(self, block: TextBlock) -> range:
         """Return the indices of the rows of a block that it needs."""
         stop = len(block.texts) if self._stop is None else min(len(block.texts), self._stop - block.position.row)
-        return range(max(0, self._row - block.position.row), stop)
+        return range(max(0, self.row - block.position.row), stop)
 
     def cut(self, block: TextBlock, reused: Reused | None = None) -> Iterator[Chunk]:
         """Take a block and yield the chunks that are full; `reused` is of the rows that are `wanted`."""
         rows = _Rows.of(block, self.wanted(block), reused)
         index = 0
         while index < len(rows.is_sent):
-            chunk = self._chunk = self._chunk or Chunk(self._row, block.position)
+            chunk = self._chunk = self._chunk or Chunk(self.row, block.position)
             stop = self._next_stop(chunk, rows, index)
             taken = self._take(chunk, rows, index, stop) if stop > index else 0
             index += taken
-            self._row += taken
+            self.row += taken
             if index < stop or not taken:
                 yield self._finish(chunk)
 
@@ -145,7 +141,7 @@ class Cutter:
     def _next_stop(self, chunk: Chunk, rows: _Rows, start: int) -> int:
         """Return the end of the rows to look at next: not many more than may fit."""
         room_for_texts = max(0, self._sizes.texts - len(chunk.texts))  # the server's bound may have shrunk meanwhile
-        room_for_rows = self._sizes.texts * ROWS_PER_TEXT - (self._row - chunk.first_row) + chunk.rows_reused
+        room_for_rows = self._sizes.texts * ROWS_PER_TEXT - (self.row - chunk.first_row) + chunk.rows_reused
         room_for_bytes = -((chunk.reused_bytes - REUSED_BYTES) // rows.reused_row_bytes)  # rounded up
         room_for_reused = min(REUSED_ROWS - chunk.rows_reused, room_for_bytes)
         ahead = max(LOOK_AHEAD, len(chunk.texts))  # these are looked at again each time
@@ -166,7 +162,7 @@ class Cutter:
             self._take_reused(chunk, rows, range(start, stop), text_of_row)
         if rows.errors:
             without = np.flatnonzero(~(rows.is_sent[start:stop] | rows.is_reused[start:stop])).tolist()
-            done = self._row - chunk.first_row
+            done = self.row - chunk.first_row
             chunk.errors |= {done + index: rows.errors[start + index] for index in without}
         chunk.texts = texts[:fitting].copy()  # a request in flight must not hold the whole block
         self._text_of_row.append(text_of_row)

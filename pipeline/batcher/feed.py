@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import chain
 from numbers import Number
 from typing import Any
 
@@ -16,12 +17,6 @@ from pipeline.servers.limiter import BatchSize
 from pipeline.texts import Position, TextBlock, block_of
 
 SMALL = 1 << 18  # bytes of text: a smaller file is read at once, which spares changes of threads
-
-LookUp = Callable[[TextBlock, range], Awaitable[Reused | None]]
-
-
-async def _nothing_reused(_: TextBlock, __: range) -> None:
-    return None
 
 
 class Feed:
@@ -63,7 +58,7 @@ class Feed:
         return bool(self._ranges) and await self._reach(self._ranges[0].start)
 
     async def chunks(
-        self, request: Request, sizes: BatchSize, look_up: LookUp = _nothing_reused
+        self, request: Request, sizes: BatchSize, look_up: Callable[[TextBlock, range], Awaitable[Reused | None]]
     ) -> AsyncIterator[Chunk]:
         """Yield all open rows; `look_up` finds what earlier runs have answered."""
         for each in self._ranges:
@@ -97,9 +92,7 @@ async def chunks_of(texts: Sequence[Any], request: Request) -> AsyncIterator[Chu
     bad = {row: why for row, text in enumerate(texts) if text is not None and (why := _why_not_text(text))}
     cutter = Cutter(request, BatchSize(request.rows), 0, len(texts))
     sound = [None if row in bad else text for row, text in enumerate(texts)]
-    for chunk in cutter.cut(block_of(Position(0, 0, 0), sound, bad)):
-        yield chunk
-    for chunk in cutter.rest():
+    for chunk in chain(cutter.cut(block_of(Position(0, 0, 0), sound, bad)), cutter.rest()):
         yield chunk
 
 

@@ -58,15 +58,13 @@ async def gather_requests(
     coming: asyncio.Future[Chunk | None] | None = None
     try:
         while True:
-            if request.chunks:
-                coming = coming or asyncio.ensure_future(_next(chunks))
-                await asyncio.wait([coming], timeout=WAIT_S)
-                if not coming.done():
-                    yield request
-                    request = PendingRequest()
-                    continue
-            chunk = await (coming or _next(chunks))
-            coming = None
+            coming = coming or asyncio.ensure_future(_next(chunks))
+            await asyncio.wait([coming], timeout=WAIT_S if request.chunks else None)
+            if not coming.done():
+                yield request
+                request = PendingRequest()
+                continue
+            chunk, coming = coming.result(), None
             if request.chunks and (chunk is None or not request.has_room_for(chunk, sizes.texts, max_chars)):
                 yield request
                 request = PendingRequest()
