@@ -48,13 +48,6 @@ def is_variable(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
 
 
-def is_secret_url(text: str) -> bool:
-    """Return whether `text` is a valid http or https URL, or `env:NAME`."""
-    if text.startswith(FROM_ENVIRONMENT):
-        return is_variable(text.removeprefix(FROM_ENVIRONMENT))
-    return is_http(text)
-
-
 def read_secret(key: str, text: str, environment: Mapping[str, str]) -> str:
     """Return `text`, or the value of the variable of `env:NAME`; `key` is the config key, for messages.
 
@@ -67,19 +60,6 @@ def read_secret(key: str, text: str, environment: Mapping[str, str]) -> str:
     if variable not in environment:
         raise ConfigError(f"{key}: the environment has no variable {variable}; set it")
     return environment[variable]
-
-
-def read_secret_url(key: str, text: str, environment: Mapping[str, str]) -> str:
-    """Return `read_secret` of a URL.
-
-    Raises:
-        ConfigError: the variable is not set, or holds no URL.
-    """
-    url = read_secret(key, text, environment).strip()  # a variable read from a file often ends in a line break
-    if not is_http(url):
-        variable = text.removeprefix(FROM_ENVIRONMENT)
-        raise ConfigError(f"{key}: the variable {variable} holds no http://... or https://...; correct it")
-    return url
 
 
 class Uri(NamedTuple):

@@ -20,12 +20,10 @@ import msgspec
 from pipeline.config.masking import (
     FROM_ENVIRONMENT,
     is_http,
-    is_secret_url,
     is_variable,
     mask_uri,
     mask_url,
     read_secret,
-    read_secret_url,
 )
 from pipeline.errors import ConfigError
 from pipeline.formats.registry import PIPED, format_names
@@ -109,9 +107,8 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             line_break = "\n".encode(self.encoding)
         except (LookupError, UnicodeError):
             raise ValueError(f"loader.encoding: Python knows no text encoding {self.encoding!r}") from None
-        has_state = (
-            codecs.lookup(self.encoding).name == "iso2022_kr"
-        )  # its first line changes the meaning of all others
+        # The first line of this one changes the meaning of all others.
+        has_state = codecs.lookup(self.encoding).name == "iso2022_kr"
         if has_state or (not line_break.endswith(b"\n") and b"\n\0" not in line_break):
             raise ValueError(f"loader.encoding: {self.encoding} can't be read line by line; convert the file first")
 
@@ -351,9 +348,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         self.seconds_left(datetime.now())  # noqa: DTZ005 - a deadline is meant in local time
         days_of(self.date, datetime.now().date())  # noqa: DTZ005 - and so is a day
-        if self.notify_url and not is_secret_url(
-            self.notify_url
-        ):  # the message leaves the value out: it may hold a token
+        url = self.notify_url or ""
+        is_named = url.startswith(FROM_ENVIRONMENT) and is_variable(url.removeprefix(FROM_ENVIRONMENT))
+        if url and not is_named and not is_http(url):  # the message leaves the value out: it may hold a token
             raise ValueError('run.notify_url is http://..., https://... or "env:NAME"')
 
     def seconds_left(self, now: datetime) -> float | None:
@@ -375,7 +372,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Raises:
             ConfigError: the variable is not set, or holds no URL.
         """
-        return read_secret_url("run.notify_url", self.notify_url, environment) if self.notify_url else None
+        if not self.notify_url:
+            return None
+        url = read_secret("run.notify_url", self.notify_url, environment).strip()  # a file often ends in a line break
+        if not is_http(url):
+            variable = self.notify_url.removeprefix(FROM_ENVIRONMENT)
+            raise ConfigError(f"run.notify_url: the variable {variable} holds no http://... or https://...; correct it")
+        return url
 
     def failed_rows_allowed(self, rows: int) -> int:
         """Return how many of `rows` may fail before the exit code is 3."""

@@ -234,7 +234,7 @@ def answers_of_known_model(draw: st.DrawFn) -> dict[str, Any]:
     elif wrong == "probs":
         wrong_item["probs"] = [*wrong_item["probs"], *draw(st.lists(VALUES, max_size=1))][draw(st.integers(0, 1)) :]
     elif wrong in wrong_item:
-        choices = {"index": [0, 1, 9], "num_classes": [2, 4], "label": ["a", "b", "x", None]}
+        choices: dict[str, list[Any]] = {"index": [0, 1, 9], "num_classes": [2, 4], "label": ["a", "b", "x", None]}
         wrong_item[wrong] = draw(st.sampled_from(choices[wrong]))
     return {"data": items, "model": draw(st.sampled_from(["m", "n"]))}
 
