@@ -1,10 +1,15 @@
-"""The servers of a run: found at the start, asked while it runs, all of them with the same model."""
+"""The servers of a run: found at the start, asked while it runs, all of them with the same model.
+
+After a failure a health check sends the canary, fixed short texts that every model takes. Passed, the request that
+failed is suspect; failed, the endpoint is in quarantine: it is sent nothing but the canary, again and again, until that
+passes. An endpoint that answers as another model, or refuses our key, is dropped for the rest of the run.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
@@ -22,16 +27,19 @@ from pipeline.errors import (
     RequestFailed,
     ServerGone,
     Unreachable,
+    UserError,
 )
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import Client
 from pipeline.servers.dialect import DEFAULT, Dialect
 from pipeline.servers.endpoint import Endpoint
-from pipeline.servers.health import SHORTEST_PAUSE_S, Health
 from pipeline.servers.limiter import BatchSize
 from pipeline.servers.model import ModelFacts
+from pipeline.servers.retry import backoff
 from pipeline.servers.slots import Slots
 from pipeline.texts import Texts
+
+SHORTEST_PAUSE_S = 0.5  # between two canaries to a server that does not answer
 
 
 class Endpoints:
@@ -61,19 +69,13 @@ class Endpoints:
         self.batch_size = BatchSize(config.request.rows)
         headers = config.server.request_headers(environment)
         self.all = [
-            Endpoint(
-                Client(url, config.server, headers, dialect.headers),
-                dialect,
-                config,
-                self.facts,
-                progress,
-                keeps_probs=keeps_probs,
-            )
-            for url in urls
+            Endpoint(client, dialect, config, self.facts, progress, keeps_probs=keeps_probs)
+            for client in (Client(url, config.server, headers, dialect.headers) for url in urls)
         ]
         self.slots = Slots(self.all)
-        self.health = Health(self.all, self.slots, self._identify, config, progress)
         self._config, self._progress = config, progress
+        self._failing_since: float | None = None  # since then no server has answered
+        self._tasks: set[asyncio.Future[Any]] = set()  # health checks and watches under way
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -82,7 +84,9 @@ class Endpoints:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.health.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
 
     # -- the start
@@ -107,7 +111,7 @@ class Endpoints:
         for endpoint, gone in zip(self.all, found, strict=True):
             if gone is not None:
                 self._progress.notice(f"{gone}; going on without it until it answers")
-                self.health.quarantine(endpoint)
+                self.quarantine(endpoint)
 
     async def _find(self, endpoint: Endpoint, until: float) -> None:
         """Identify an endpoint, and wait for its server until the clock says `until`."""
@@ -172,10 +176,10 @@ class Endpoints:
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
-                    self.health.drop(endpoint, wrong)
+                    self.drop(endpoint, wrong)
                     continue
                 except Rejected as refused:
-                    self.health.answered()  # the server is there, and it read the request
+                    self._failing_since = None  # the server is there, and it read the request
                     self.batch_size.failed(len(texts))
                     return endpoint, refused
                 except RequestFailed as failed:
@@ -185,7 +189,7 @@ class Endpoints:
                     unsure = Unreachable("another connection broke before this answer came", server=endpoint.shown)
                     if not await self.is_well(endpoint, unsure):
                         return endpoint, unsure
-                self.health.answered()
+                self._failing_since = None
                 now = time.monotonic()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
@@ -193,10 +197,10 @@ class Endpoints:
 
     def _note(self, endpoint: Endpoint, failed: RequestFailed, texts: int, sent_at: float) -> None:
         """Let a failure have its effect on limits and health."""
-        self.health.failed(failed)
+        self._stop_if_gone(failed)
         self.batch_size.failed(texts)
         if isinstance(failed, ConnectionLost):
-            self.health.check(endpoint, failed)
+            self.check(endpoint, failed)
         if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, time.monotonic()):
             self.batch_size.refused(texts)
 
@@ -205,9 +209,11 @@ class Endpoints:
         until = time.monotonic() + min(delay, self._config.server.wait_s + SHORTEST_PAUSE_S)
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(left)
-            if self.health.failing_since is not None and time.monotonic() < until:
-                self.health.failed(error)
+            if self._failing_since is not None and time.monotonic() < until:
+                self._stop_if_gone(error)
                 self.slots.raise_if_stopped()
+
+    # -- health checks, quarantine and watch
 
     async def is_well(self, endpoint: Endpoint, error: RequestFailed) -> bool:
         """Return whether the endpoint answers the canary after a failure; if so, the request itself is suspect.
@@ -216,4 +222,86 @@ class Endpoints:
         """
         if endpoint.is_quarantined:
             return False
-        return await asyncio.shield(self.health.check(endpoint, error))
+        return await asyncio.shield(self.check(endpoint, error))
+
+    def _stop_if_gone(self, error: RequestFailed) -> None:
+        """Note a failure; stop the run if no server has answered for longer than `server.wait_s`."""
+        now, wait_s = time.monotonic(), self._config.server.wait_s
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - self._failing_since > wait_s:
+            advice = "what was answered is kept, run the same command again when the server is back"
+            self.slots.stop(ServerGone(f"no server answered for {wait_s:g} s ({error}); {advice}"))
+
+    def check(self, endpoint: Endpoint, error: RequestFailed) -> asyncio.Future[bool]:
+        """Begin a health check after `error`, or join the one under way; it gives whether the endpoint is well.
+
+        After a lost connection the endpoint is in doubt until the canary passes: another server with another model may
+        be there now. Nothing is sent to it, and no answer of it is used.
+        """
+        is_doubtful = isinstance(error, ConnectionLost)
+        if endpoint.health_check is None or (is_doubtful and not endpoint.is_doubtful):
+            # A check that was under way may have asked whatever was there before.
+            endpoint.health_check = self._begin(self._check(endpoint, error))
+            endpoint.is_doubtful |= is_doubtful
+        return endpoint.health_check
+
+    async def _check(self, endpoint: Endpoint, error: RequestFailed) -> bool:
+        try:
+            await self._identify(endpoint)
+            if endpoint.health_check is asyncio.current_task():  # else a later one decides
+                endpoint.is_doubtful = False
+        except RequestFailed as sick:
+            self._progress.notice(f"{endpoint.with_address(error)}; and then: {sick}; it is left alone for a while")
+            self.quarantine(endpoint)
+            return False
+        except UserError as wrong:
+            self.drop(endpoint, wrong)
+            return False
+        finally:
+            if endpoint.health_check is asyncio.current_task():
+                endpoint.health_check = None
+            self.slots.wake_all()
+        return True
+
+    def quarantine(self, endpoint: Endpoint) -> None:
+        """Send it nothing but the canary, until that passes."""
+        if not endpoint.is_quarantined:  # else it is watched already, or was dropped
+            endpoint.is_quarantined = True
+            self.slots.wake_all()
+            self._begin(self._watch(endpoint))
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        attempt = 0
+        while endpoint.is_quarantined:
+            attempt += 1
+            await asyncio.sleep(max(SHORTEST_PAUSE_S, backoff(attempt, self._config.retry)))
+            try:
+                await self._identify(endpoint)
+                endpoint.is_quarantined = False
+                endpoint.is_doubtful &= endpoint.health_check is not None  # a check under way began later
+            except RequestFailed as sick:
+                if all(each.is_quarantined for each in self.all):
+                    self._stop_if_gone(sick)
+            except UserError as wrong:
+                return self.drop(endpoint, wrong)
+        self._progress.notice(f"{endpoint.shown} answers again")
+        self.slots.wake_all()
+        return None
+
+    def drop(self, endpoint: Endpoint, error: UserError) -> None:
+        """Ask it nothing any more; stop the run if it has another model, or if no endpoint is left."""
+        if endpoint not in self.all:
+            return  # dropped for another request that was in flight
+        endpoint.is_quarantined = True
+        self.all.remove(endpoint)
+        if not self.all or isinstance(error, ModelChanged):
+            self.slots.stop(error)
+        else:
+            self._progress.notice(f"{endpoint.with_address(error)}; going on without it")
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """Let it go on beside the requests; the end of the context ends it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

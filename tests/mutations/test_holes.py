@@ -110,9 +110,9 @@ async def test_a_later_examination_has_the_word(fake: FakeServer) -> None:
         await endpoints.connect()
         (endpoint,) = endpoints.all
         fake.script.extend([late(fake), late(fake, 2.0)])
-        first = endpoints.health.check(endpoint, TimedOut("no answer"))
+        first = endpoints.check(endpoint, TimedOut("no answer"))
         await asyncio.sleep(0.1)
-        second = endpoints.health.check(endpoint, ConnectionLost("reset"))
+        second = endpoints.check(endpoint, ConnectionLost("reset"))
         assert await first
         assert (second.done(), endpoint.is_doubtful) == (False, True)
         assert await second

@@ -79,7 +79,7 @@ async def test_an_endpoint_in_quarantine_has_one_watch(fake: FakeServer) -> None
         (endpoint,) = endpoints.all
         asked = len(fake.requests)
         for _ in range(5):
-            endpoints.health.quarantine(endpoint)
+            endpoints.quarantine(endpoint)
         assert not await endpoints.is_well(endpoint, TimedOut("no answer"))
         _, outcome = await endpoints.ask(escape_all(["a"]))
     assert isinstance(outcome, Answers)
@@ -92,8 +92,8 @@ async def test_an_endpoint_that_was_dropped_is_asked_nothing_any_more(fake: Fake
         async with connected(fake, other) as endpoints:
             first, second = endpoints.all
             asked = len(fake.requests)
-            endpoints.health.drop(first, Misconfigured("no key"))
-            endpoints.health.quarantine(first)
+            endpoints.drop(first, Misconfigured("no key"))
+            endpoints.quarantine(first)
             await asyncio.sleep(1.2)
             assert endpoints.all == [second]
             assert len(fake.requests) == asked
