@@ -62,8 +62,7 @@ class Chunk:
 
     def rows(self, answers: Answers) -> Answers:
         """Return the answers of the rows, given those of `texts`."""
-        is_plain = not self.errors and not self.rows_reused and len(self.texts) == len(self.text_of_row)
-        rows = answers if is_plain else answers.take(self.text_of_row, self.errors)
+        rows = answers.take(self.text_of_row, self.errors)
         return rows.completed(self.reused) if self.rows_reused and self.reused is not None else rows
 
 

@@ -30,22 +30,14 @@ def load(path: str | None, settings: dict[str, Any]) -> Config:
     """
     tree: dict[str, Any] = _read_file(Path(path)) if path else {}
     for name, value in settings.items():
-        section, _, key = name.partition(".")
-        if not key:
-            raise ConfigError(f"--set {name}: it is SECTION.KEY=VALUE, like request.rows=64")
-        _set(tree, [section, *key.split(".")], value)
+        _set(tree, name.split("."), value)
+    run = tree.get("run")
+    if isinstance(run, dict) and isinstance(run.get("date"), date):  # as TOML has them
+        run["date"] = run["date"].isoformat()
     try:
-        return msgspec.convert(_with_text_date(tree), Config)
+        return msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
-
-
-def _with_text_date(tree: dict[str, Any]) -> dict[str, Any]:
-    """Replace a TOML date in run.date by its text."""
-    run = tree.get("run")
-    if isinstance(run, dict) and isinstance(run.get("date"), date):
-        tree = tree | {"run": run | {"date": run["date"].isoformat()}}
-    return tree
 
 
 def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
@@ -63,10 +55,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
     A `~` in a path is expanded, because the shell does not.
 
     Raises:
-        ConfigError: there is no equals sign.
+        ConfigError: it has another form.
     """
     name, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not name.strip().partition(".")[2]:
         raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE, like request.rows=64")
     name = name.strip()
     if name in PATH_KEYS:
@@ -86,16 +78,16 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for name in PATH_KEYS:
         section, key = name.split(".")
-        value = tree.get(section, {}).get(key) if isinstance(tree.get(section, {}), dict) else None
-        if isinstance(value, str):
-            tree[section][key] = _relative_to(path.parent, value)
-        elif isinstance(value, list):  # a value that is no string is refused later
-            tree[section][key] = [_relative_to(path.parent, each) if isinstance(each, str) else each for each in value]
+        keys = tree.get(section)
+        if isinstance(keys, dict) and key in keys:
+            keys[key] = _relative_to(path.parent, keys[key])
     return tree
 
 
-def _relative_to(folder: Path, value: str) -> str:
-    if not value or value == "-" or "://" in value:
+def _relative_to(folder: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_relative_to(folder, each) for each in value]
+    if not isinstance(value, str) or value in ("", "-") or "://" in value:  # what is no string is refused later
         return value
     joined = os.path.join(folder, os.path.expanduser(value))  # noqa: PTH111, PTH118 - a Path drops a closing slash
     return joined + "/" if value.endswith("/") and not joined.endswith("/") else joined

@@ -123,21 +123,15 @@ class Client:
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
         """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
-        is_refusal = response.status != OK
-        pieces, size = [], 0 if is_refusal else response.content_length or 0
-        if size <= largest:
-            size = 0
-            async for piece in response.content.iter_any():
-                pieces.append(piece)
-                size += len(piece)
-                if size > largest:
-                    break
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if size > largest:
-            response.close()
-            if not is_refusal:
-                raise BadAnswer(f"an answer of more than {largest:,} bytes")
-        return body[:largest]
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > largest:
+                response.close()
+                if response.status == OK:
+                    raise BadAnswer(f"an answer of more than {largest:,} bytes")
+                break
+        return bytes(body[:largest])
 
 
 def _tls(ca_bundle: str | None) -> ssl.SSLContext | bool:

@@ -21,20 +21,16 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from pipeline.errors import ConfigError, ServerGone
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from aiohttp.typedefs import Handler
-
 
 MODEL = "py3langid"
 
@@ -75,8 +71,7 @@ async def serve(host: str, port: int, *, on_ready: Callable[[str], None]) -> Non
         shutdown_timeout=1,
     )
     await runner.setup()
-    async with contextlib.AsyncExitStack() as at_exit:
-        at_exit.push_async_callback(runner.cleanup)
+    try:
         try:
             await web.TCPSite(runner, host, port).start()
         except (OSError, OverflowError) as error:
@@ -85,6 +80,8 @@ async def serve(host: str, port: int, *, on_ready: Callable[[str], None]) -> Non
             raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; {advice}") from error
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
         await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager

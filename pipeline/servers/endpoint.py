@@ -126,7 +126,10 @@ class Endpoint:
         except Rejected as error:
             raise Misconfigured(f"{self.shown} refuses even a short text: {error}") from None
         except Misconfigured as error:
-            raise Misconfigured(self._not_a_classifier(error), status=error.status) from None
+            message = self.with_address(error)
+            if self.entry and error.status == NOT_FOUND:  # the usual reason, where the server lists the model
+                message = f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
+            raise Misconfigured(message, status=error.status) from None
         if reason := self.dialect.cannot(self._config.request, canary):
             raise Misconfigured(f"{self.shown} {reason}")
         self._check_labels(facts)
@@ -152,12 +155,6 @@ class Endpoint:
             raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
         if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
             raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
-
-    def _not_a_classifier(self, error: Misconfigured) -> str:
-        """Name the usual reason of a 404 where the server lists the model: the model is no classifier."""
-        if self.entry is None or error.status != NOT_FOUND:
-            return self.with_address(error)
-        return f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
 
 
 def base_of(given: str, path: str) -> str:

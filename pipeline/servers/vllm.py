@@ -17,7 +17,7 @@ Read in the source of 0.9 to 0.33, recorded from 0.32 (tests/samples/):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -132,6 +132,8 @@ class ModelList(msgspec.Struct):
     data: list[ModelEntry]
 
 
+Claim = tuple[str | None, tuple[int, ...]]  # a label, and the classes with the largest value: it names one of them
+
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_models = msgspec.json.Decoder(ModelList).decode
 
@@ -169,16 +171,18 @@ def _known_labels(answer: Answer, scores: list[float], facts: ModelFacts, model:
 
 def _learn_labels(answer: Answer, scores: list[float], facts: ModelFacts, model: str) -> list[str]:
     """Compare the labels with each other and with all that is known, and learn the names of classes from them."""
-    places = [item.probs.index(score) for item, score in zip(answer.data, scores, strict=True)]
-    names, tied = _names_in(answer.data, places)
+    claims = [
+        (item.label, tuple(place for place, value in enumerate(item.probs) if value == score))
+        for item, score in zip(answer.data, scores, strict=True)
+    ]
+    distinct, classes = list(dict.fromkeys(claims)), len(answer.data[0].probs)
+    names = _names_in(distinct)
     if _is_other(answer, model):
         raise OtherModel(f"the model is called {shorten(answer.model)!r} where it was {shorten(model)!r}")
-    classes = len(answer.data[0].probs)
-    _compare(facts, classes, names, tied)
-    labels = [
-        facts.names.get(place, f"LABEL_{place}") if item.label is None else item.label
-        for item, place in zip(answer.data, places, strict=True)
-    ]
+    if facts.num_classes and classes != facts.num_classes:
+        raise OtherModel(f"{classes} classes where the model had {facts.num_classes}")
+    _compare(facts, names, distinct)
+    labels = [facts.names.get(place, f"LABEL_{place}") if label is None else label for label, (place, *_) in claims]
     facts.num_classes = classes
     facts.names.update({index: name for index, name in names.items() if name is not None})
     return labels
@@ -188,29 +192,21 @@ def _is_other(answer: Answer, model: str) -> bool:
     return bool(answer.model and model and answer.model != model)
 
 
-def _names_in(items: list[Item], places: list[int]) -> tuple[dict[int, str | None], list[Item]]:
-    """Return the names of the classes at `places`, and the items with several largest values, which teach nothing."""
+def _names_in(claims: list[Claim]) -> dict[int, str | None]:
+    """Return the names of classes; at a tie any of the classes may give its name, so nothing is learned from it."""
     names: dict[int, str | None] = {}
-    tied: list[Item] = []
-    for item, place in zip(items, places, strict=True):
-        label = item.label
-        if place in names and names[place] == label:
-            continue
+    for label, places in claims:
         if label is not None and len(label) > LONGEST_LABEL:
             raise BadAnswer(f"a label of {len(label)} characters")
-        if item.probs.count(item.probs[place]) > 1:
-            tied.append(item)
-        elif place in names or (label is not None and label in names.values()):
-            raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
-        else:
-            names[place] = label
-    return names, tied
+        if len(places) == 1:
+            if places[0] in names or (label is not None and label in names.values()):
+                raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
+            names[places[0]] = label
+    return names
 
 
-def _compare(facts: ModelFacts, classes: int, names: Mapping[int, str | None], tied: Sequence[Item]) -> None:
-    """Compare the answer with all that is known of the model, and its items with each other."""
-    if facts.num_classes and classes != facts.num_classes:
-        raise OtherModel(f"{classes} classes where the model had {facts.num_classes}")
+def _compare(facts: ModelFacts, names: Mapping[int, str | None], claims: list[Claim]) -> None:
+    """Compare the names with those that are known, and the label of each tie with all of them."""
     for index, name in names.items():
         known = facts.names.get(index, name)
         if name != known and not (name is None and index in facts.given):
@@ -218,9 +214,7 @@ def _compare(facts: ModelFacts, classes: int, names: Mapping[int, str | None], t
         if any(name == other and index != place for place, other in facts.names.items()):
             raise OtherModel(f"two classes are named {shorten(str(name))!r}")
     known_names = {**facts.names, **names}
-    for item in tied:
-        best = max(item.probs)
-        places = [place for place, value in enumerate(item.probs) if value == best]
-        of_another = any(item.label == name and place not in places for place, name in known_names.items())
-        if of_another or all(known_names.get(place, item.label) != item.label for place in places):
-            raise BadAnswer(f"the label {shorten(str(item.label))!r} is not that of the largest value")
+    for label, places in claims:
+        of_another = any(label == name and place not in places for place, name in known_names.items())
+        if len(places) > 1 and (of_another or all(known_names.get(place, label) != label for place in places)):
+            raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
