@@ -36,12 +36,8 @@ REQUESTS_PER_SLOT = 2  # pending for each slot in flight, so that those which wa
 class Batcher:
     """Sends chunks, many requests at once, until all rows are answered.
 
-    Args:
-        endpoints: the servers.
-        request, retry: the sections of the config.
-        progress: counts what is answered and retried.
-        store: called once per chunk, in any order, with the answers of its texts, those of its rows, and their cost.
-        failed_allowed: rows that may fail; one more before any row is answered ends the run.
+    `store` is called once per chunk, in any order, with the answers of its texts, those of its rows, and their cost.
+    One more failed row than `failed_allowed`, before any row is answered, ends the run.
     """
 
     def __init__(
@@ -149,9 +145,6 @@ class Batcher:
 
         What was in flight when a server broke is suspect, and is tried alone from then on: if the server breaks again,
         it is known why, and no row can break it for ever.
-
-        Raises:
-            RequestFailed: they are (or may be, if there are several texts): refused, or failed on healthy servers.
         """
         tries = _Tries(time.monotonic(), alone)
         while True:

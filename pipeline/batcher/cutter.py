@@ -89,12 +89,9 @@ class _Rows(NamedTuple):
 
 
 class Cutter:
-    """Cuts a stream of blocks into chunks, bounded in texts, characters and rows, wherever the blocks end.
+    """Cuts the rows from `first_row` to before `stop_row` (None: to the end) of a stream of blocks into chunks.
 
-    Args:
-        request: the bounds of the config.
-        sizes: texts per request, which may shrink meanwhile.
-        first_row, stop_row: the rows that are wanted; None: to the end of the file.
+    Chunks are bounded in texts, characters and rows, wherever the blocks end; `sizes` may shrink meanwhile.
     """
 
     def __init__(self, request: Request, sizes: BatchSize, first_row: int, stop_row: int | None) -> None:

@@ -25,13 +25,7 @@ NOT_FOUND = 404
 class Endpoint:
     """One server at one address: its connection, how many requests it may have in flight, and whether it may be asked.
 
-    Args:
-        client: the connection.
-        dialect: what the server speaks.
-        config: all settings.
-        facts: what is known of the model; all endpoints of a run share it.
-        progress: is told of requests in flight.
-        keeps_probs: whether answers keep the values of all classes.
+    `facts`, what is known of the model, is shared by all endpoints of a run.
     """
 
     def __init__(

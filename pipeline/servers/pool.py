@@ -45,13 +45,8 @@ SHORTEST_PAUSE_S = 0.5  # between two canaries to a server that does not answer
 class Endpoints:
     """All servers of a run. They serve one model: `facts` is what is known of it, `identity` how it is known again.
 
-    Args:
-        config: all settings.
-        urls: the addresses, base URLs or full ones.
-        environment: the variables that hold keys and headers.
-        progress: is told what happens to servers.
-        dialect: what all of them speak.
-        keeps_probs: whether answers keep the values of all classes.
+    `urls` are base URLs or full ones, `environment` has the variables that hold keys and headers. With `keeps_probs`
+    answers keep the values of all classes.
     """
 
     def __init__(
@@ -133,12 +128,7 @@ class Endpoints:
                 await asyncio.sleep(SHORTEST_PAUSE_S)
 
     async def _identify(self, endpoint: Endpoint) -> None:
-        """See that an endpoint serves the model of the run; the first one that answers says which that is.
-
-        Raises:
-            ModelChanged: it serves another one.
-            Misconfigured, RequestFailed: as `Endpoint.identify`.
-        """
+        """See that an endpoint serves the model of the run; the first one that answers says which that is."""
         identity, facts = await endpoint.identify()
         if other := self._other_model(endpoint, identity, facts):
             raise ModelChanged(f"{endpoint.shown} serves another model: {other}")

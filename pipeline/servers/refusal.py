@@ -23,12 +23,8 @@ def error_of(
 ) -> RequestFailed | Misconfigured:
     """Return the error that a status other than 200 stands for; its class decides what happens next.
 
-    Args:
-        status: the HTTP status.
-        headers: of the answer; `Retry-After` and `Location` are read.
-        body: the server's explanation, repeated in the message as far as it fits.
-        key_variable: the environment variable that holds the key, named to a person whose key is refused.
-        is_too_long: whether the server says that a text is too long.
+    Of `headers`, `Retry-After` and `Location` are read. `key_variable` is named to a person whose key is refused.
+    `is_too_long` is whether the server says that a text is too long.
     """
     message = f"HTTP {status}: {error_message(body)}"
     retry_after = parse_retry_after(headers.get("Retry-After"))

@@ -29,13 +29,9 @@ def delay_before_next(
 ) -> float | None:
     """Return the seconds to wait before a request is tried again, or None when its budget is used up.
 
-    Args:
-        failures: of this request so far; counted against `retry.attempts`.
-        overloads: answers of servers that are too busy; they make the delay longer and count against nothing.
-        elapsed_s: seconds since the first attempt; counted against `retry.max_elapsed_s`.
-        retry: the budget and the delays.
-        retry_after: seconds that the server asked for. It is a floor: the jitter comes on top of it.
-        draw: a number from 0 to 1.
+    `failures` count against `retry.attempts`, `elapsed_s` since the first attempt against `retry.max_elapsed_s`.
+    `overloads`, answers of servers that are too busy, make the delay longer and count against nothing. `retry_after`,
+    the seconds that the server asked for, is a floor: the jitter comes on top of it.
     """
     if failures >= retry.attempts:
         return None
