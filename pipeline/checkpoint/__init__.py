@@ -2,14 +2,13 @@
 
 from pipeline.checkpoint.identity import Difference, Identity, differences, digest_file, identity_of, was_piped
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
-from pipeline.checkpoint.store import Checkpoint, MemoryCheckpoint, Range
+from pipeline.checkpoint.store import Checkpoint, Range
 
 __all__ = [
     "Checkpoint",
     "Difference",
     "Identity",
     "Lock",
-    "MemoryCheckpoint",
     "Range",
     "differences",
     "digest_file",

@@ -9,7 +9,7 @@ from datetime import datetime
 from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import Feed
-from pipeline.checkpoint import Checkpoint, Identity, MemoryCheckpoint
+from pipeline.checkpoint import Checkpoint, Identity
 from pipeline.config import Config
 from pipeline.errors import ClassifyError, OutputHeld, UserError
 from pipeline.formats.source import Source, TextSpec
@@ -24,14 +24,14 @@ PERSIST_AFTER_S = 0.4  # with one more tick of the run, far less than a second o
 class RunFile:
     """An input with its output, its checkpoint, and what was learned while its rows were answered.
 
-    `busy` is held while its checkpoint is committed, persisted or read for the output.
+    `busy` is held while its checkpoint is committed, or read for the output.
     """
 
     config: Config
     source: Source
     spec: TextSpec
     output: Output
-    checkpoint: Checkpoint | MemoryCheckpoint
+    checkpoint: Checkpoint
     identity: Identity
     started: datetime
     began_s: float  # in the time of the run
@@ -82,28 +82,14 @@ class RunFile:
 
     def is_late(self, now_s: float) -> bool:
         """Return whether its answers have been in memory so long that a kill should not cost them any more."""
-        is_in_memory = isinstance(self.checkpoint, MemoryCheckpoint)
+        is_in_memory = self.checkpoint.is_in_memory
         return is_in_memory and self.answered_s is not None and now_s - self.answered_s >= PERSIST_AFTER_S
-
-    def persist(self) -> Checkpoint:
-        """Have the checkpoint on the disk from now on; not while answers are stored."""
-        if isinstance(self.checkpoint, MemoryCheckpoint):
-            self.checkpoint = self.checkpoint.persist()
-        return self.checkpoint
-
-    def persist_if_free(self) -> None:
-        """Persist it, unless its output is being written."""
-        if self.busy.acquire(blocking=False):
-            try:
-                self.persist()
-            finally:
-                self.busy.release()
 
     def commit_if_free(self) -> None:
         """Commit what was stored, unless its output is being written."""
         if self.busy.acquire(blocking=False):
             try:
-                if isinstance(self.checkpoint, Checkpoint) and not self.is_closed:
+                if not self.is_closed:
                     self.checkpoint.flush()
             finally:
                 self.busy.release()
@@ -111,15 +97,14 @@ class RunFile:
     def keep(self) -> None:
         """Commit all that was stored, durably; nothing is made for a file that has no answer yet."""
         with self.busy:
-            if not isinstance(self.checkpoint, MemoryCheckpoint) or self.counts.rows_done:
-                self.persist().flush()
+            if not self.checkpoint.is_in_memory or self.counts.rows_done:
+                self.checkpoint.flush()
 
     def forget(self) -> None:
         """Remove the checkpoint: the output is there and whole."""
         with self.busy:
             self.is_closed = True
-            if isinstance(self.checkpoint, Checkpoint):
-                self.checkpoint.remove()
+            self.checkpoint.remove()
 
     def close(self) -> None:
         """Release checkpoint and output; what was not kept is gone."""

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
-from pipeline.checkpoint import Checkpoint, differences
+from pipeline.checkpoint import differences
 from pipeline.config import EMBEDDED, Config, public_settings
 from pipeline.errors import CheckpointMismatch, DeadlineReached
 from pipeline.formats.appended_columns import AppendedColumns
@@ -205,7 +205,7 @@ class FirstPass:
         while True:
             await asyncio.sleep(SHOW_EVERY_S)
             self._progress.show()
-            files = [file for file in self._files if isinstance(file.checkpoint, Checkpoint)]
+            files = [file for file in self._files if not file.checkpoint.is_in_memory]
             for file in files:
                 file.checkpoint.put_later(progress=self._news(file))
             await asyncio.to_thread(_flush, files)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.checkpoint import Checkpoint, MemoryCheckpoint, digest_file, identity_of
+from pipeline.checkpoint import Checkpoint, digest_file, identity_of
 from pipeline.config import PIPE, Config
 from pipeline.errors import InputError
 from pipeline.formats.appended_columns import AppendedColumns
@@ -96,14 +96,14 @@ class Opener:
             held.pop_all()
         return file
 
-    def _checkpoint(self, output: Output, source: Source, decision: Next) -> Checkpoint | MemoryCheckpoint:
+    def _checkpoint(self, output: Output, source: Source, decision: Next) -> Checkpoint:
         """Return a checkpoint in memory for a small new file among many: one on the disk costs more than its answers.
 
         A run of a single file has one on the disk from the start, where `status` and other runs see it.
         """
         is_small = source.location.content is not None and not self._plan.is_single
         if is_small and decision is Next.FRESH and not output.location.exists():
-            return MemoryCheckpoint(output.checkpoint_path)
+            return Checkpoint(output.checkpoint_path, in_memory=True)
         checkpoint = output.checkpoint()
         if self._config.run.retry_failed and (reopened := checkpoint.reopen_failed()):
             self._progress.notice(f"{output.location}: {reopened:,} failed rows are classified again")
@@ -111,7 +111,7 @@ class Opener:
 
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
-        if isinstance(file.checkpoint, MemoryCheckpoint):
+        if file.checkpoint.is_in_memory:
             file.feed.read_ahead()
             return
         rows, is_exact = estimate_rows(file.source, file.spec)

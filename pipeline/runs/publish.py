@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pipeline.cancellation import raise_if_cancelled
-from pipeline.checkpoint import MemoryCheckpoint, digest_file
+from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
@@ -46,7 +46,7 @@ def publish(files: list[RunFile], progress: Progress) -> list[RunRecord | Classi
 
 def can_be_published_together(file: RunFile) -> bool:
     """Return whether the output of a file can appear along with others: a small new one on a disk."""
-    return isinstance(file.checkpoint, MemoryCheckpoint) and file.output.location.store is None and file.is_whole
+    return file.checkpoint.is_in_memory and file.output.location.store is None and file.is_whole
 
 
 def _publish(files: list[RunFile], progress: Progress) -> list[RunRecord | ClassifyError]:
@@ -101,7 +101,7 @@ class _Publication:
         self.is_in_memory = can_be_published_together(file)
         if not self.is_in_memory:
             release_free_memory()  # what the first pass has left free
-            file.persist().flush()
+            file.checkpoint.flush()
         self.draft = stack.enter_context(Draft(output.location, output.draft_path))
         self.record = _write(file, self.draft, progress)
         self.drafts = [self.draft]

@@ -134,7 +134,7 @@ class Walk:
         late = [file for file in self._open if file.is_late(now_s) and file not in self._not_persisted]
         for file in late[:PERSISTED_AT_ONCE]:
             try:
-                file.persist_if_free()
+                file.commit_if_free()
             except OF_ONE_FILE:
                 self._not_persisted.add(file)  # no harm, if it is published
             except ClassifyError as error:

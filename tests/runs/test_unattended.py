@@ -19,7 +19,7 @@ from answers import answers_of
 from commands import NOWHERE, Command, complaint
 from fake import Action, FakeServer, hang, label_of, refuse, reply, reset
 
-from pipeline.checkpoint import Lock, MemoryCheckpoint
+from pipeline.checkpoint import Checkpoint, Lock
 from pipeline.config import Run
 from pipeline.errors import OutputError
 from pipeline.monitoring.progress import Counts
@@ -326,14 +326,18 @@ def test_two_threads_may_keep_one_file(tmp_path: Path) -> None:
     """The end of a command and its clock: one of them makes the checkpoint, and both come back."""
     for number in range(20):
         file = object.__new__(RunFile)
-        file.checkpoint, file.counts, file.busy = MemoryCheckpoint(tmp_path / f"{number}"), Counts(), threading.RLock()
+        file.checkpoint, file.counts, file.busy = (
+            Checkpoint(tmp_path / f"{number}", in_memory=True),
+            Counts(),
+            threading.RLock(),
+        )
         file.counts.rows_done, file.is_closed = 1, False
         file.checkpoint.add(0, Position(0, 0, 0), answers_of(["x"], [1.0]), 0)
         keeping = threading.Thread(target=file.keep)
         keeping.start()
         while not (tmp_path / f"{number}").exists():
             time.sleep(0)
-        file.persist_if_free()
+        file.commit_if_free()
         keeping.join(timeout=20)
         assert not keeping.is_alive()
         file.checkpoint.close()
