@@ -8,6 +8,7 @@ the run record.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cancellation import raise_if_cancelled
@@ -170,7 +171,7 @@ def see_no_change(file: RunFile, consequence: str) -> None:
         InputError: it is not; `consequence` says what of it.
     """
     location = file.source.location
-    now = location.as_it_is_now()
+    now = replace(location, content=None)
     if location.content is not None:
         same = now.read() == location.content
     else:

@@ -7,7 +7,6 @@ import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import pyarrow as pa
@@ -27,7 +26,7 @@ class Draft:
     Until it is renamed, or sent to a store, it is at `path` (default: `.NAME.tmp` beside the output).
 
     Raises:
-        OutputError: it can't be written. DiskTrouble: the disk is full or fails.
+        OutputError: it can't be written. DiskTrouble: the disk is full or fails. StoreRefused, StoreGone: see `Store`.
     """
 
     def __init__(self, output: Location | Path, path: Path | None = None) -> None:
@@ -73,11 +72,7 @@ class Draft:
         self._close_descriptor()
 
     def publish(self) -> None:
-        """Replace the output by the draft in one step, durably. An upload to a store can be cancelled.
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`.
-        """
+        """Replace the output by the draft in one step, durably. An upload to a store can be cancelled."""
         if self.output.store is not None:
             with disk_errors(self.output):
                 self.output.put(parts_of(self.path))
@@ -92,9 +87,7 @@ class Draft:
             os.replace(self.path, self.output.path)  # noqa: PTH105 - a Path costs more, for each of many files
         self._is_there = False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.file.close()
         except OSError:
