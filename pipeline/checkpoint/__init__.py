@@ -1,12 +1,11 @@
 """The answers of an output (store), the run that they belong to (identity), and the process that holds it (lock)."""
 
-from pipeline.checkpoint.identity import Difference, Identity, differences, digest_file, identity_of, was_piped
+from pipeline.checkpoint.identity import Identity, differences, digest_file, identity_of
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
 from pipeline.checkpoint.store import Checkpoint, Range
 
 __all__ = [
     "Checkpoint",
-    "Difference",
     "Identity",
     "Lock",
     "Range",
@@ -15,5 +14,4 @@ __all__ = [
     "identity_of",
     "is_held",
     "read_holder",
-    "was_piped",
 ]

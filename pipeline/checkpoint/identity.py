@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.storage import Location, local, samples_of
+from pipeline.storage.location import Location, local, samples_of
 
 PIPED = "pipe "  # before the digest of an input that came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
@@ -89,18 +90,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 
 def _agree(key: str, was: Any, now: Any) -> bool:
     if key == "model.canary":
-        return len(was) == len(now) and all(_close(one, other) for one, other in zip(was, now, strict=True))
+        pairs = zip(chain(*was), chain(*now), strict=False)
+        return [*map(len, was)] == [*map(len, now)] and all(
+            math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for one, other in pairs
+        )
     if key == "model.names":
         return all(now.get(index, name) == name for index, name in was.items())
     if key == "server.model" and (was is None or now is None):
         return True  # model.id is compared instead
     return bool(was == now)
-
-
-def _close(one: list[float], other: list[float]) -> bool:
-    return len(one) == len(other) and all(
-        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in zip(one, other, strict=True)
-    )
 
 
 def _shown(value: object) -> str:

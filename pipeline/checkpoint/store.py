@@ -70,11 +70,9 @@ class Checkpoint:
         OutputError: the file can't be made or written.
     """
 
-    def __init__(
-        self, path: Path, *, read_only: bool = False, in_memory: bool = False, labels: Labels | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, in_memory: bool = False) -> None:
         self.path = path
-        self.labels = labels if labels is not None else Labels()
+        self.labels = Labels()
         self._lock = threading.Lock()  # held while the database is written
         self._adding = threading.Lock()  # held for a moment, while the lists change hands
         self._waiting: list[Row] = []
@@ -83,7 +81,7 @@ class Checkpoint:
         self._db: sqlite3.Connection | None = None
         if not in_memory:
             with self._errors():
-                self._db = self._open(read_only=read_only, has_labels=labels is not None)
+                self._db = self._open(read_only=read_only)
 
     @property
     def is_in_memory(self) -> bool:
@@ -93,7 +91,7 @@ class Checkpoint:
     def _errors(self) -> AbstractContextManager[None]:
         return sqlite_errors(self.path, _MEANINGS)
 
-    def _open(self, *, read_only: bool = False, has_labels: bool = True) -> sqlite3.Connection:
+    def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only and not self.path.exists():
             remove(self.path)
         db = connect(f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}", timeout_s=BUSY_S)
@@ -111,17 +109,13 @@ class Checkpoint:
         except BaseException:
             db.close()
             raise
-        if not has_labels:
+        if names:  # else a new file, perhaps for what is in memory already
             self.labels = Labels(names)
         self._stored_labels = len(names)
         return db
 
     def _is_blank(self, db: sqlite3.Connection) -> bool:
-        """Return whether the file has no tables yet.
-
-        Raises:
-            CheckpointMismatch: its tables are of another version, or of another program.
-        """
+        """Return whether the file has no tables yet; refuse those of another version, or of another program."""
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         found = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() if "meta" in tables else None
         version = json.loads(found[0]) if found else None
@@ -169,13 +163,13 @@ class Checkpoint:
             self._waiting.append(record)
 
     def flush(self) -> None:
-        """Commit all that was added: durable when this returns."""
+        """Commit all that was added: durable when this returns, as is the file."""
         with self._errors(), self._lock:
             with self._adding:
                 records, self._waiting = self._waiting, []
                 meta, self._waiting_meta = self._waiting_meta, {}
                 names = list(self.labels.names)  # those of the records, and perhaps newer ones
-            if not records and not meta:
+            if self._db is not None and not records and not meta:
                 return
             try:
                 self._db = db = self._db or self._open()
@@ -219,9 +213,9 @@ class Checkpoint:
                 yield _answers_of(record, self.labels, num_classes)
 
     def answers_at(self, row: int, num_classes: int) -> Answers | None:
-        """Return the answers of the record that begins with `row`, None if there is none."""
+        """Return the answers of the record that begins with `row`, None if there is none; also beside a `flush`."""
         query = f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?"  # noqa: S608
-        with self._errors():
+        with self._errors(), self._lock:
             found = self._first(query, row)
             return _answers_of(found, self.labels, num_classes) if found else None
 
@@ -248,11 +242,20 @@ class Checkpoint:
             rows = db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
             db.execute("BEGIN IMMEDIATE")
             for row in rows:
-                kept, failed = _without_failed(row, self.labels)
-                if failed:
-                    reopened += failed
-                    db.execute("DELETE FROM chunks WHERE first_row = ?", (row[0],))
-                    db.executemany(INSERT, kept)
+                first_row, count, *position, _, _, probs, errors, _ = row
+                failed = sorted(index for index, error in _errors_of(errors).items() if error.is_failure)
+                if not failed:
+                    continue
+                reopened += len(failed)
+                classes = len(probs) // (8 * count) if probs else 0
+                answers = _answers_of(row, self.labels, classes)
+                db.execute("DELETE FROM chunks WHERE first_row = ?", (first_row,))
+                for start, stop in zip([0, *(index + 1 for index in failed)], [*failed, count], strict=True):
+                    if start < stop:  # the rows between two that failed
+                        kept = answers[start:stop]
+                        db.execute(
+                            INSERT, _record_of(first_row + start, Position(*position), kept, self.labels, classes)
+                        )
         return reopened
 
     def close(self) -> None:
@@ -306,19 +309,6 @@ def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
 def _errors_of(column: str | None) -> dict[int, RowError]:
     """Decode the errors of a record: row of the record -> error."""
     return {int(row): RowError.parse(error) for row, error in json.loads(column or "{}").items()}
-
-
-def _without_failed(record: Row, labels: Labels) -> tuple[list[Row], int]:
-    """Split a record at the rows that failed: return the records between them, and how many failed."""
-    first_row, rows, at_row, at_offset, at_line, *_, probs, errors, _ = record
-    failed = sorted(row for row, error in _errors_of(errors).items() if error.is_failure)
-    classes = len(probs) // (8 * rows) if probs else 0
-    answers = _answers_of(record, labels, classes)
-    starts, stops = [0, *(row + 1 for row in failed)], [*failed, rows]
-    kept = [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
-    position = Position(at_row, at_offset, at_line)
-    records = [_record_of(first_row + start, position, answers[start:stop], labels, classes) for start, stop in kept]
-    return records, len(failed)
 
 
 def remove(path: Path) -> None:

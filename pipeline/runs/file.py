@@ -80,10 +80,11 @@ class RunFile:
         self.answered_s = self.answered_s or now_s
         self.unanswered -= 1
 
-    def is_late(self, now_s: float) -> bool:
-        """Return whether its answers have been in memory so long that a kill should not cost them any more."""
-        is_in_memory = self.checkpoint.is_in_memory
-        return is_in_memory and self.answered_s is not None and now_s - self.answered_s >= PERSIST_AFTER_S
+    def is_due(self, now_s: float) -> bool:
+        """Return whether a kill should cost no answer any more: of a small file in its first moments it may."""
+        if self.checkpoint.is_in_memory:
+            return self.answered_s is not None and now_s - self.answered_s >= PERSIST_AFTER_S
+        return True
 
     def commit_if_free(self) -> None:
         """Commit what was stored, unless its output is being written."""

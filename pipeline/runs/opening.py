@@ -10,14 +10,14 @@ import msgspec
 
 from pipeline.checkpoint import Checkpoint, digest_file, identity_of
 from pipeline.config import PIPE, Config
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import estimate_rows, open_source
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, nothing_to_do
 from pipeline.runs.file import RunFile
-from pipeline.runs.output import Next, Output, output_at, output_of_one
+from pipeline.runs.output import Next, Output, locate_output, make_directory, output_at
 from pipeline.runs.plan import Pair, Plan
 from pipeline.storage import Location
 from pipeline.writer import check_types
@@ -26,14 +26,7 @@ SMALL = 1 << 18  # bytes of an input that is read once, into memory, and whose a
 
 
 def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
-    """Open an input and check it as far as that goes without a server.
-
-    Returns:
-        The input, and what its texts are made of.
-
-    Raises:
-        ConfigError, InputError: see `loader.open_source` and `Source.check`. StoreRefused, StoreGone: its store.
-    """
+    """Return an input and what its texts are made of, checked as far as that goes without a server."""
     source = open_source(config.loader, location)
     if source.is_empty and not config.run.allow_empty:
         raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
@@ -44,15 +37,14 @@ def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
 
 
 def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Output]:
-    """Return where the output of a pair goes, and the config with that as its output.
-
-    Raises:
-        ConfigError, OutputError, StoreRefused, StoreGone: see `output_of_one`.
-    """
-    if pair.output is None:
-        output = output_of_one(config, source.location)
-    else:
-        output = output_at(config, pair.output, source.location, may_make_directory=True)
+    """Return where the output of a pair goes, and the config with that as its output."""
+    named, location = config.writer.output, pair.output
+    if location is None:
+        if not named and source.location.is_piped:
+            raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
+        location = locate_output(config, named, source.location)
+    may_make_directory = pair.output is not None or named.endswith("/")
+    output = output_at(config, location, source.location, may_make_directory=may_make_directory)
     writer = msgspec.structs.replace(config.writer, output=str(output.location))
     return msgspec.structs.replace(config, writer=writer), output
 
@@ -62,15 +54,10 @@ class Opener:
 
     def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
         self._config, self._plan, self._progress, self._private = config, plan, progress, private
-        self._made: set[str] = set()  # directories of outputs
         self._writable: set[str] = set()  # directories in stores that are known to take outputs
 
     def open(self, pair: Pair) -> RunFile | RunRecord:
-        """Return the file, its output locked until it is closed; or its record if there is nothing to do.
-
-        Raises:
-            ClassifyError: it can't be classified, or not now; then nothing is locked.
-        """
+        """Return the file, its output locked until it is closed; or its record if there is nothing to do."""
         if pair.trouble is not None:
             raise pair.trouble
         source, spec = open_checked(self._config, pair.source.loaded(SMALL))
@@ -80,7 +67,8 @@ class Opener:
         else:
             config, output = output_of(self._config, pair, source)
         check_types(config, source)
-        self._make_directory(output)
+        if output.location.store is None:
+            make_directory(Path(output.location.path).parent)
         identity = identity_of(config, digest_file(source.location))
         with ExitStack() as held:
             held.enter_context(output.lock)
@@ -88,7 +76,9 @@ class Opener:
             record = output.record if decision is Next.DONE else None
             if record is not None:
                 return nothing_to_do(record, started, self._progress.elapsed_s - began_s)
-            self._see_writable(output)
+            if output.location.folder not in self._writable:
+                output.see_writable()
+                self._writable.add(output.location.folder)
             checkpoint = held.enter_context(closing(self._checkpoint(output, source, decision)))
             file = RunFile(config, source, spec, output, checkpoint, identity, started, began_s)
             file.run_counts = self._progress if self._plan.is_single else None
@@ -104,7 +94,7 @@ class Opener:
         is_small = source.location.content is not None and not self._plan.is_single
         if is_small and decision is Next.FRESH and not output.location.exists():
             return Checkpoint(output.checkpoint_path, in_memory=True)
-        checkpoint = output.checkpoint()
+        checkpoint = Checkpoint(output.checkpoint_path)
         if self._config.run.retry_failed and (reopened := checkpoint.reopen_failed()):
             self._progress.notice(f"{output.location}: {reopened:,} failed rows are classified again")
         return checkpoint
@@ -118,13 +108,3 @@ class Opener:
         limit = file.config.run.limit_rows
         file.expected = min(rows, file.wanted or rows, rows if limit is None else limit)
         file.is_expected_exactly = is_exact or file.total is not None
-
-    def _make_directory(self, output: Output) -> None:
-        if output.location.folder not in self._made:
-            output.make_directory()
-        self._made.add(output.location.folder)
-
-    def _see_writable(self, output: Output) -> None:
-        if output.location.folder not in self._writable:
-            output.see_writable()
-        self._writable.add(output.location.folder)

@@ -40,11 +40,7 @@ _ADDRESS = re.compile("resolve host", re.IGNORECASE)  # if an address is given; 
 
 
 class StoreStream:
-    """Reads an object from one offset on, in requests that grow. `trouble` translates errors of pyarrow.
-
-    Raises (from `read`):
-        StoreRefused, StoreGone: see `Store`.
-    """
+    """Reads an object from one offset on, in requests that grow. `trouble` translates errors of pyarrow."""
 
     def __init__(self, file: pa.NativeFile, trouble: Callable[[Exception], ClassifyError | None]) -> None:
         self._file, self._trouble = file, trouble
