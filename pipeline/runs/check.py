@@ -16,8 +16,8 @@ from pipeline.loader import estimate_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.reuse import inspect, path_of
 from pipeline.runs import planned
+from pipeline.runs.file import open_checked, output_of
 from pipeline.runs.first_pass import urls_of
-from pipeline.runs.opening import open_checked, output_of
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair
 from pipeline.servers.endpoint import CANARY

@@ -20,9 +20,8 @@ from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.monitoring.record import RunRecord
-from pipeline.runs.file import OF_ONE_FILE, RunFile
+from pipeline.runs.file import OF_ONE_FILE, Opener, RunFile
 from pipeline.runs.first_pass import FirstPass
-from pipeline.runs.opening import Opener
 from pipeline.runs.output import lock_of_directory, make_directory
 from pipeline.runs.pipes import stream
 from pipeline.runs.plan import Pair, Plan

@@ -391,7 +391,7 @@ STORAGE = (
     bug("an object is compressed once more, by its ending", "storage.store:Store.put",
         change("A.open_output_stream(B, compression=None)", "A.open_output_stream(B)"),
         "storage/test_places_runs.py::test_from_store_to_store_is_as_from_disk_to_disk"),
-    bug("all is paid for before the store says that it takes nothing", "runs.opening:Opener.open",
+    bug("all is paid for before the store says that it takes nothing", "runs.file:Opener.open",
         drop("A.see_writable()"),
         "storage/test_places_runs.py::test_missing_permission_is_said_before_anything_is_paid_for"),
     bug("other credentials are another output", "storage.state:state_of",
