@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -126,6 +127,23 @@ def test_a_flush_of_nothing_makes_the_file(tmp_path: Path) -> None:
     checkpoint.close()
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
         assert checkpoint.get("published") == "1-ab"
+
+
+def test_two_threads_may_make_the_file(tmp_path: Path) -> None:
+    """The end of a command and its clock: one of them makes the checkpoint, the other waits, and both come back."""
+    for number in range(20):
+        checkpoint = Checkpoint(tmp_path / f"{number}", in_memory=True)
+        add(checkpoint, 0, 3)
+        flushing = threading.Thread(target=checkpoint.flush)
+        flushing.start()
+        while not checkpoint.path.exists():
+            time.sleep(0)
+        add(checkpoint, 3, 3)
+        checkpoint.flush()
+        flushing.join(timeout=20)
+        assert not flushing.is_alive()
+        assert checkpoint.counts() == (6, {})
+        checkpoint.close()
 
 
 def test_in_memory_closing_and_removing_touch_no_file(tmp_path: Path) -> None:
