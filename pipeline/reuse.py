@@ -82,11 +82,12 @@ class Found(NamedTuple):
     scores: Array
     probs: Array | None  # (texts, num_classes)
 
-    def examples(self) -> list[tuple[int, int]]:
-        """Return each class that is among the answers, and the index of one of them."""
+    def examples(self) -> dict[int, int]:
+        """Return the index of one answer of each class that is among them."""
         classes, positions = np.unique(self.classes, return_index=True)
-        pairs = zip(classes.tolist(), positions.tolist(), strict=True)
-        return [(index, position) for index, position in pairs if index != NO_ANSWER]
+        found = dict(zip(classes.tolist(), positions.tolist(), strict=True))
+        found.pop(NO_ANSWER, None)
+        return found
 
     def answers(self, names: Mapping[int, str], labels: Labels) -> Answers:
         """Return the answers, without a label where none is stored.
@@ -123,7 +124,8 @@ class Reuse:
 
         A run that needs no probabilities may share a context that keeps them.
         """
-        text = json.dumps(_context_of(identity), sort_keys=True)
+        changing = {key: value for key, value in identity.items() if not key.startswith(NOT_ANSWER_CHANGING)}
+        text = json.dumps(changing, sort_keys=True)
         now = json.loads(text)
         new = text, num_classes if keep_probs else 0
         with _errors(self.path), self._lock, self._writer:  # commits, or rolls back
@@ -255,7 +257,6 @@ class Reuse:
         return int(pages - free)
 
     def _touch_context(self) -> None:
-        """Mark the context of this run as used."""
         self._writer.execute(
             "INSERT INTO contexts VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET is_recent = 1 WHERE NOT is_recent",
             (self._context, self._identity, self._classes),
@@ -272,23 +273,15 @@ class Reuse:
                 self._writer.close()
 
 
-def _context_of(identity: Identity) -> Identity:
-    """Return the part of a run's identity that must be the same for two runs to share answers."""
-    return {key: value for key, value in identity.items() if not key.startswith(NOT_ANSWER_CHANGING)}
-
-
 def _key_of(identity: str, classes: int) -> bytes:
-    """Return the key of a context, with which the keys of its answers are personalised."""
     return blake2b(f"{classes} {identity}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def _record_type(num_classes: int) -> np.dtype[Any]:
-    """Return the layout of a record; with 0 classes no probabilities are kept."""
     return np.dtype([("check", "<i8"), ("class", "<i4"), ("score", "<f8"), ("probs", "<f8", (num_classes,))])
 
 
 def _keys_of(texts: Texts, context: bytes) -> list[bytes]:
-    """Return the key of each text; `context` is the key of the context."""
     begun, keys = blake2b(digest_size=KEY_BYTES, person=context), []
     for text in texts.views():
         hashed = begun.copy()
@@ -339,12 +332,7 @@ def path_of(setting: str) -> Path:
 
 
 def _open_database(path: Path, cache_kib: int) -> sqlite3.Connection:
-    """Open a connection for use by one thread at a time; makes the file if there is none.
-
-    Raises:
-        ReuseError: the file is damaged, of another version or another program, or can't be made. It is left as it is.
-        DiskTrouble: the disk is full or fails, or another run holds the lock for long.
-    """
+    """Open a connection for use by one thread at a time; makes the file if there is none, leaves another's as it is."""
     with _errors(path):
         for pause in PAUSES_S:
             try:
@@ -359,7 +347,7 @@ def _open_database(path: Path, cache_kib: int) -> sqlite3.Connection:
 def _opened(path: Path, cache_kib: int) -> sqlite3.Connection:
     db = _connect(path, "rwc")
     try:
-        if _looks_blank(db, path):
+        if _is_blank(db, path):
             _make(db, path)
         db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last commits, never break the file
         db.execute(f"PRAGMA cache_size = -{cache_kib}")
@@ -373,11 +361,7 @@ def _opened(path: Path, cache_kib: int) -> sqlite3.Connection:
 
 
 def inspect(path: Path) -> int | None:
-    """Check the file at `path` without writing to it; returns its size in bytes, None if there is none yet.
-
-    Raises:
-        ReuseError, DiskTrouble: as `Reuse`.
-    """
+    """Check the file at `path` as `Reuse` does, but write nothing; returns its size in bytes, None if there is none."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -387,7 +371,7 @@ def inspect(path: Path) -> int | None:
     if not path.is_file():
         raise ReuseError(f"{path}: is no file; {_ADVICE}")
     with _errors(path), closing(_connect(path, "ro")) as db:
-        _looks_blank(db, path)
+        _is_blank(db, path)
     return size
 
 
@@ -395,22 +379,13 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connect(f"{path.absolute().as_uri()}?mode={mode}", timeout_s=BUSY_S)
 
 
-def _looks_blank(db: sqlite3.Connection, path: Path) -> bool:
-    """Return `_is_blank` within one transaction: another run may be making the file."""
-    db.execute("BEGIN")
-    is_blank = _is_blank(db, path)
-    db.execute("COMMIT")
-    return is_blank
-
-
 def _is_blank(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the file has no tables yet.
-
-    Raises:
-        ReuseError: its tables are of another version, or of another program.
-    """
-    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    """Return whether the file has no tables yet; refuse those of another version, or of another program."""
+    # In one statement, because another run may be making the file.
+    query = """
+        SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+            (SELECT count(*) FROM sqlite_master)"""
+    application, version, tables = db.execute(query).fetchone()
     if application == APPLICATION and version != VERSION:
         raise ReuseError(
             f"{path}: these stored answers are of another version of this program (format {version}, here {VERSION}); "
@@ -436,5 +411,4 @@ def _errors(path: Path) -> AbstractContextManager[None]:
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
-    """Return whether another run held the lock for the whole wait."""
     return primary_code(error) == sqlite3.SQLITE_BUSY

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
-from pipeline.checkpoint import Checkpoint, MemoryCheckpoint
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
@@ -70,7 +70,7 @@ def records_as_answered(checkpoint: Checkpoint, num_classes: int, is_done: Calla
 def join(
     config: Config,
     source: Source,
-    checkpoint: Checkpoint | MemoryCheckpoint,
+    checkpoint: Checkpoint,
     columns: AppendedColumns,
     draft: Draft,
     *,

@@ -1,20 +1,17 @@
 """The answers of an output (store), the run that they belong to (identity), and the process that holds it (lock)."""
 
-from pipeline.checkpoint.identity import Difference, Identity, differences, digest_file, identity_of, was_piped
+from pipeline.checkpoint.identity import Identity, differences, digest_file, identity_of
 from pipeline.checkpoint.lock import Lock, is_held, read_holder
-from pipeline.checkpoint.store import Checkpoint, MemoryCheckpoint, Range
+from pipeline.checkpoint.store import Checkpoint, Range
 
 __all__ = [
     "Checkpoint",
-    "Difference",
     "Identity",
     "Lock",
-    "MemoryCheckpoint",
     "Range",
     "differences",
     "digest_file",
     "identity_of",
     "is_held",
     "read_holder",
-    "was_piped",
 ]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.storage import Location, local, samples_of
+from pipeline.storage.location import Location, local, samples_of
 
-SAMPLE_BYTES = 64 << 10
-SAMPLES = 64
 PIPED = "pipe "  # before the digest of an input that came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
 LONGEST_SHOWN = 80  # characters of a value in a message
@@ -33,25 +32,20 @@ class Difference(NamedTuple):
 
 
 def digest_file(file: Location | Path) -> str:
-    """Return size and a BLAKE2 digest of head, tail and evenly spread samples of a file, as `SIZE-HEX`.
+    """Return the size of a file and a BLAKE2 digest of samples of it, as `SIZE-HEX`, wherever the file is.
 
-    At most 4 MiB are read. A change between two samples that keeps the size is not seen. The digest does not depend on
-    where the file is, as the ETag of a store does.
+    A change between two samples that keeps the size is not seen.
 
     Raises:
         InputError: the file can't be read. StoreRefused, StoreGone: its store.
     """
     location = file if isinstance(file, Location) else local(str(file))
     try:
-        with samples_of(location) as (size, samples):
-            last = max(0, size - SAMPLE_BYTES)
-            hashed = hashlib.blake2b(digest_size=16)
-            offsets = sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}) if last else [0]
-            for sample in samples(offsets, SAMPLE_BYTES):
-                hashed.update(sample)
+        size, samples = samples_of(location)
     except OSError as error:
         raise InputError(f"{location}: {error.strerror}") from None
-    return f"{PIPED if location.is_piped else ''}{size}-{hashed.hexdigest()}"
+    digest = hashlib.blake2b(b"".join(samples), digest_size=16).hexdigest()
+    return f"{PIPED if location.is_piped else ''}{size}-{digest}"
 
 
 def was_piped(identity: Mapping[str, Any]) -> bool:
@@ -96,18 +90,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 
 def _agree(key: str, was: Any, now: Any) -> bool:
     if key == "model.canary":
-        return len(was) == len(now) and all(_close(one, other) for one, other in zip(was, now, strict=True))
+        pairs = zip(chain(*was), chain(*now), strict=False)
+        return [*map(len, was)] == [*map(len, now)] and all(
+            math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for one, other in pairs
+        )
     if key == "model.names":
         return all(now.get(index, name) == name for index, name in was.items())
     if key == "server.model" and (was is None or now is None):
         return True  # model.id is compared instead
     return bool(was == now)
-
-
-def _close(one: list[float], other: list[float]) -> bool:
-    return len(one) == len(other) and all(
-        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in zip(one, other, strict=True)
-    )
 
 
 def _shown(value: object) -> str:

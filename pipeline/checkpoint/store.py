@@ -1,4 +1,4 @@
-"""The checkpoint of an output: its answers, one SQLite file, one record for each chunk; or in memory, for a small file.
+"""The checkpoint of an output: its answers, one SQLite file, one record for each chunk.
 
 Durability: WAL with `synchronous = FULL`, so a commit that returned survives a power cut; commits are grouped, so
 that costs a few syncs a second. Identity is the row's position, never its text and never an id column.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ class Range(NamedTuple):
 class Checkpoint:
     """The answers of one output, in a file.
 
-    `add` only keeps answers in memory; `flush` commits them, and may be called from another thread.
+    `add` only keeps answers in memory; `flush` commits them, and may be called from another thread. With `in_memory`
+    the first `flush` makes the file, a new one: a small output is most often complete before that would be of any use.
 
     Raises:
         CheckpointMismatch: the file is damaged, or of another version of this program.
@@ -68,50 +70,55 @@ class Checkpoint:
         OutputError: the file can't be made or written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, labels: Labels | None = None) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, in_memory: bool = False) -> None:
         self.path = path
+        self.labels = Labels()
         self._lock = threading.Lock()  # held while the database is written
         self._adding = threading.Lock()  # held for a moment, while the lists change hands
-        self._waiting: list[tuple[Any, ...]] = []
+        self._waiting: list[Row] = []
         self._waiting_meta: dict[str, Any] = {}
         self._stored_labels = 0
-        if not read_only and not path.exists():
-            remove(path)
-        with self._errors():
-            self._db = connect(f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}", timeout_s=BUSY_S)
-            try:
-                self._prepare(labels, read_only=read_only)
-            except BaseException:
-                self._db.close()
-                raise
+        self._db: sqlite3.Connection | None = None
+        if not in_memory:
+            with self._errors():
+                self._db = self._open(read_only=read_only)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether there is no file yet."""
+        return self._db is None
 
     def _errors(self) -> AbstractContextManager[None]:
         return sqlite_errors(self.path, _MEANINGS)
 
-    def _prepare(self, labels: Labels | None, *, read_only: bool) -> None:
-        is_blank = self._is_blank()
-        if read_only and is_blank:  # a run is about to make it
-            self._db.close()
-            self._db = connect(":memory:", timeout_s=BUSY_S)
-        if not read_only:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-        if is_blank:
-            self._db.executescript(_TABLES)
-        stored = self._db.execute("SELECT id, name FROM labels ORDER BY id").fetchall()
-        if [index for index, _ in stored] != list(range(len(stored))):
-            raise ValueError("a label is missing")
-        self.labels = labels if labels is not None else Labels([name for _, name in stored])
-        self._stored_labels = len(stored)
+    def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
+        if not read_only and not self.path.exists():
+            remove(self.path)
+        db = connect(f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}", timeout_s=BUSY_S)
+        try:
+            is_blank = self._is_blank(db)
+            if read_only and is_blank:  # a run is about to make it
+                db.close()
+                db = connect(":memory:", timeout_s=BUSY_S)
+            if not read_only:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+            if is_blank:
+                db.executescript(_TABLES)
+            names = _names_of_labels(db)
+        except BaseException:
+            db.close()
+            raise
+        if names:  # else a new file, perhaps for what is in memory already
+            self.labels = Labels(names)
+        self._stored_labels = len(names)
+        return db
 
-    def _is_blank(self) -> bool:
-        """Return whether the file has no tables yet.
-
-        Raises:
-            CheckpointMismatch: its tables are of another version, or of another program.
-        """
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        version = self.get("version") if "meta" in tables else None
+    def _is_blank(self, db: sqlite3.Connection) -> bool:
+        """Return whether the file has no tables yet; refuse those of another version, or of another program."""
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() if "meta" in tables else None
+        version = json.loads(found[0]) if found else None
         if tables and version != VERSION:
             raise CheckpointMismatch(
                 f"{self.path}: the checkpoint was made by another version of this program (format {version}, here "
@@ -119,17 +126,27 @@ class Checkpoint:
             )
         return not tables
 
+    def _rows(self, query: str, *parameters: Any) -> Iterable[Row]:
+        """Return the rows of a query, none if there is no file yet."""
+        return () if self._db is None else self._db.execute(query, parameters)
+
+    def _first(self, query: str, *parameters: Any) -> Row | None:
+        return next(iter(self._rows(query, *parameters)), None)
+
     def get(self, key: str) -> Any:
         """Return the value kept under `key`, None if there is none."""
         with self._errors():
-            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
+            found = self._first("SELECT value FROM meta WHERE key = ?", key)
+            return json.loads(found[0]) if found else None
 
     def put(self, **values: Any) -> None:
         """Keep values under their names, at once: all or none."""
+        if self._db is None:
+            self.put_later(**values)
+            return
         with self._errors(), self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._put(values)
+            _put(self._db, values)
 
     def put_later(self, **values: Any) -> None:
         """Keep values under their names with the next `flush`."""
@@ -145,27 +162,23 @@ class Checkpoint:
         with self._adding:  # a flush in another thread takes the list away
             self._waiting.append(record)
 
-    def take(self, records: list[Row], labels: Labels, values: dict[str, Any]) -> None:
-        """Commit records and values gathered in memory; `labels` are those of the records. For a new file."""
-        self.labels, self._waiting, self._waiting_meta = labels, list(records), dict(values)
-        self.flush()
-
     def flush(self) -> None:
-        """Commit all that was added: durable when this returns."""
+        """Commit all that was added: durable when this returns, as is the file."""
         with self._errors(), self._lock:
             with self._adding:
                 records, self._waiting = self._waiting, []
                 meta, self._waiting_meta = self._waiting_meta, {}
                 names = list(self.labels.names)  # those of the records, and perhaps newer ones
-            if not records and not meta:
+            if self._db is not None and not records and not meta:
                 return
             try:
-                with self._db:  # commits, or rolls back
-                    self._db.execute("BEGIN IMMEDIATE")
+                self._db = db = self._db or self._open()
+                with db:  # commits, or rolls back
+                    db.execute("BEGIN IMMEDIATE")
                     new = [*enumerate(names)][self._stored_labels :]
-                    self._db.executemany("INSERT INTO labels VALUES (?, ?)", new)
-                    self._db.executemany(INSERT, records)
-                    self._put(meta)
+                    db.executemany("INSERT INTO labels VALUES (?, ?)", new)
+                    db.executemany(INSERT, records)
+                    _put(db, meta)
             except BaseException:
                 with self._adding:
                     self._waiting, self._waiting_meta = records + self._waiting, meta | self._waiting_meta
@@ -179,8 +192,8 @@ class Checkpoint:
                 SELECT first_row + rows AS stop, lead(first_row) OVER (ORDER BY first_row) AS next FROM chunks)
             WHERE next IS NOT stop"""
         with self._errors():
-            first = self._db.execute("SELECT min(first_row) FROM chunks").fetchone()[0]
-            ranges = [Range(0, first), *(Range(*gap) for gap in self._db.execute(query) if first is not None)]
+            (first,) = self._first("SELECT min(first_row) FROM chunks") or (None,)
+            ranges = [Range(0, first), *(Range(*gap) for gap in self._rows(query) if first is not None)]
         if rows is not None:
             ranges = [Range(start, rows if stop is None else min(rows, stop)) for start, stop in ranges]
         return [each for each in ranges if each.stop is None or each.start < each.stop]
@@ -189,119 +202,84 @@ class Checkpoint:
         """Return the last stored position at or before `row`, None if that is the start of the input."""
         query = "SELECT at_row, at_offset, at_line FROM chunks WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1"
         with self._errors():
-            found = self._db.execute(query, (row,)).fetchone()
+            found = self._first(query, row)
         return Position(*found) if found else None
 
     def answers(self, num_classes: int) -> Iterator[Answers]:
         """Yield all answers in the order of the rows, record by record."""
+        query = f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"  # noqa: S608
         with self._errors():
-            for row in self._db.execute(f"SELECT {COLUMNS} FROM chunks ORDER BY first_row"):  # noqa: S608
-                yield _answers_of(row, self.labels, num_classes)
+            for record in sorted(self._waiting) if self._db is None else self._rows(query):
+                yield _answers_of(record, self.labels, num_classes)
 
     def answers_at(self, row: int, num_classes: int) -> Answers | None:
-        """Return the answers of the record that begins with `row`, None if there is none."""
-        with self._errors():
-            found = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?", (row,)).fetchone()  # noqa: S608
+        """Return the answers of the record that begins with `row`, None if there is none; also beside a `flush`."""
+        query = f"SELECT {COLUMNS} FROM chunks WHERE first_row = ?"  # noqa: S608
+        with self._errors(), self._lock:
+            found = self._first(query, row)
             return _answers_of(found, self.labels, num_classes) if found else None
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Count the rows that have a record, and those of each error code."""
-        codes: dict[str, int] = {}
+        codes = Counter[str]()
         with self._errors():
-            rows = self._db.execute("SELECT coalesce(sum(rows), 0) FROM chunks").fetchone()[0]
-            for (errors,) in self._db.execute("SELECT errors FROM chunks WHERE errors IS NOT NULL"):
-                for error in _errors_of(errors).values():
-                    codes[error.code] = codes.get(error.code, 0) + 1
-        return rows, codes
+            (rows,) = self._first("SELECT coalesce(sum(rows), 0) FROM chunks") or (0,)
+            for (errors,) in self._rows("SELECT errors FROM chunks WHERE errors IS NOT NULL"):
+                codes.update(error.code for error in _errors_of(errors).values())
+        return rows, dict(codes)
 
     def has_truncated(self) -> bool:
         """Return whether an answer to a truncated text is among the records."""
         with self._errors():
-            return self._db.execute("SELECT 1 FROM chunks WHERE truncated IS NOT NULL").fetchone() is not None
+            return self._first("SELECT 1 FROM chunks WHERE truncated IS NOT NULL") is not None
 
     def reopen_failed(self) -> int:
         """Delete the answers of the rows that failed (`RowError.is_failure`); returns how many."""
+        if self._db is None:
+            return 0
         reopened = 0
-        with self._errors(), self._lock, self._db:
-            rows = self._db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._errors(), self._lock, self._db as db:
+            rows = db.execute(f"SELECT {COLUMNS} FROM chunks WHERE errors IS NOT NULL").fetchall()  # noqa: S608
+            db.execute("BEGIN IMMEDIATE")
             for row in rows:
-                kept, failed = _without_failed(row, self.labels)
-                if failed:
-                    reopened += failed
-                    self._db.execute("DELETE FROM chunks WHERE first_row = ?", (row[0],))
-                    self._db.executemany(INSERT, kept)
+                first_row, count, *position, _, _, probs, errors, _ = row
+                failed = sorted(index for index, error in _errors_of(errors).items() if error.is_failure)
+                if not failed:
+                    continue
+                reopened += len(failed)
+                classes = len(probs) // (8 * count) if probs else 0
+                answers = _answers_of(row, self.labels, classes)
+                db.execute("DELETE FROM chunks WHERE first_row = ?", (first_row,))
+                for start, stop in zip([0, *(index + 1 for index in failed)], [*failed, count], strict=True):
+                    if start < stop:  # the rows between two that failed
+                        kept = answers[start:stop]
+                        db.execute(
+                            INSERT, _record_of(first_row + start, Position(*position), kept, self.labels, classes)
+                        )
         return reopened
 
     def close(self) -> None:
         """Close the file without a flush."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
     def remove(self) -> None:
         """Close and delete the file."""
-        self.close()
-        remove(self.path)
-
-    def _put(self, values: dict[str, Any]) -> None:
-        pairs = [(key, json.dumps(value)) for key, value in values.items()]
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
+        if self._db is not None:
+            self._db.close()
+            remove(self.path)
 
 
-class MemoryCheckpoint:
-    """The answers of a small output, in memory: most often it is complete before a file would be of any use.
+def _names_of_labels(db: sqlite3.Connection) -> list[str]:
+    stored = db.execute("SELECT id, name FROM labels ORDER BY id").fetchall()
+    if [index for index, _ in stored] != list(range(len(stored))):
+        raise ValueError("a label is missing")
+    return [name for _, name in stored]
 
-    A new one, so that no row has an answer when it begins. Methods of the same name are those of `Checkpoint`.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.labels = Labels()
-        self._records: list[Row] = []
-        self._values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        """Return the value kept under `key`, None if there is none."""
-        return self._values.get(key)
-
-    def put(self, **values: Any) -> None:
-        """Keep values under their names."""
-        self._values |= values
-
-    put_later = put
-
-    def add(self, first_row: int, position: Position, answers: Answers, num_classes: int) -> None:
-        """Add the answers of the rows from `first_row` on."""
-        self._records.append(_record_of(first_row, position, answers, self.labels, num_classes))
-
-    def open_ranges(self, rows: int | None) -> list[Range]:
-        """Return all rows as one range."""
-        return [Range(0, rows)] if rows != 0 else []
-
-    def position_before(self, _: int) -> Position | None:
-        """Return None, the start of the input."""
-        return None
-
-    def counts(self) -> tuple[int, dict[str, int]]:
-        """Count no rows: none were answered by an earlier run."""
-        return 0, {}
-
-    def answers(self, num_classes: int) -> Iterator[Answers]:
-        """Yield all answers in the order of the rows, record by record."""
-        records = sorted(self._records, key=lambda record: record[0])
-        return (_answers_of(record, self.labels, num_classes) for record in records)
-
-    def persist(self) -> Checkpoint:
-        """Return a checkpoint in a file with the same content, committed.
-
-        Raises:
-            DiskTrouble, OutputError: see `Checkpoint`.
-        """
-        checkpoint = Checkpoint(self.path)
-        checkpoint.take(self._records, self.labels, self._values)
-        return checkpoint
-
-    def close(self) -> None:
-        """Do nothing: there is no file."""
+def _put(db: sqlite3.Connection, values: dict[str, Any]) -> None:
+    pairs = [(key, json.dumps(value)) for key, value in values.items()]
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
 
 
 def _record_of(first_row: int, position: Position, answers: Answers, labels: Labels, num_classes: int) -> Row:
@@ -331,19 +309,6 @@ def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
 def _errors_of(column: str | None) -> dict[int, RowError]:
     """Decode the errors of a record: row of the record -> error."""
     return {int(row): RowError.parse(error) for row, error in json.loads(column or "{}").items()}
-
-
-def _without_failed(record: Row, labels: Labels) -> tuple[list[Row], int]:
-    """Split a record at the rows that failed: return the records between them, and how many failed."""
-    first_row, rows, at_row, at_offset, at_line, *_, probs, errors, _ = record
-    failed = sorted(row for row, error in _errors_of(errors).items() if error.is_failure)
-    classes = len(probs) // (8 * rows) if probs else 0
-    answers = _answers_of(record, labels, classes)
-    starts, stops = [0, *(row + 1 for row in failed)], [*failed, rows]
-    kept = [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
-    position = Position(at_row, at_offset, at_line)
-    records = [_record_of(first_row + start, position, answers[start:stop], labels, classes) for start, stop in kept]
-    return records, len(failed)
 
 
 def remove(path: Path) -> None:

@@ -1,6 +1,8 @@
 """A run: loader -> batcher -> checkpoint, then checkpoint + loader -> writer, for a list of files.
 
 plan | open: lock, decide | first pass: answer the open rows | publish: join, rename
+
+What can't be done is a ClassifyError in each of its modules; docstrings name those whose class is not obvious.
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ __all__ = ["planned", "run"]
 async def run(config: Config, progress: Progress | None = None, environment: dict[str, str] | None = None) -> RunRecord:
     """Classify `config.loader.input` into `config.writer.output`, resuming what was interrupted.
 
-    Returns:
-        The record of the run; if the output is complete already, what it holds, with nothing spent. Of several files
-        it is the sum of theirs, and its `exit_code` says whether all are complete.
+    Returns the record of the run; if the output is complete already, what it holds, with nothing spent. Of several
+    files it is the sum of theirs, and its `exit_code` says whether all are complete.
 
     Raises:
         ClassifyError: by its class, a person must change something (UserError), or the same call works later (NotNow).
@@ -35,9 +36,5 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
 
 
 async def planned(config: Config, progress: Progress) -> Plan:
-    """Return the files that the run is about; `{date}` is the day of its start.
-
-    Raises:
-        ClassifyError: see `plan_of`.
-    """
+    """Return the files that the run is about; `{date}` is the day of its start."""
     return await asyncio.to_thread(plan_of, config, progress.started.astimezone().date())

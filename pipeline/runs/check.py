@@ -16,14 +16,13 @@ from pipeline.loader import estimate_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.reuse import inspect, path_of
 from pipeline.runs import planned
+from pipeline.runs.file import open_checked, output_of
 from pipeline.runs.first_pass import urls_of
-from pipeline.runs.opening import open_checked, output_of
 from pipeline.runs.pipes import spooled
-from pipeline.runs.plan import Pair, Plan
+from pipeline.runs.plan import Pair
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import BatchSize
 from pipeline.servers.pool import Endpoints
-from pipeline.storage import Location
 from pipeline.streams import storable
 from pipeline.writer import check_types
 
@@ -31,87 +30,63 @@ MOST_BAD = 20  # files that can't be classified, of those that are named
 
 
 async def check(config: Config, progress: Progress, show: Callable[[list[str]], None]) -> None:
-    """Show what a run with this config would meet, in lines.
+    """Show what a run with this config would meet, in lines; of many files, name those that can't be classified.
 
     Raises:
-        ClassifyError: the first thing that would stop it.
+        ClassifyError: the first thing that would stop it. InputError: bad ones among many files, when all was shown.
     """
     told, plan = _told(config), await planned(config, progress)
-    if not plan.is_single:
-        return await _many(config, progress, plan, told, show)
-    async with spooled(config, plan) as (plan, _):
-        (pair,) = plan.pairs
-        if pair.trouble is not None:
-            raise pair.trouble
-        source, spec = await asyncio.to_thread(open_checked, config, pair.source)
-        rows, exact = await asyncio.to_thread(estimate_rows, source, spec)
-        lines = [
-            *("config", *(f"  {line}" for line in describe(config))),
-            *("input", f"  {source.path}: {_about(rows, exact=exact)} rows, text from {', '.join(spec.columns)}"),
-            *("output", await asyncio.to_thread(_output, config, pair, source)),
-            *_stored_answers(config),
-            *("server", *await _server(config, progress, source, spec)),
-            *told,
-            *("estimate", _estimate(config, rows)),
-        ]
-    return show(lines)
-
-
-async def _many(
-    config: Config, progress: Progress, plan: Plan, told: list[str], show: Callable[[list[str]], None]
-) -> None:
-    """Show the same for many files, naming those that can't be classified.
-
-    Raises:
-        InputError: there are bad ones; when all else was shown.
-    """
     bad: list[str] = []
-    first: tuple[Source, TextSpec] | None = None
+    first: tuple[Source, TextSpec, str] | None = None
     rows, exact = 0, True
-    for pair in plan.pairs:
-        try:
-            if pair.trouble is not None:
-                raise pair.trouble
-            source, spec = await asyncio.to_thread(open_checked, config, pair.source)
-            _place(config, pair, source)
-            first = first or (source, spec)
-            found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
+    async with spooled(config, plan) as (plan, _):
+        for pair in plan.pairs:
+            try:
+                source, spec, output = await asyncio.to_thread(_open, config, pair)
+                found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
+            except UserError as error:
+                if plan.is_single:
+                    raise
+                bad.append(storable(str(error)))
+                continue
+            first = first or (source, spec, output)
             rows, exact = rows + found, exact and is_exact
-        except UserError as error:
-            bad.append(storable(str(error)))
-    files = f"{len(plan.pairs):,} files, {_about(rows, exact=exact)} rows"
-    lines = [
-        *("config", *(f"  {line}" for line in describe(config))),
-        *("input", f"  {files}"),
-        *(f"  can't be classified: {each}" for each in bad[:MOST_BAD]),
-        *([f"  and {len(bad) - MOST_BAD:,} more can't be classified"] if len(bad) > MOST_BAD else []),
-        *("output", *(f"  {folder}" for folder in plan.folders)),
-        *_stored_answers(config),
-        *(("server", *await _server(config, progress, *first)) if first else ()),
-        *told,
-        *("estimate", _estimate(config, rows)),
-    ]
+        about = f"{'' if exact else 'about '}{rows:,} rows"
+        inputs, outputs = [f"{len(plan.pairs):,} files, {about}"], [str(folder) for folder in plan.folders]
+        inputs += [f"can't be classified: {each}" for each in bad[:MOST_BAD]]
+        if len(bad) > MOST_BAD:
+            inputs.append(f"and {len(bad) - MOST_BAD:,} more can't be classified")
+        if plan.is_single and first:
+            source, spec, output = first
+            inputs, outputs = [f"{source.path}: {about}, text from {', '.join(spec.columns)}"], [output]
+        lines = [
+            *_section("config", describe(config)),
+            *_section("input", inputs),
+            *_section("output", outputs),
+            *_section("stored answers", _stored_answers(config)),
+            *_section("server", await _server(config, progress, first[0], first[1]) if first else []),
+            *_section("in the end", told),
+            *_section("estimate", [_estimate(config, rows)]),
+        ]
     show(lines)
     if bad:
         raise InputError(f"{len(bad):,} of {len(plan.pairs):,} files can't be classified; mend them, or leave them out")
 
 
-def _about(rows: int, *, exact: bool) -> str:
-    return f"{'' if exact else 'about '}{rows:,}"
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def _output(config: Config, pair: Pair, source: Source) -> str:
+def _open(config: Config, pair: Pair) -> tuple[Source, TextSpec, str]:
+    """Return the input, what its texts are made of, and what is said of its output, which can hold its columns."""
+    if pair.trouble is not None:
+        raise pair.trouble
+    source, spec = open_checked(config, pair.source)
     if config.writer.output == PIPE:
-        return "  stdout: rows go out as they are answered"
-    location = _place(config, pair, source)
-    return f"  {location}: {'exists' if location.exists() else 'will be made'}"
-
-
-def _place(config: Config, pair: Pair, source: Source) -> Location:
-    """Where the output goes, which can hold what is to be in it."""
+        return source, spec, "stdout: rows go out as they are answered"
     config, output = output_of(config, pair, source)
     check_types(config, source)
-    return output.location
+    return source, spec, f"{output.location}: {'exists' if output.location.exists() else 'will be made'}"
 
 
 async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
@@ -126,10 +101,10 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"
         return [
-            f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
-            f"  names seen so far: {names}",
+            f"{shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
+            f"names seen so far: {names}",
             *(
-                f"  {text!r}: {prediction.label} {prediction.score:.4f}"
+                f"{text!r}: {prediction.label} {prediction.score:.4f}"
                 for text, prediction in zip(CANARY, canary, strict=True)
             ),
         ]
@@ -138,7 +113,7 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
 def _estimate(config: Config, rows: int) -> str:
     per_request = BatchSize(config.request.rows).texts
     wanted = min(rows, config.run.limit_rows or rows)
-    return f"  about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
+    return f"about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
 
 
 def _stored_answers(config: Config) -> list[str]:
@@ -146,7 +121,7 @@ def _stored_answers(config: Config) -> list[str]:
         return []
     size = inspect(path_of(config.run.reuse))
     shown = "will be made" if size is None else f"{size / 1e9:.3f} GB of at most {config.run.reuse_max_gb:g}"
-    return ["stored answers", f"  {path_of(config.run.reuse)}: {shown}"]
+    return [f"{path_of(config.run.reuse)}: {shown}"]
 
 
 def _told(config: Config) -> list[str]:
@@ -158,7 +133,7 @@ def _told(config: Config) -> list[str]:
         there = "" if Path(path).absolute().parent.is_dir() else ": its directory does not exist"
         other = "" if may_replace(Path(path)) else ": is there, and no metrics file of ours"
         ending = "" if path.endswith(".prom") else ": node_exporter reads only files that end in .prom"
-        lines.append(f"  metrics: {storable(path)}{there or other or ending}")
+        lines.append(f"metrics: {storable(path)}{there or other or ending}")
     if url := config.run.url_to_notify(dict(os.environ)):
-        lines.append(f"  notification: {origin(url)}")
-    return ["in the end", *lines] if lines else []
+        lines.append(f"notification: {origin(url)}")
+    return lines

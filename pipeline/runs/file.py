@@ -1,21 +1,32 @@
-"""One file of a run: what both passes know of it."""
+"""One file of a run: opened before anything is sent, its output locked; and what both passes know of it."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
 
 from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import Feed
-from pipeline.checkpoint import Checkpoint, Identity, MemoryCheckpoint
-from pipeline.config import Config
-from pipeline.errors import ClassifyError, OutputHeld, UserError
+from pipeline.checkpoint import Checkpoint, Identity, digest_file, identity_of
+from pipeline.config import PIPE, Config
+from pipeline.errors import ClassifyError, ConfigError, InputError, OutputHeld, UserError
+from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
-from pipeline.monitoring.progress import Counts
-from pipeline.runs.output import Output
+from pipeline.loader import estimate_rows, open_source
+from pipeline.monitoring.progress import Counts, Progress
+from pipeline.monitoring.record import RunRecord, nothing_to_do
+from pipeline.runs.output import Next, Output, locate_output, make_directory, output_at
+from pipeline.runs.plan import Pair, Plan
+from pipeline.storage import Location
+from pipeline.writer import check_types
 
+SMALL = 1 << 18  # bytes of an input that is read once, into memory, and whose answers are kept there at first
 OF_ONE_FILE = (UserError, OutputHeld)  # errors that concern one file, and not the others of a run
 PERSIST_AFTER_S = 0.4  # with one more tick of the run, far less than a second of answers is only in memory
 
@@ -24,14 +35,14 @@ PERSIST_AFTER_S = 0.4  # with one more tick of the run, far less than a second o
 class RunFile:
     """An input with its output, its checkpoint, and what was learned while its rows were answered.
 
-    `busy` is held while its checkpoint is committed, persisted or read for the output.
+    `busy` is held while its checkpoint is committed, or read for the output.
     """
 
     config: Config
     source: Source
     spec: TextSpec
     output: Output
-    checkpoint: Checkpoint | MemoryCheckpoint
+    checkpoint: Checkpoint
     identity: Identity
     started: datetime
     began_s: float  # in the time of the run
@@ -80,30 +91,17 @@ class RunFile:
         self.answered_s = self.answered_s or now_s
         self.unanswered -= 1
 
-    def is_late(self, now_s: float) -> bool:
-        """Return whether its answers have been in memory so long that a kill should not cost them any more."""
-        is_in_memory = isinstance(self.checkpoint, MemoryCheckpoint)
-        return is_in_memory and self.answered_s is not None and now_s - self.answered_s >= PERSIST_AFTER_S
-
-    def persist(self) -> Checkpoint:
-        """Have the checkpoint on the disk from now on; not while answers are stored."""
-        if isinstance(self.checkpoint, MemoryCheckpoint):
-            self.checkpoint = self.checkpoint.persist()
-        return self.checkpoint
-
-    def persist_if_free(self) -> None:
-        """Persist it, unless its output is being written."""
-        if self.busy.acquire(blocking=False):
-            try:
-                self.persist()
-            finally:
-                self.busy.release()
+    def is_due(self, now_s: float) -> bool:
+        """Return whether a kill should cost no answer any more: of a small file in its first moments it may."""
+        if self.checkpoint.is_in_memory:
+            return self.answered_s is not None and now_s - self.answered_s >= PERSIST_AFTER_S
+        return True
 
     def commit_if_free(self) -> None:
         """Commit what was stored, unless its output is being written."""
         if self.busy.acquire(blocking=False):
             try:
-                if isinstance(self.checkpoint, Checkpoint) and not self.is_closed:
+                if not self.is_closed:
                     self.checkpoint.flush()
             finally:
                 self.busy.release()
@@ -111,15 +109,14 @@ class RunFile:
     def keep(self) -> None:
         """Commit all that was stored, durably; nothing is made for a file that has no answer yet."""
         with self.busy:
-            if not isinstance(self.checkpoint, MemoryCheckpoint) or self.counts.rows_done:
-                self.persist().flush()
+            if not self.checkpoint.is_in_memory or self.counts.rows_done:
+                self.checkpoint.flush()
 
     def forget(self) -> None:
         """Remove the checkpoint: the output is there and whole."""
         with self.busy:
             self.is_closed = True
-            if isinstance(self.checkpoint, Checkpoint):
-                self.checkpoint.remove()
+            self.checkpoint.remove()
 
     def close(self) -> None:
         """Release checkpoint and output; what was not kept is gone."""
@@ -127,3 +124,87 @@ class RunFile:
             self.is_closed = True
             self.checkpoint.close()
         self.output.lock.release()
+
+
+def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
+    """Return an input and what its texts are made of, checked as far as that goes without a server."""
+    source = open_source(config.loader, location)
+    if source.is_empty and not config.run.allow_empty:
+        raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
+    spec = TextSpec(config.loader)
+    if not source.is_empty:
+        source.check(spec, AppendedColumns(config, 0).names)
+    return source, spec
+
+
+def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Output]:
+    """Return where the output of a pair goes, and the config with that as its output."""
+    named, location = config.writer.output, pair.output
+    if location is None:
+        if not named and source.location.is_piped:
+            raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
+        location = locate_output(config, named, source.location)
+    may_make_directory = pair.output is not None or named.endswith("/")
+    output = output_at(config, location, source.location, may_make_directory=may_make_directory)
+    writer = msgspec.structs.replace(config.writer, output=str(output.location))
+    return msgspec.structs.replace(config, writer=writer), output
+
+
+class Opener:
+    """Opens the files of one run. `private` is a directory of its own, for what is written to standard output."""
+
+    def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
+        self._config, self._plan, self._progress, self._private = config, plan, progress, private
+        self._writable: set[str] = set()  # directories in stores that are known to take outputs
+
+    def open(self, pair: Pair) -> RunFile | RunRecord:
+        """Return the file, its output locked until it is closed; or its record if there is nothing to do."""
+        if pair.trouble is not None:
+            raise pair.trouble
+        source, spec = open_checked(self._config, pair.source.loaded(SMALL))
+        began_s, started = self._progress.elapsed_s, datetime.now(UTC)
+        if self._private is not None and self._config.writer.output == PIPE:
+            config, output = self._config, Output(Location("stdout", str(self._private / "stdout")))
+        else:
+            config, output = output_of(self._config, pair, source)
+        check_types(config, source)
+        if output.location.store is None:
+            make_directory(Path(output.location.path).parent)
+        identity = identity_of(config, digest_file(source.location))
+        with ExitStack() as held:
+            held.enter_context(output.lock)
+            decision = output.decide(config, identity)
+            record = output.record if decision is Next.DONE else None
+            if record is not None:
+                return nothing_to_do(record, started, self._progress.elapsed_s - began_s)
+            if output.location.folder not in self._writable:
+                output.see_writable()
+                self._writable.add(output.location.folder)
+            checkpoint = held.enter_context(closing(self._checkpoint(output, source, decision)))
+            file = RunFile(config, source, spec, output, checkpoint, identity, started, began_s)
+            file.run_counts = self._progress if self._plan.is_single else None
+            self._look_at_rows(file)
+            held.pop_all()
+        return file
+
+    def _checkpoint(self, output: Output, source: Source, decision: Next) -> Checkpoint:
+        """Return a checkpoint in memory for a small new file among many: one on the disk costs more than its answers.
+
+        A run of a single file has one on the disk from the start, where `status` and other runs see it.
+        """
+        is_small = source.location.content is not None and not self._plan.is_single
+        if is_small and decision is Next.FRESH and not output.location.exists():
+            return Checkpoint(output.checkpoint_path, in_memory=True)
+        checkpoint = Checkpoint(output.checkpoint_path)
+        if self._config.run.retry_failed and (reopened := checkpoint.reopen_failed()):
+            self._progress.notice(f"{output.location}: {reopened:,} failed rows are classified again")
+        return checkpoint
+
+    def _look_at_rows(self, file: RunFile) -> None:
+        """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
+        if file.checkpoint.is_in_memory:
+            file.feed.read_ahead()
+            return
+        rows, is_exact = estimate_rows(file.source, file.spec)
+        file.expected = rows if file.wanted is None else min(rows, file.wanted)
+        file.is_expected_exactly = is_exact or file.total is not None

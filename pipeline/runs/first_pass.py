@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
-from pipeline.checkpoint import Checkpoint, differences
-from pipeline.config import EMBEDDED, Config, public_settings
+from pipeline.checkpoint import differences
+from pipeline.config import EMBEDDED, Config
 from pipeline.errors import CheckpointMismatch, DeadlineReached
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
@@ -44,15 +43,11 @@ class FirstPass:
         self._stopped = asyncio.Event()
 
     async def run(self, files: AsyncIterator[RunFile]) -> None:
-        """Answer all open rows of `files`.
-
-        Raises:
-            ClassifyError: what ends the command; what was answered by then is kept.
-        """
+        """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
         left = self._config.run.seconds_left(self._progress.started)
         if left is not None:  # of the command; until now files were looked for and opened
             left = max(0.0, left - self._progress.elapsed_s)
-        works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._tick(), self._stopped.wait())
+        works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._stopped.wait())
         tasks = [asyncio.ensure_future(each) for each in works]
         try:
             done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -82,10 +77,11 @@ class FirstPass:
             first = await anext(opened, None)
             if first is None:
                 return
+            keeps_probs = self._config.writer.probs != "none" or self._config.run.reuse is not None
             async with (
                 self._reusing as reusing,
                 urls_of(self._config) as urls,
-                self._servers(urls) as endpoints,
+                Endpoints(self._config, urls, self._environment, self._progress, keeps_probs=keeps_probs) as endpoints,
             ):
                 await endpoints.connect()
                 self._endpoints = endpoints
@@ -104,10 +100,6 @@ class FirstPass:
                     await batcher.run(self._chunks(first, opened))
                 finally:
                     committing.cancel()
-
-    def _servers(self, urls: list[str]) -> Endpoints:
-        keeps_probs = self._config.writer.probs != "none" or self._config.run.reuse is not None
-        return Endpoints(self._config, urls, self._environment, self._progress, keeps_probs=keeps_probs)
 
     async def _open(self, files: AsyncIterator[RunFile]) -> AsyncGenerator[RunFile, None]:
         """Yield the files that have open rows; the others are done."""
@@ -188,8 +180,6 @@ class FirstPass:
         assert self._endpoints is not None  # noqa: S101 - chunks come after it
         return self._endpoints
 
-    # -- meanwhile
-
     async def _let_in(self, work: asyncio.Future[None]) -> None:
         """Send nothing more, and wait a little for the requests in flight, which are paid for already."""
         if self._endpoints is None:
@@ -199,30 +189,6 @@ class FirstPass:
             if work.done() or not self._endpoints.slots.in_flight:
                 return
             await asyncio.sleep(SHOW_EVERY_S)
-
-    async def _tick(self) -> None:
-        """Show progress, and commit what came since."""
-        while True:
-            await asyncio.sleep(SHOW_EVERY_S)
-            self._progress.show()
-            files = [file for file in self._files if isinstance(file.checkpoint, Checkpoint)]
-            for file in files:
-                file.checkpoint.put_later(progress=self._news(file))
-            await asyncio.to_thread(_flush, files)
-
-    def _news(self, file: RunFile) -> dict[str, Any]:
-        """Return what `classify status` shows of a file while it is running."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        started = self._progress.started.isoformat(timespec="seconds")
-        servers = public_settings(self._config)["server"]["url"]
-        news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
-        of_this_file = {"rows_total": file.wanted, "rows_per_s": None, "eta_s": None}
-        return news | (of_this_file if file.run_counts is None else {})
-
-
-def _flush(files: list[RunFile]) -> None:
-    for file in files:
-        file.commit_if_free()
 
 
 def _keep(files: list[RunFile]) -> None:

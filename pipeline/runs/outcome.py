@@ -33,7 +33,7 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
         exit_code=code,
         error=storable(one_line(message)),
         input=config.loader.shown,
-        output=_shown(_named_output(config)),
+        output=mask_uri(storable(_named_output(config))),
         files={"all": progress.files_total, "done": progress.files_done} if progress.files_total > 1 else {},
         rows_total=progress.rows_total,
         **progress.fields(),
@@ -61,17 +61,14 @@ async def report_outcome(config: Config, environment: dict[str, str], outcome: O
     if url:
         from pipeline.monitoring.notification import notify
 
-        body = msgspec.json.encode(msgspec.to_builtins(outcome) | {"text": _in_one_line(outcome)})
+        text = failure_line(outcome.error or "", outcome)
+        if isinstance(outcome, RunRecord):
+            text = closing_line(outcome)
+        # Most chat rooms show the member `text` and nothing else.
+        body = msgspec.json.encode(msgspec.to_builtins(outcome) | {"text": text})
         within_s = NOTIFY_STOPPED_S if outcome.exit_code > SIGNALLED else NOTIFY_S
         if trouble := await notify(url, body, within_s):
             progress.notice(f"run.notify_url {origin(url)}: {trouble}; it may not know how the run ended")
-
-
-def _in_one_line(outcome: Outcome) -> str:
-    """For chat rooms, most of which show the member `text` and nothing else."""
-    if isinstance(outcome, RunRecord):
-        return closing_line(outcome)
-    return failure_line(outcome.error or "", outcome)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
@@ -98,11 +95,7 @@ def _name_of_job(config: Config) -> str:
     """Return the output as the config names it, as a path that is valid from any directory."""
     named = _named_output(config)
     is_path = named not in ("", "-") and "://" not in named
-    return _shown(os.path.abspath(named) if is_path else named)  # noqa: PTH100 - a Path may be no URI
-
-
-def _shown(place: str) -> str:
-    return mask_uri(storable(place))
+    return mask_uri(storable(os.path.abspath(named) if is_path else named))  # noqa: PTH100 - a Path may be no URI
 
 
 async def run_and_report(

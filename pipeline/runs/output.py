@@ -1,4 +1,8 @@
-"""The output of one file: where it goes, whether an existing one is ours, and what the same command does again."""
+"""The output of one file: where it goes, whether an existing one is ours, and what the same command does again.
+
+Raises (from all that looks at a file of a store):
+    StoreRefused, StoreGone: see `storage.store.Store`.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,17 @@ import os
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pipeline.checkpoint import Checkpoint, Difference, Identity, Lock, differences, digest_file, was_piped
+from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
+from pipeline.checkpoint.identity import Difference, was_piped
 from pipeline.checkpoint.store import remove
 from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
 from pipeline.formats.registry import endings_in_words, format_by_ending, format_of, without_compression
 from pipeline.monitoring.record import RunRecord, read_record
-from pipeline.storage import Kind, Location, locate, state_of, state_root
-
-# -- Where an output goes, as named or by default
-
+from pipeline.storage import Kind, Location, locate
+from pipeline.storage.state import state_of, state_root
 
 LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
@@ -32,7 +35,7 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
     """Where the output goes: as named, into a directory under the input's name, or beside the input as NAME_labelled.
 
     Raises:
-        OutputError: it is a file and should be a directory. StoreRefused, StoreGone: its store.
+        OutputError: it is a file and should be a directory.
     """
     if not named:
         return default_output(config, source)
@@ -42,20 +45,6 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
         raise OutputError(f"{location}: is a file, not a directory; choose another output")
     inside = location.is_folder or kind is Kind.DIRECTORY
     return location.within(named_for(config, source.name)) if inside else location
-
-
-def output_of_one(config: Config, source: Location) -> Output:
-    """Return the output of the only input, as `writer.output` says.
-
-    Raises:
-        ConfigError: the ending names no format, or input and output are the same file.
-        OutputError: its directory is missing. StoreRefused, StoreGone: so is its bucket, or the store is not there.
-    """
-    named = config.writer.output
-    if not named and source.is_piped:
-        raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
-    location = locate_output(config, named, source)
-    return output_at(config, location, source, may_make_directory=named.endswith("/"))
 
 
 def output_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
@@ -73,14 +62,20 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
         title = file_format.name.capitalize()
         raise ConfigError(f"{location}: {title} is compressed inside (writer.compression); leave out the last ending")
     if location.store is None:
-        _check_name(location)
-        if location.look()[0] is Kind.OTHER:
-            raise OutputError(f"{location}: is no regular file; choose another output, or {PIPE} for standard output")
-        if not may_make_directory and not (folder := Path(location.path).parent).is_dir():
-            raise OutputError(f"{location}: its directory {folder} does not exist; make it, or choose another output")
+        _check_on_disk(location, may_make_directory=may_make_directory)
     if _is_same_file(location, source):
         raise ConfigError(f"{location}: is the input; the output must be another file")
     return Output(location, config.run.state_dir)
+
+
+def _check_on_disk(location: Location, *, may_make_directory: bool) -> None:
+    if len(os.fsencode(location.name)) > LONGEST_NAME:
+        advice = f"choose one of {LONGEST_NAME} bytes"
+        raise OutputError(f"{location}: the name is too long to keep files beside it; {advice}")
+    if location.look()[0] is Kind.OTHER:
+        raise OutputError(f"{location}: is no regular file; choose another output, or {PIPE} for standard output")
+    if not may_make_directory and not (folder := Path(location.path).parent).is_dir():
+        raise OutputError(f"{location}: its directory {folder} does not exist; make it, or choose another output")
 
 
 def named_for(config: Config, name: str) -> str:
@@ -98,13 +93,6 @@ def lock_of_directory(folder: Location, state_dir: str | None) -> Lock:
         return Lock(Path(folder.path) / ".classify.lock")
     state = state_of(state_root(state_dir), folder)
     return Lock(state.with_name(f"{state.name}.lock"), state)
-
-
-def _check_name(location: Location) -> None:
-    if len(os.fsencode(location.name)) > LONGEST_NAME:
-        raise OutputError(
-            f"{location}: the name is too long to keep files beside it; choose one of {LONGEST_NAME} bytes"
-        )
 
 
 def _is_same_file(one: Location, other: Location) -> bool:
@@ -125,11 +113,7 @@ class Next(Enum):
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it.
-
-    Raises:
-        OutputError: it can't be made.
-    """
+    """Make a directory and those above it; an OutputError says why that can't be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -156,7 +140,7 @@ class Output:
             state = state_of(state_root(state_dir), location)
             self.checkpoint_path = state / "checkpoint"
             self.lock = Lock(state.with_name(f"{state.name}.lock"), state)
-        self._there: str | None = None  # the digest of what stood at its place when it was decided what to do
+        self._there: str | None = None  # the digest of what stood there when it was decided what to do
         # A draft is renamed into its place on a disk, so it stands beside it.
         self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
 
@@ -165,28 +149,10 @@ class Output:
         """The record of the run that made the output."""
         return read_record(self.record_location)
 
-    def make_directory(self) -> None:
-        """Make the directory of the output on a disk.
-
-        Raises:
-            OutputError: it can't be made.
-        """
-        if self.location.store is not None:
-            return
-        make_directory(Path(self.location.path).parent)
-
     def see_writable(self) -> None:
-        """See that the store takes what this run will bring, before anything is paid for: by a record of nothing yet.
-
-        Raises:
-            StoreRefused, StoreGone: it does not.
-        """
+        """See that a store takes what this run will bring, before anything is paid for: by a record of nothing yet."""
         if self.location.store is not None and not self.record_location.exists():
             self.record_location.put(iter([b""]))
-
-    def checkpoint(self) -> Checkpoint:
-        """Return the checkpoint; make it if there is none."""
-        return Checkpoint(self.checkpoint_path)
 
     def decide(self, config: Config, identity: Identity) -> Next:
         """Decide what the command does, by the table in docs/resume-and-reuse.md; remove a checkpoint of no more use.
@@ -195,11 +161,10 @@ class Output:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
         """
         was_begun = self.checkpoint_path.exists()
-        checkpoint = self.checkpoint() if was_begun and not config.run.restart else None
+        checkpoint = Checkpoint(self.checkpoint_path) if was_begun and not config.run.restart else None
         try:
             published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
-            there = digest_file(self.location) if self.location.exists() else None
-            self._there = there
+            there = self._there = digest_file(self.location) if self.location.exists() else None
             record = None if there is None else self.record
             made = record.output_digest if record else None
             if there is not None and there not in (made, published) and not config.run.overwrite:
@@ -222,25 +187,20 @@ class Output:
         return decision
 
     def see_untouched(self, made: str) -> None:
-        """See that no other program has put a file where the output goes, on a disk, since `decide`; `made` is ours.
-
-        Raises:
-            OutputError: somebody has.
-        """
-        if self.location.store is None and self.location.exists():
-            there = digest_file(self.location)
-            if there not in (self._there, made):
-                raise OutputError(
-                    f"{self.location}: was put there by somebody else while this ran; what was answered is kept: "
-                    f"move it away, or replace it with --overwrite"
-                )
+        """See that no other program has put a file where the output goes, on a disk, since `decide`; `made` is ours."""
+        if self.location.store is not None or not self.location.exists():
+            return
+        if digest_file(self.location) not in (self._there, made):
+            raise OutputError(
+                f"{self.location}: was put there by somebody else while this ran; what was answered is kept: "
+                f"move it away, or replace it with --overwrite"
+            )
 
     def _published(self) -> str | None:
         """Return the digest that a checkpoint which is to be removed knows of the output, if it can be read at all."""
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
-                published: str | None = checkpoint.get("published")
-                return published
+                return cast("str | None", checkpoint.get("published"))
         except ClassifyError:
             return None
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pipeline.cancellation import raise_if_cancelled, run_cancellable
-from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config
 from pipeline.formats.appended_columns import Tally
 from pipeline.loader import open_source
@@ -20,7 +19,8 @@ from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import RunFile
 from pipeline.runs.plan import Plan
 from pipeline.runs.publish import layout_of, record_of, see_no_change
-from pipeline.storage import Pipe, private_directory, spool, state_root
+from pipeline.storage import Pipe
+from pipeline.storage.state import private_directory, spool, state_root
 from pipeline.writer import follow, records_as_answered
 
 LOOK_S = 0.05  # between two looks whether the model is known
@@ -28,11 +28,7 @@ LOOK_S = 0.05  # between two looks whether the model is known
 
 @asynccontextmanager
 async def spooled(config: Config, plan: Plan) -> AsyncIterator[tuple[Plan, Path | None]]:
-    """Have what comes through standard input in a file, as long as the plan is carried out.
-
-    Returns:
-        The plan, and a private directory if one of its ends is a pipe.
-    """
+    """Have standard input in a file meanwhile; yield the plan with it, and a private directory if an end is a pipe."""
     if not config.is_piped:
         yield plan, None
         return
@@ -45,11 +41,7 @@ async def spooled(config: Config, plan: Plan) -> AsyncIterator[tuple[Plan, Path 
 
 
 async def stream(file: RunFile, progress: Progress) -> RunRecord:
-    """Write the rows of a file to standard output, each when it and all before it are answered; return the record.
-
-    Raises:
-        ClassifyError: nobody reads them any more, or the input has changed.
-    """
+    """Write the rows of a file to standard output, each when it and all before it are answered; return the record."""
     tally, rows = await run_cancellable(partial(_follow, file))
     await asyncio.to_thread(see_no_change, file, "so rows and labels may not belong together")
     return record_of(file, rows, tally, "", progress, seconds_writing=0.0)  # it is written while it is answered
@@ -62,7 +54,5 @@ def _follow(file: RunFile) -> tuple[Tally, int]:
     layout = layout_of(file)
     source = open_source(file.config.loader, file.source.location)  # the first pass reads its own
     source.check(file.spec, layout.names)
-    labels = file.checkpoint.labels
-    with closing(Checkpoint(file.checkpoint.path, read_only=True, labels=labels)) as checkpoint:
-        records = records_as_answered(checkpoint, layout.num_classes, file.all_answered.is_set)
-        return follow(source, records, labels.names, layout, Pipe())
+    records = records_as_answered(file.checkpoint, layout.num_classes, file.all_answered.is_set)
+    return follow(source, records, file.checkpoint.labels.names, layout, Pipe())

@@ -9,7 +9,8 @@ from pipeline.config import PIPE, Config, dated, days_of, is_dated
 from pipeline.errors import ClassifyError, ConfigError, InputError, OutputError
 from pipeline.formats.registry import endings_in_words, format_by_ending
 from pipeline.runs.output import locate_output, named_for
-from pipeline.storage import Kind, Location, is_hidden, is_named, is_pattern, list_files, local, locate, match_files
+from pipeline.storage import Kind, Location, list_files, local, locate
+from pipeline.storage.listing import is_hidden, is_named, is_pattern, match_files
 
 STDIN = Location("stdin", "stdin.jsonl", is_piped=True)
 

@@ -8,10 +8,10 @@ the run record.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from dataclasses import replace
 
 from pipeline.cancellation import raise_if_cancelled
-from pipeline.checkpoint import MemoryCheckpoint, digest_file
+from pipeline.checkpoint import digest_file
 from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
@@ -19,7 +19,7 @@ from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, encode_record, fields_of_run
 from pipeline.runs.file import OF_ONE_FILE, RunFile
-from pipeline.storage import Draft, sync_file, write_whole
+from pipeline.storage.draft import Draft, sync_file, write_whole
 from pipeline.streams import storable
 from pipeline.writer import join
 
@@ -29,10 +29,8 @@ GIVE_BACK_S = 1.0  # between two returns of free memory to the system during a j
 def publish(files: list[RunFile], progress: Progress) -> list[RunRecord | ClassifyError]:
     """Write the outputs of files that are answered; small ones together, since each waits for the disk several times.
 
-    Runs in a thread. Returns for each file its record, or the error that concerns it alone; then its answers are kept.
-
-    Raises:
-        ClassifyError: an error that concerns all files. The answers of those not published are kept.
+    Runs in a thread. Returns for each file its record, or the error that concerns it alone. One that concerns all is
+    raised. The answers of files that are not published are kept.
     """
     try:
         return _publish(files, progress)
@@ -46,7 +44,7 @@ def publish(files: list[RunFile], progress: Progress) -> list[RunRecord | Classi
 
 def can_be_published_together(file: RunFile) -> bool:
     """Return whether the output of a file can appear along with others: a small new one on a disk."""
-    return isinstance(file.checkpoint, MemoryCheckpoint) and file.output.location.store is None and file.is_whole
+    return file.checkpoint.is_in_memory and file.output.location.store is None and file.is_whole
 
 
 def _publish(files: list[RunFile], progress: Progress) -> list[RunRecord | ClassifyError]:
@@ -101,7 +99,7 @@ class _Publication:
         self.is_in_memory = can_be_published_together(file)
         if not self.is_in_memory:
             release_free_memory()  # what the first pass has left free
-            file.persist().flush()
+            file.checkpoint.flush()
         self.draft = stack.enter_context(Draft(output.location, output.draft_path))
         self.record = _write(file, self.draft, progress)
         self.drafts = [self.draft]
@@ -130,11 +128,7 @@ class _Publication:
     def finish(self) -> None:
         """Write the record where that is still to be done, and remove a checkpoint that is of no more use."""
         if not self.is_in_memory:
-            location, content = self.file.output.record_location, encode_record(self.record)
-            if location.store is None:
-                write_whole(Path(location.path), content)
-            else:
-                location.put(iter([content]))
+            write_whole(self.file.output.record_location, encode_record(self.record))
         if self.record.is_whole and not self.record.failed:
             self.file.forget()
 
@@ -155,7 +149,7 @@ def _write(file: RunFile, draft: Draft, progress: Progress) -> RunRecord:
     tally = join(file.config, file.source, file.checkpoint, layout_of(file), draft, rows=rows, on_rows=on_rows)
     see_no_change(file, "so nothing was written; --restart classifies it as it is now")
     seconds_writing = progress.elapsed_s - began
-    return record_of(file, rows, tally, digest_file(draft.written), progress, seconds_writing=seconds_writing)
+    return record_of(file, rows, tally, digest_file(draft.path), progress, seconds_writing=seconds_writing)
 
 
 def layout_of(file: RunFile) -> AppendedColumns:
@@ -164,13 +158,9 @@ def layout_of(file: RunFile) -> AppendedColumns:
 
 
 def see_no_change(file: RunFile, consequence: str) -> None:
-    """See that the input still is what it was at the start.
-
-    Raises:
-        InputError: it is not; `consequence` says what of it.
-    """
+    """See that the input still is what it was; the InputError that says no names the `consequence`, too."""
     location = file.source.location
-    now = location.as_it_is_now()
+    now = replace(location, content=None)
     if location.content is not None:
         same = now.read() == location.content
     else:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from pipeline.answers import Answers
@@ -47,9 +46,7 @@ class Reusing:
                 self._give_up(error)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._store is not None:
             try:
                 await asyncio.shield(asyncio.to_thread(self._store.close, keep=self._is_used))
@@ -57,11 +54,7 @@ class Reusing:
                 self._give_up(failed)
 
     async def begin(self, identity: Identity, endpoints: Endpoints, ask: Ask) -> None:
-        """Bind the stored answers to the model, now that it is known. `ask` answers a few texts.
-
-        Raises:
-            ReuseError: the file can't be written.
-        """
+        """Bind the stored answers to the model, now that it is known. `ask` answers a few texts."""
         self._facts: ModelFacts = endpoints.facts
         self._ask = ask
         if self._store is None:
@@ -90,7 +83,7 @@ class Reusing:
     async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
         """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
         names = self._names
-        unnamed = [block.texts[rows[at]] for index, at in found.examples() if index not in names]
+        unnamed = [block.texts[rows[at]] for index, at in found.examples().items() if index not in names]
         if unnamed:
             await self._ask(Texts.of(unnamed))
 

@@ -63,6 +63,11 @@ class Totals:
         return worse
 
     @property
+    def rows(self) -> int:
+        """The number of rows in all files that are complete."""
+        return self._sums["rows"]
+
+    @property
     def _code(self) -> int:
         return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
 
@@ -83,7 +88,7 @@ class Totals:
             output=self._output(),
             output_digest="",
             is_whole=not failed,
-            rows_total=self._sums["rows"],
+            rows_total=self.rows,
             labels=dict(self._labels.most_common()),
             failed=dict(sorted(self._failed.items())),
             files={

@@ -10,18 +10,18 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.cancellation import every, run_cancellable
-from pipeline.config import PIPE, Config
+from pipeline.cancellation import run_cancellable
+from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.monitoring.record import RunRecord
-from pipeline.runs.file import OF_ONE_FILE, RunFile
+from pipeline.runs.file import OF_ONE_FILE, Opener, RunFile
 from pipeline.runs.first_pass import FirstPass
-from pipeline.runs.opening import Opener
 from pipeline.runs.output import lock_of_directory, make_directory
 from pipeline.runs.pipes import stream
 from pipeline.runs.plan import Pair, Plan
@@ -31,7 +31,6 @@ from pipeline.runs.totals import Totals
 # Files are opened and published many at a time, since threads are dear; in stores each apart, but some at once.
 BATCH = 16
 THREADS, THREADS_OF_STORE = 2, 8
-PERSISTED_AT_ONCE = 16  # checkpoints that are written down in one tick: that holds up everything else
 MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
 Opened = RunFile | RunRecord | ClassifyError
 Opening = asyncio.Future[list[Opened]]
@@ -59,9 +58,7 @@ class Walk:
         self._open: dict[RunFile, Pair] = {}
         self._answered: deque[RunFile] = deque()
         self._writers = 0
-        self._rows_ended = 0  # of the files that are done
         self._publishing: set[asyncio.Task[None]] = set()
-        self._not_persisted = set[RunFile]()  # because that failed; their answers stay in memory
         self._fatal: Exception | None = None
 
     async def run(self) -> RunRecord:
@@ -78,7 +75,7 @@ class Walk:
                 locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))
             if not self._plan.is_single:
                 self._progress.begin()
-            persisting = asyncio.ensure_future(every(SHOW_EVERY_S, self._persist_late_files))
+            ticking = asyncio.ensure_future(self._tick())
             try:
                 async with aclosing(self._opened()) as files:
                     await self._classify(files)
@@ -88,7 +85,7 @@ class Walk:
                     raise
                 raise worse from error
             finally:
-                persisting.cancel()
+                ticking.cancel()
                 self._progress.end()
                 await asyncio.shield(asyncio.to_thread(self._let_go))
         if self._fatal is not None:
@@ -119,27 +116,43 @@ class Walk:
         cancelled = None
         while self._publishing:
             try:
-                await asyncio.wait(self._publishing, timeout=SHOW_EVERY_S)
+                await asyncio.wait(self._publishing)
             except asyncio.CancelledError as error:
                 cancelled = error
                 for task in self._publishing:
                     task.cancel()
-            self._progress.show()
         if cancelled is not None:
             raise cancelled
 
-    def _persist_late_files(self) -> None:
-        """Write down the checkpoints of files that take longer than small ones do, until they are published."""
-        now_s = self._progress.elapsed_s
-        late = [file for file in self._open if file.is_late(now_s) and file not in self._not_persisted]
-        for file in late[:PERSISTED_AT_ONCE]:
-            try:
-                file.persist_if_free()
-            except OF_ONE_FILE:
-                self._not_persisted.add(file)  # no harm, if it is published
-            except ClassifyError as error:
-                return self._end_with(error)
-        return None
+    async def _tick(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(SHOW_EVERY_S)
+                self._progress.show()
+                for file in list(self._open):
+                    await self._commit(file)
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._end_with(error)
+
+    async def _commit(self, file: RunFile) -> None:
+        """Commit what came since; of a file in memory, if that has been there for long."""
+        if not file.is_due(self._progress.elapsed_s):
+            return
+        file.checkpoint.put_later(progress=self._news(file))
+        try:
+            await asyncio.to_thread(file.commit_if_free)
+        except OF_ONE_FILE:
+            if not file.checkpoint.is_in_memory:  # else no harm, if it is published
+                raise
+
+    def _news(self, file: RunFile) -> dict[str, Any]:
+        """Return what `classify status` shows of a file while it is running."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = self._progress.started.isoformat(timespec="seconds")
+        servers = public_settings(self._config)["server"]["url"]
+        news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
+        of_this_file = {"rows_total": file.wanted, "rows_per_s": None, "eta_s": None}
+        return news | ({} if self._plan.is_single else of_this_file)
 
     def _let_go(self) -> None:
         """Keep what was answered of the files that are not published."""
@@ -174,7 +187,6 @@ class Walk:
                     self._take(pairs, opening)
 
     def _has_room(self, begun: Iterable[tuple[list[Pair], Opening]]) -> bool:
-        """Return whether a batch more may be open, beside those that are and those that are being opened."""
         return len(self._open) + sum(len(pairs) for pairs, _ in begun) + self._batch <= MOST_OPEN
 
     def _open_all(self, pairs: list[Pair]) -> list[Opened]:
@@ -187,11 +199,7 @@ class Walk:
         return opened
 
     def _take(self, pairs: list[Pair], opening: Opening) -> list[RunFile]:
-        """Return the files that can be classified; count the others.
-
-        Raises:
-            ClassifyError: what does not concern one file of many alone.
-        """
+        """Return the files that can be classified; count the others, and raise what concerns not one of many alone."""
         files, fatal = [], None
         for pair, opened in zip(pairs, opening.result(), strict=True):
             if isinstance(opened, RunFile):
@@ -202,7 +210,7 @@ class Walk:
                     self._begin(self._stream(opened))
                 continue
             if isinstance(opened, RunRecord):
-                self._add(opened)
+                self._totals.add(opened)
                 self._progress.resume(opened.rows, opened.failed | {"empty": opened.empty})
             else:
                 fatal = self._failed(pair, opened) or fatal
@@ -226,7 +234,6 @@ class Walk:
         task.add_done_callback(self._publishing.discard)
 
     def _publish_later(self, file: RunFile) -> None:
-        """Publish a file that is answered, or has an error."""
         if self._plan.is_single and file.error is None:
             self._progress.expect(self._progress.rows_done, is_exact=True)
             self._progress.rows_written = 0
@@ -240,25 +247,23 @@ class Walk:
             self._begin(self._publish_answered())
 
     async def _publish_answered(self) -> None:
-        """Publish what is answered, until nothing is."""
         try:
             while self._answered:
                 files = [self._answered.popleft()]
-                while self._answered and len(files) < self._batch and self._go_together(files[0], self._answered[0]):
+                while self._answered and len(files) < self._batch:
+                    if not all(map(can_be_published_together, (files[0], self._answered[0]))):
+                        break
                     files.append(self._answered.popleft())
                 await self._publish(files)
         finally:
             self._writers -= 1
-
-    def _go_together(self, file: RunFile, other: RunFile) -> bool:
-        return can_be_published_together(file) and can_be_published_together(other)
 
     async def _publish(self, files: list[RunFile]) -> None:
         try:
             work = partial(publish, files, self._progress)
             for file, came in zip(files, await run_cancellable(work, self._pool), strict=True):
                 if isinstance(came, RunRecord):
-                    self._add(came)
+                    self._totals.add(came)
                 elif (fatal := self._failed(self._open[file], came)) is not None:
                     self._end_with(fatal)
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run
@@ -267,9 +272,8 @@ class Walk:
             self._close(files)
 
     async def _stream(self, file: RunFile) -> None:
-        """Write the rows of the one file to standard output."""
         try:
-            self._add(await stream(file, self._progress))
+            self._totals.add(await stream(file, self._progress))
         except ClassifyError as error:
             self._end_with(error)
         else:
@@ -288,10 +292,6 @@ class Walk:
 
     # -- what came of it
 
-    def _add(self, record: RunRecord) -> None:
-        self._totals.add(record)
-        self._rows_ended += record.rows
-
     def _failed(self, pair: Pair, error: ClassifyError) -> ClassifyError | None:
         """Count and report a file that can't be classified; return an error that ends the run."""
         if self._plan.is_single or not isinstance(error, OF_ONE_FILE):
@@ -308,5 +308,5 @@ class Walk:
         # Those that are open may be far larger than those that are done: what is known of them counts.
         expected = [file.expected for file in self._open]
         begun = progress.files_done + len(expected)
-        rows = max(self._rows_ended + sum(expected), progress.rows_done) / begun * progress.files_total
+        rows = max(self._totals.rows + sum(expected), progress.rows_done) / begun * progress.files_total
         progress.expect(int(rows), is_exact=progress.files_done == progress.files_total)

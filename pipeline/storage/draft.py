@@ -7,7 +7,6 @@ import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import pyarrow as pa
@@ -27,30 +26,22 @@ class Draft:
     Until it is renamed, or sent to a store, it is at `path` (default: `.NAME.tmp` beside the output).
 
     Raises:
-        OutputError: it can't be written. DiskTrouble: the disk is full or fails.
+        OutputError: it can't be written. DiskTrouble: the disk is full or fails. StoreRefused, StoreGone: see `Store`.
     """
 
     def __init__(self, output: Location | Path, path: Path | None = None) -> None:
         self.output = output if isinstance(output, Location) else local(str(output))
         self.path = path or Path(self.output.beside(f".{self.output.name}.tmp").path)
-        self._descriptor = -1
-        self._is_there = False
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             self.file: BinaryIO = os.fdopen(self._descriptor, "wb", buffering=1 << 20, closefd=False)
-        self._is_there = True
         return self
 
     def write_bytes(self) -> pa.NativeFile:
         """Return a stream into the file; the caller closes it."""
         return pa.PythonFile(self.file, "w")
-
-    @property
-    def written(self) -> Location:
-        """The location of the draft itself, to read what was written."""
-        return local(str(self.path))
 
     def close(self) -> None:
         """Close the file for writing."""
@@ -70,14 +61,9 @@ class Draft:
         if self.output.store is None:
             with disk_errors(self.path):
                 os.fsync(self._descriptor)
-        self._close_descriptor()
 
     def publish(self) -> None:
-        """Replace the output by the draft in one step, durably. An upload to a store can be cancelled.
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`.
-        """
+        """Replace the output by the draft in one step, durably. An upload to a store can be cancelled."""
         if self.output.store is not None:
             with disk_errors(self.output):
                 self.output.put(parts_of(self.path))
@@ -90,25 +76,16 @@ class Draft:
         """Replace an output on a disk by the draft; durable when the directory is synced, too."""
         with disk_errors(self.output):
             os.replace(self.path, self.output.path)  # noqa: PTH105 - a Path costs more, for each of many files
-        self._is_there = False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.file.close()
         except OSError:
             if kind is None:
                 raise
         finally:
-            self._close_descriptor()
-        if self._is_there:
-            self.path.unlink(missing_ok=True)
-
-    def _close_descriptor(self) -> None:
-        if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor = -1
+            self.path.unlink(missing_ok=True)
 
 
 class Pipe:
@@ -143,10 +120,13 @@ class Pipe:
         """Do nothing: there is no buffer to flush."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(location: Location, content: bytes) -> None:
     """Write a small file in one step, durably: a reader sees all of it or the old one."""
-    with Draft(path) as draft:
-        with disk_errors(path):
+    if location.store is not None:
+        location.put(iter([content]))
+        return
+    with Draft(location) as draft:
+        with disk_errors(location):
             draft.file.write(content)
         draft.sync()
         draft.publish()

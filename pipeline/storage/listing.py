@@ -1,4 +1,8 @@
-"""List the files of a directory, below a prefix of a store, or that match a pattern."""
+"""List the files of a directory, below a prefix of a store, or that match a pattern.
+
+Raises (from all functions that list):
+    InputError: a directory can't be read. StoreRefused, StoreGone: see `Store`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
@@ -21,11 +26,7 @@ def list_files(location: Location) -> list[str]:
     """Return the files in a directory, or below a prefix of a store, as sorted paths relative to it.
 
     A link to a directory is followed, but not to one that contains it; a broken link counts as a file, which can't be
-    read.
-
-    Raises:
-        FileNotFoundError: there is no such directory. InputError: it, or one in it, can't be read.
-        StoreRefused, StoreGone: see `Store`.
+    read. Raises FileNotFoundError if there is no such directory.
     """
     if location.store is not None:
         start = len(location.path) + 1
@@ -63,14 +64,15 @@ def match_files(pattern: str) -> list[tuple[str, Location]]:
 
     A directory that matches stands for all files in it. Names that begin with a dot or an underscore are left out, as
     readers of directories do, unless a part of the pattern begins with one.
-
-    Raises:
-        ConfigError, StoreRefused, StoreGone: see `locate` and `Store`.
     """
     named, parts = _split(pattern)
-    base = locate(named)
-    below = _local_paths(base, parts) if base.store is None else _store_paths(base)
-    return [(path, base.within(path)) for path in sorted(below) if _matches(path.split("/"), parts)]
+    base, below = locate(named), list[str]()
+    if base.store is None:
+        below = sorted(_local_paths(base, parts))
+    else:
+        with suppress(FileNotFoundError):
+            below = list_files(base)
+    return [(path, base.within(path)) for path in below if _matches(path.split("/"), parts)]
 
 
 def is_named(pattern: str, path: str) -> bool:
@@ -104,13 +106,6 @@ def _local_paths(base: Location, parts: Sequence[str]) -> set[str]:
         elif os.path.isfile(top / path) or os.path.islink(top / path):  # noqa: PTH113, PTH114
             found.add(path)
     return found
-
-
-def _store_paths(base: Location) -> set[str]:
-    try:
-        return set(list_files(base))
-    except FileNotFoundError:
-        return set()
 
 
 def _matches(names: Sequence[str], parts: Sequence[str], *, whole: bool = False) -> bool:

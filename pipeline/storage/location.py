@@ -5,22 +5,24 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from pipeline.config import Uri, mask_uri, split_uri
+from pipeline.config import mask_uri, split_uri
 from pipeline.errors import ClassifyError, ConfigError
 from pipeline.storage.store import OPTIONS, Store, StoreStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SAMPLE_BYTES = 64 << 10
+SAMPLES = 64
 READS_AT_ONCE = 16  # of small samples of one object: latency dominates
 
 
@@ -35,7 +37,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The location of a file or directory. Its text, for messages and records, contains no secret."""
+    """The location of a file or directory. Its text, for messages and records, contains no secret.
+
+    Raises (from every method that looks at an object of a store):
+        StoreRefused, StoreGone: see `Store`.
+    """
 
     shown: str
     path: str  # on the disk; in a store `bucket/key`
@@ -81,21 +87,23 @@ class Location:
         return Location(f"{self.shown.rstrip('/')}/{name}", f"{self.path}/{name}", self.store)
 
     def look(self) -> tuple[Kind, int]:
-        """Return the kind of file that is there, and its size in bytes (0 if it is no regular file).
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`; also where there is no such bucket.
-        """
+        """Return the kind of file that is there, and its size in bytes (0 if it is no regular file)."""
         if self.content is not None:
             return Kind.FILE, len(self.content)
-        if self.store is None:
-            return _look(self.path)
-        from pyarrow.fs import FileType
+        if self.store is not None:
+            from pyarrow.fs import FileType
 
-        found = self.store.look(self.shown, self.path)
-        if found.type is FileType.NotFound:
+            info = self.store.look(self.shown, self.path)
+            if info.type is FileType.NotFound:
+                return Kind.NOTHING, 0
+            return (Kind.FILE, info.size) if info.is_file else (Kind.DIRECTORY, 0)
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - a Path costs more, for each of many files
+        except (OSError, ValueError):
             return Kind.NOTHING, 0
-        return (Kind.FILE, found.size) if found.is_file else (Kind.DIRECTORY, 0)
+        if stat.S_ISDIR(found.st_mode):
+            return Kind.DIRECTORY, 0
+        return (Kind.FILE, found.st_size) if stat.S_ISREG(found.st_mode) else (Kind.OTHER, 0)
 
     def exists(self) -> bool:
         """Return whether a file of any kind is there."""
@@ -116,11 +124,7 @@ class Location:
         return self.open() if self.store is None or self.content is not None else StoreStream(self.open(), self.trouble)
 
     def loaded(self, most: int) -> Location:
-        """Return the location with its content, if that is at most `most` bytes: then reading opens no file.
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`.
-        """
+        """Return the location with its content, if that is at most `most` bytes: then reading opens no file."""
         kind, size = self.look()
         return replace(self, content=self.read()) if kind is Kind.FILE and size <= most else self
 
@@ -136,10 +140,6 @@ class Location:
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-    def as_it_is_now(self) -> Location:
-        """Return the location without its content, so that the file is read again."""
-        return replace(self, content=None)
 
     def trouble(self, error: Exception) -> ClassifyError | None:
         """Return the error of the store that an exception while reading stands for; None if it is not the store's."""
@@ -160,11 +160,7 @@ class Location:
             return None
 
     def put(self, parts: Iterator[bytes]) -> None:
-        """Write an object of a store; it appears with the last of its parts.
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`.
-        """
+        """Write an object of a store; it appears with the last of its parts."""
         if self.store is None:
             raise TypeError(f"{self}: is no object of a store")
         self.store.put(self.shown, self.path, parts)
@@ -186,7 +182,11 @@ def locate(text: str) -> Location:
         return local(unquote(f"/{uri.name}"))
     if uri.scheme not in OPTIONS:
         raise ConfigError(f"{masked}: {uri.scheme}:// is no storage for files; it is s3://, gs://, file:// or a path")
-    _check_options(uri, masked)
+    known = OPTIONS[uri.scheme]
+    if unknown := [option for option in uri.options if option not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        what = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(f"{masked}: {uri.scheme}:// has no option {unknown[0]}; {what}")
     if not uri.host or ":" in uri.host:
         raise ConfigError(
             f"{masked}: no bucket; it is {uri.scheme}://BUCKET/NAME (a slash in a secret is written %2F; "
@@ -199,62 +199,37 @@ def locate(text: str) -> Location:
     return Location(f"{uri.scheme}://{path}", path, Store(uri), is_folder=not key or uri.name.endswith("/"))
 
 
-def _check_options(uri: Uri, masked: str) -> None:
-    known = OPTIONS[uri.scheme]
-    for option in uri.options:
-        near = difflib.get_close_matches(option, known, n=1)
-        if option not in known:
-            what = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"{masked}: {uri.scheme}:// has no option {option}; {what}")
-
-
 def local(path: str) -> Location:
     """Return the location of a path on the disk."""
     return Location(path, path, is_folder=path.endswith("/"))
 
 
-def _look(path: str) -> tuple[Kind, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a Path costs more, for each of many files
-    except (OSError, ValueError):
-        return Kind.NOTHING, 0
-    if stat.S_ISDIR(found.st_mode):
-        return Kind.DIRECTORY, 0
-    return (Kind.FILE, found.st_size) if stat.S_ISREG(found.st_mode) else (Kind.OTHER, 0)
-
-
-@contextmanager
-def samples_of(location: Location) -> Iterator[tuple[int, Callable[[Sequence[int], int], Iterable[bytes]]]]:
-    """Open a file for samples: gives its size, and `read(offsets, size)`, which yields `size` bytes from each offset.
+def samples_of(location: Location) -> tuple[int, list[bytes]]:
+    """Return the size of a file, and samples of its head, its tail and evenly between: all of it, or 4 MiB.
 
     Raises:
         OSError: a local file can't be read. StoreRefused, StoreGone: see `Store`.
     """
-    if (content := location.content) is not None:
-        yield len(content), lambda offsets, size: (content[offset : offset + size] for offset in offsets)
-        return
-    if location.store is None:
-        with Path(location.path).open("rb") as local_file:
-            yield os.fstat(local_file.fileno()).st_size, lambda offsets, size: _read_at(local_file, offsets, size)
-        return
-    with location.store.open(location.shown, location.path) as file, location.store.errors(location.shown):
-        total: int = file.size()
-
-        def read(offsets: Sequence[int], size: int) -> Iterator[bytes]:
-            if total <= len(offsets) * size:
-                whole = file.read()
-                yield from (whole[offset : offset + size] for offset in offsets)
-                return
-            executor = ThreadPoolExecutor(READS_AT_ONCE)
-            try:
-                yield from executor.map(lambda offset: bytes(file.read_at(size, offset)), offsets)
-            finally:
-                executor.shutdown(cancel_futures=True)
-
-        yield total, read
+    if location.store is not None and location.content is None:
+        return _samples_of_object(location, location.store)
+    with Path(location.path).open("rb") if location.content is None else BytesIO(location.content) as file:
+        size, samples = file.seek(0, os.SEEK_END), []
+        for offset in _offsets(size):
+            file.seek(offset)
+            samples.append(file.read(SAMPLE_BYTES))
+    return size, samples
 
 
-def _read_at(file: BinaryIO, offsets: Sequence[int], size: int) -> Iterator[bytes]:
-    for offset in offsets:
-        file.seek(offset)
-        yield file.read(size)
+def _samples_of_object(location: Location, store: Store) -> tuple[int, list[bytes]]:
+    with store.open(location.shown, location.path) as file, store.errors(location.shown):
+        size: int = file.size()
+        if size <= SAMPLES * SAMPLE_BYTES:
+            whole = file.read()
+            return size, [whole[offset : offset + SAMPLE_BYTES] for offset in _offsets(size)]
+        with ThreadPoolExecutor(READS_AT_ONCE) as executor:
+            return size, list(executor.map(lambda offset: bytes(file.read_at(SAMPLE_BYTES, offset)), _offsets(size)))
+
+
+def _offsets(size: int) -> list[int]:
+    last = max(0, size - SAMPLE_BYTES)
+    return sorted({last * step // (SAMPLES - 1) for step in range(SAMPLES)}) if last else [0]

@@ -25,11 +25,7 @@ _PRIVATE = "pipe-"
 
 
 def state_root(configured: str | None) -> Path:
-    """Return the state directory: as configured, else `classify` in XDG_STATE_HOME. It need not exist.
-
-    Raises:
-        OutputError: there is no home directory.
-    """
+    """Return the state directory: as configured, else `classify` in XDG_STATE_HOME. It need not exist."""
     if configured:
         return Path(configured)
     named = os.environ.get("XDG_STATE_HOME", "")
@@ -49,11 +45,7 @@ def state_of(root: Path, output: Location) -> Path:
 
 @contextmanager
 def private_directory(root: Path) -> Iterator[Path]:
-    """Make a directory below `root` for this process, and delete it in the end; also those of killed processes.
-
-    Raises:
-        OutputError: it can't be made.
-    """
+    """Make a directory below `root` for this process, and delete it in the end; also those of killed processes."""
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(root)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.config import Uri
@@ -55,11 +54,7 @@ class StoreStream:
         self._at, self._held = offset, memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, at most `size`; none at the end.
-
-        Raises:
-            StoreRefused, StoreGone: see `Store`.
-        """
+        """Return the next bytes, at most `size`; none at the end."""
         import pyarrow as pa
 
         if not self._held:
@@ -81,9 +76,7 @@ class StoreStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -102,8 +95,31 @@ class Store:
 
     @cached_property
     def _system(self) -> fs.FileSystem:
-        make = _s3 if self._uri.scheme == "s3" else _gs
-        return make(self._uri, self._scheme, self._host)
+        from pyarrow import fs
+
+        uri = self._uri
+        if uri.scheme == "gs":
+            return fs.GcsFileSystem(
+                anonymous=uri.user == "anonymous",
+                scheme=self._scheme,
+                endpoint_override=self._host,
+                retry_time_limit=timedelta(seconds=PATIENCE_S),
+            )
+        region = uri.options.get("region")
+        if not region and not self._host:  # the bucket knows its region better than the environment
+            with suppress(OSError):
+                region = fs.resolve_s3_region(uri.host)
+        return fs.S3FileSystem(
+            access_key=uri.user or None,
+            secret_key=uri.secret or None,
+            region=region or None,
+            scheme=self._scheme,
+            endpoint_override=self._host,
+            connect_timeout=PATIENCE_S,
+            request_timeout=PATIENCE_S,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            background_writes=False,  # they would buffer an upload in memory
+        )
 
     @contextmanager
     def errors(self, shown: str) -> Iterator[None]:
@@ -209,34 +225,3 @@ def _endpoint_of(uri: Uri) -> tuple[str | None, str | None]:
         named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, host = (named or "").rpartition("://")
     return uri.options.get("scheme") or scheme or None, host.rstrip("/") or None
-
-
-def _s3(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
-    from pyarrow import fs
-
-    region = uri.options.get("region")
-    if not region and not host:  # the bucket knows its region better than the environment
-        with suppress(OSError):
-            region = fs.resolve_s3_region(uri.host)
-    return fs.S3FileSystem(
-        access_key=uri.user or None,
-        secret_key=uri.secret or None,
-        region=region or None,
-        scheme=scheme,
-        endpoint_override=host,
-        connect_timeout=PATIENCE_S,
-        request_timeout=PATIENCE_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        background_writes=False,  # they would buffer an upload in memory
-    )
-
-
-def _gs(uri: Uri, scheme: str | None, host: str | None) -> fs.FileSystem:
-    from pyarrow import fs
-
-    return fs.GcsFileSystem(
-        anonymous=uri.user == "anonymous",
-        scheme=scheme,
-        endpoint_override=host,
-        retry_time_limit=timedelta(seconds=PATIENCE_S),
-    )

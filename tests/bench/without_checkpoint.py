@@ -12,7 +12,7 @@ from pipeline import Config, run
 from pipeline.answers import Answers
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Loader, Server, Writer
-from pipeline.runs import output
+from pipeline.runs import file, output
 from pipeline.texts import Position
 
 kept: dict[int, Answers] = {}
@@ -36,5 +36,5 @@ class InMemory(Checkpoint):
 if __name__ == "__main__":
     which, source, target, url = sys.argv[1:]
     if which == "memory":
-        output.Checkpoint = InMemory  # type: ignore[attr-defined]
+        output.Checkpoint = file.Checkpoint = InMemory  # type: ignore[attr-defined]
     run(Config(loader=Loader(input=source), server=Server(url=url), writer=Writer(output=target)))

@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -92,6 +93,65 @@ def test_a_second_reader_sees_what_was_flushed(tmp_path: Path) -> None:
             assert reading.counts() == (3, {})
             writing.flush()
             assert reading.counts() == (7, {})
+
+
+def test_in_memory_there_is_no_file_before_the_first_flush(tmp_path: Path) -> None:
+    """All answers are open and can be read, in the order of the rows; the file has the same, and goes on from there."""
+    checkpoint = Checkpoint(tmp_path / "c", in_memory=True)
+    assert (checkpoint.open_ranges(None), checkpoint.open_ranges(0)) == ([Range(0, None)], [])
+    assert (checkpoint.counts(), checkpoint.position_before(9), checkpoint.has_truncated()) == ((0, {}), None, False)
+    add(checkpoint, 3, 4, classes=2)
+    add(checkpoint, 0, 3, classes=2)
+    checkpoint.put(identity={"a": 1})
+    checkpoint.put_later(total_rows=7)
+    before = [(labels_of(record), record.scores.tolist()) for record in checkpoint.answers(2)]
+    assert [score for _, scores in before for score in scores] == [row / 7 for row in range(7)]
+    assert checkpoint.is_in_memory
+    assert list(tmp_path.iterdir()) == []
+    checkpoint.flush()
+    assert not checkpoint.is_in_memory
+    add(checkpoint, 7, 1, classes=2)
+    checkpoint.flush()
+    checkpoint.close()
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert [(labels_of(record), record.scores.tolist()) for record in checkpoint.answers(2)][:2] == before
+        assert (checkpoint.get("identity"), checkpoint.get("total_rows")) == ({"a": 1}, 7)
+        assert checkpoint.open_ranges(9) == [Range(8, 9)]
+
+
+def test_a_flush_of_nothing_makes_the_file(tmp_path: Path) -> None:
+    """What is put into it from then on is durable at once."""
+    checkpoint = Checkpoint(tmp_path / "c", in_memory=True)
+    checkpoint.flush()
+    checkpoint.put(published="1-ab")
+    checkpoint.close()
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        assert checkpoint.get("published") == "1-ab"
+
+
+def test_two_threads_may_make_the_file(tmp_path: Path) -> None:
+    """The end of a command and its clock: one of them makes the checkpoint, the other waits, and both come back."""
+    for number in range(20):
+        checkpoint = Checkpoint(tmp_path / f"{number}", in_memory=True)
+        add(checkpoint, 0, 3)
+        flushing = threading.Thread(target=checkpoint.flush)
+        flushing.start()
+        while not checkpoint.path.exists():
+            time.sleep(0)
+        add(checkpoint, 3, 3)
+        checkpoint.flush()
+        flushing.join(timeout=20)
+        assert not flushing.is_alive()
+        assert checkpoint.counts() == (6, {})
+        checkpoint.close()
+
+
+def test_in_memory_closing_and_removing_touch_no_file(tmp_path: Path) -> None:
+    """A small output that is complete leaves nothing, and what stands at the path of its checkpoint stays."""
+    (tmp_path / "c").write_text("")
+    for end in (Checkpoint.close, Checkpoint.remove):
+        end(Checkpoint(tmp_path / "c", in_memory=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_removing_leaves_nothing(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_rows_without_a_text_are_no_failure(tmp_path: Path, fake: FakeServer) ->
 def test_a_commit_is_synced(tmp_path: Path) -> None:
     """SQLite syncs each commit: in WAL mode, less than FULL (2) loses the last ones in a power cut."""
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
-        settings = [checkpoint._db.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")]
+        settings = [checkpoint._first(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
     assert settings == [("wal",), (2,)]
 
 

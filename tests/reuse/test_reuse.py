@@ -102,7 +102,7 @@ def test_a_class_is_called_what_the_model_calls_it_now(tmp_path: Path) -> None:
         assert [each and each[0] for each in found(store, list("abcd"))] == ["no", "yes", "yes", None]
         renamed = found(store, list("abcd"), {1: "ja"})
         assert [each and each[0] for each in renamed] == [None, "ja", "ja", None]
-        assert store.find(escape_all(["b", "a", "x"])).examples() == [(0, 1), (1, 0)]
+        assert store.find(escape_all(["b", "a", "x"])).examples() == {0: 1, 1: 0}
 
 
 # -- whose answers

@@ -17,7 +17,7 @@ from s3 import Bucket
 from pipeline.config import Config, Loader, Run, Writer
 from pipeline.errors import ClassifyError, ConfigError, InputError, OutputError, StoreRefused
 from pipeline.runs.plan import Plan, plan_of
-from pipeline.storage import is_pattern, match_files
+from pipeline.storage.listing import is_pattern, match_files
 
 TODAY = date(2026, 11, 24)
 # What a night's directory may hold; those that begin with a dot or an underscore are nobody's business.

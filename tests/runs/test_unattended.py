@@ -15,20 +15,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from answers import answers_of
 from commands import NOWHERE, Command, complaint
 from fake import Action, FakeServer, hang, label_of, refuse, reply, reset
 
-from pipeline.checkpoint import Lock, MemoryCheckpoint
+from pipeline.checkpoint import Lock
 from pipeline.config import Run
 from pipeline.errors import OutputError
-from pipeline.monitoring.progress import Counts
-from pipeline.runs.file import RunFile
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import Limiter
 from pipeline.servers.slots import Slots
 from pipeline.storage import list_files, local
-from pipeline.texts import Position
 
 
 def write(path: Path, texts: list[str]) -> Path:
@@ -309,7 +305,7 @@ def test_paths_that_are_no_text_are_no_bugs(tmp_path: Path, fake: FakeServer, cl
     assert (tmp_path / "job.prom").exists()
 
 
-# -- locks, threads
+# -- locks
 
 
 def test_a_lock_that_fails_is_not_held(tmp_path: Path) -> None:
@@ -320,23 +316,6 @@ def test_a_lock_that_fails_is_not_held(tmp_path: Path) -> None:
     (tmp_path / "state").unlink()
     with Lock(tmp_path / "state.lock", tmp_path / "state"):
         pass
-
-
-def test_two_threads_may_keep_one_file(tmp_path: Path) -> None:
-    """The end of a command and its clock: one of them makes the checkpoint, and both come back."""
-    for number in range(20):
-        file = object.__new__(RunFile)
-        file.checkpoint, file.counts, file.busy = MemoryCheckpoint(tmp_path / f"{number}"), Counts(), threading.RLock()
-        file.counts.rows_done, file.is_closed = 1, False
-        file.checkpoint.add(0, Position(0, 0, 0), answers_of(["x"], [1.0]), 0)
-        keeping = threading.Thread(target=file.keep)
-        keeping.start()
-        while not (tmp_path / f"{number}").exists():
-            time.sleep(0)
-        file.persist_if_free()
-        keeping.join(timeout=20)
-        assert not keeping.is_alive()
-        file.checkpoint.close()
 
 
 # -- what a config and a server may say

@@ -18,7 +18,8 @@ from s3 import Bucket, Way, environment_for
 from pipeline.checkpoint import digest_file
 from pipeline.config import mask_uri, mask_words
 from pipeline.errors import ConfigError, OutputError, StoreGone, StoreRefused
-from pipeline.storage import Kind, draft, list_files, local, locate, private_directory, state_of, state_root
+from pipeline.storage import Kind, draft, list_files, local, locate
+from pipeline.storage.state import private_directory, state_of, state_root
 from pipeline.storage.store import ATTEMPTS
 
 MIB = 1 << 20

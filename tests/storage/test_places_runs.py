@@ -21,7 +21,8 @@ from fake import FakeServer, hang, refuse
 from s3 import KEY, Bucket, Way, environment_for, only_reading
 
 from pipeline.servers.endpoint import CANARY
-from pipeline.storage import locate, state_of
+from pipeline.storage import locate
+from pipeline.storage.state import state_of
 
 NOWHERE = ("--url", "http://127.0.0.1:1", "--set", "server.start_wait_s=0")
 TEXTS = [f"row {n} says something of its own" for n in range(600)]
