@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import chunks_of
 from pipeline.cancellation import every
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import ClassifyError, InputError  # noqa: F401 - a public name
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loops import run_blocking
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
@@ -34,22 +33,9 @@ from pipeline.texts import string_array
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "classify_frame",
-    "classify_frame_async",
-    "classify_texts",
-    "classify_texts_async",
-    "run",
-    "run_async",
-]
-
 
 def texts_of(frame: pd.DataFrame, text_column: Hashable) -> list[Any]:
-    """Return the values of a column, with None for missing values of any type.
-
-    Raises:
-        KeyError: no such column. InputError: two columns have this name.
-    """
+    """Return the values of a column, with None for missing values of any type."""
     column: Any = frame[text_column]
     if column.ndim != 1:
         raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")
@@ -62,8 +48,9 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
     Raises:
         InputError: the frame has one of them already.
     """
-    more = ("",) * (frame.columns.nlevels - 1)
-    names = [(name, *more) if more else name for name in AppendedColumns(config, num_classes).names]
+    names: list[Any] = AppendedColumns(config, num_classes).names
+    if (levels := frame.columns.nlevels) > 1:
+        names = [(name, *[""] * (levels - 1)) for name in names]
     for name in names:
         if name in frame.columns:
             raise InputError(f"the frame: has a column {name!r} already; choose another writer.prefix")
@@ -74,15 +61,12 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
     """Return a new frame with the columns of `frame` and the appended ones of an output file."""
     import pandas as pd
 
-    names = names_to_add(frame, config, num_classes)
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
     types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool}
-    columns = [
-        pd.Series(array.to_pylist(), frame.index, types.get(array.type, object))
-        for array in AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
-    ]
-    added = pd.concat(columns, axis=1, keys=range(len(columns)))
-    added.columns = pd.MultiIndex.from_tuples(names) if frame.columns.nlevels > 1 else pd.Index(names)
+    arrays = AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
+    columns = [pd.Series(array.to_pylist(), dtype=types.get(array.type, object)).array for array in arrays]
+    names = names_to_add(frame, config, num_classes)
+    added = pd.DataFrame(dict(zip(names, columns, strict=True)), frame.index)
     joined: pd.DataFrame = pd.concat([frame, added], axis=1)
     joined.attrs = dict(frame.attrs)
     return joined
@@ -116,23 +100,15 @@ async def answers_to(
         num_classes = endpoints.facts.num_classes
         check(num_classes)
         batcher = Batcher(endpoints, config.request, config.retry, progress, store, failed_allowed=len(plain))
-        async with _shown(progress, rows=len(plain)):
+        progress.expect(len(plain), is_exact=True)
+        progress.begin()
+        showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
+        try:
             await batcher.run(chunks_of(plain, config.request))
+        finally:
+            showing.cancel()
+            progress.end()
     return Answers.joined([found[first] for first in sorted(found)]), num_classes
-
-
-@asynccontextmanager
-async def _shown(progress: Progress, *, rows: int) -> AsyncIterator[None]:
-    """Show progress in this context."""
-    progress.expect(rows, is_exact=True)
-    progress.begin()
-    showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
-    try:
-        yield
-    finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-        progress.end()
 
 
 def run(config: Config, *, progress: bool = False) -> RunRecord:
