@@ -27,9 +27,7 @@ class Counts:
     def __init__(self) -> None:
         self.rows_done = 0
         self.rows_resumed = 0  # of rows_done: answered by an earlier run
-        self.rows_labelled = 0
-        self.failed: Counter[str] = Counter()  # error code -> rows
-        self.empty = 0
+        self.errors: Counter[str] = Counter()  # error code -> rows
         self.requests = self.retries = 0
         self.texts_sent = 0
         self.rows_shared = 0  # answered with the text of another row
@@ -48,26 +46,15 @@ class Counts:
     def answered(self, answers: Answers, *, shared: int = 0, reused: int = 0) -> None:
         """Count the answers of some rows, and how many of them were shared or reused."""
         self.rows_done += len(answers)
-        self.rows_labelled += len(answers) - len(answers.errors)
         self.rows_shared += shared
         self.rows_reused += reused
-        for error in answers.errors.values():
-            self.failed_with(error.code, 1)
+        self.errors.update(error.code for error in answers.errors.values())
 
     def resume(self, rows: int, codes: dict[str, int]) -> None:
         """Count rows that an earlier run has answered; `codes` has those with an error by its code."""
         self.rows_done += rows
         self.rows_resumed += rows
-        self.rows_labelled += rows - sum(codes.values())
-        for code, count in codes.items():
-            self.failed_with(code, count)
-
-    def failed_with(self, code: str, rows: int) -> None:
-        """Count rows with an error code; an empty text is no failure."""
-        if code == "empty":
-            self.empty += rows
-        else:
-            self.failed[code] += rows
+        self.errors.update(codes)
 
     @property
     def rows_answered(self) -> int:
@@ -75,17 +62,22 @@ class Counts:
         return self.rows_done - self.rows_resumed
 
     @property
+    def failed(self) -> dict[str, int]:
+        """The number of rows that failed, by error code; an empty text is no failure."""
+        return {code: rows for code, rows in sorted(self.errors.items()) if code != "empty"}
+
+    @property
     def rows_failed(self) -> int:
         """The number of rows that failed, of all error codes."""
-        return self.failed.total()
+        return self.errors.total() - self.errors["empty"]
 
     def fields(self) -> dict[str, Any]:
         """Return the counts as fields of an `Outcome`."""
         return {
             "rows": self.rows_done,
-            "labelled": self.rows_labelled,
-            "failed": dict(sorted(self.failed.items())),
-            "empty": self.empty,
+            "labelled": self.rows_done - self.errors.total(),
+            "failed": self.failed,
+            "empty": self.errors["empty"],
             "resumed_rows": self.rows_resumed,
             "shared_rows": self.rows_shared,
             "reused_rows": self.rows_reused,
@@ -169,7 +161,7 @@ class Progress(Counts):
         """Update the bar, or print a line every `LINE_EVERY_S`; called every `SHOW_EVERY_S`."""
         if self._bar is not None:
             is_asking = self.rows_written is None
-            said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
+            said = self._details() if is_asking else f"writing {self.rows_written:,}"
             said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(self.rows_done - self._bar.n)
@@ -201,17 +193,16 @@ class Progress(Counts):
         """Return the state as one line of text."""
         if self.rows_written is not None:
             return f"writing: {self.rows_written:,} of {self.rows_done:,} rows"
-        total = self.rows_total
-        about = "" if self.total_is_exact else "about "
-        share = (
-            f" of {about}{total:,} ({min(100, 100 * self.rows_done / max(total, 1)):.0f} %)"
-            if total is not None
-            else ""
-        )
-        files = f", {self.files_done:,} of {self.files_total:,} files" if self.files_total > 1 else ""
-        eta = self.eta_s
-        left = f", ETA {_duration(eta)}" if eta is not None else ""
-        return f"{self.rows_done:,} rows{share}{files}, {self.rate:,.0f} rows/s{left}, {', '.join(self._details())}"
+        line = f"{self.rows_done:,} rows"
+        if self.rows_total is not None:
+            percent = min(100, 100 * self.rows_done / max(self.rows_total, 1))
+            line += f" of {'' if self.total_is_exact else 'about '}{self.rows_total:,} ({percent:.0f} %)"
+        if self.files_total > 1:
+            line += f", {self.files_done:,} of {self.files_total:,} files"
+        line += f", {self.rate:,.0f} rows/s"
+        if self.eta_s is not None:
+            line += f", ETA {_duration(self.eta_s)}"
+        return f"{line}, {self._details()}"
 
     @property
     def eta_s(self) -> float | None:
@@ -221,8 +212,7 @@ class Progress(Counts):
         return max(0, self.rows_total - self.rows_done) / self.rate
 
     @property
-    def oldest_s(self) -> float:
-        """The age of the oldest request in flight, in seconds."""
+    def _oldest_s(self) -> float:
         return max(0.0, self._clock() - min(self._in_flight.values(), default=math.inf))
 
     def snapshot(self) -> dict[str, Any]:
@@ -235,18 +225,14 @@ class Progress(Counts):
             "eta_s": None if self.eta_s is None else round(self.eta_s),
             "in_flight": len(self._in_flight),
             "retries": self.retries,
-            "failed": dict(self.failed),
-            "empty": self.empty,
-            "oldest_request_s": round(self.oldest_s, 1),
+            "failed": self.failed,
+            "empty": self.errors["empty"],
+            "oldest_request_s": round(self._oldest_s, 1),
         }
 
-    def _details(self) -> list[str]:
-        return [
-            f"{len(self._in_flight)} in flight",
-            f"{self.retries} retries",
-            f"{self.rows_failed:,} failed",
-            f"oldest {self.oldest_s:.0f} s",
-        ]
+    def _details(self) -> str:
+        requests = f"{len(self._in_flight)} in flight, {self.retries} retries"
+        return f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s"
 
 
 def _duration(seconds: float) -> str:

@@ -221,7 +221,7 @@ FAILURES = (
         change("A.may_be_broken and ...", "not A.may_be_broken and ..."),
         "runs/test_unattended.py::test_a_row_that_brings_a_503_every_time_costs_one_row"),
     bug("reused rows are a sign that the server is well", "batcher.batcher:Batcher._blame",
-        change("if not A._is_answered:\n    ...", "if not A._progress.rows_labelled:\n    ..."),
+        change("if not A._is_answered:\n    ...", "if not A._progress.rows_done:\n    ..."),
         "reuse/test_reuse_run.py::test_a_server_that_refuses_all_that_is_new_stops_the_run"),
     bug("an address is in the error of a row", "batcher.batcher:Batcher._blame",
         change("RowError(A.code, A.reason)", "RowError(A.code, str(A))"),
