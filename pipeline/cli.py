@@ -1,10 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line: what can be typed, and the exit code that comes of it.
 
-`main` runs a command and turns every way to fail into one message and an exit code. Below it stand the commands, each
-with its arguments and then what it does; then what several of them share: groups of options, the config that options
-amount to; and last the parser's own ways: mistakes, help, shell completion.
-
 Nothing else in the package prints, but for the progress of a run. What is slow to import is imported where it is used,
 so that `classify --help` and completion are instant.
 """
@@ -219,11 +215,13 @@ def _add_status(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from pipeline.monitoring.status import as_json, as_lines, status_of
+    import msgspec
+
+    from pipeline.monitoring.status import as_lines, status_of
     from pipeline.storage import locate
 
     status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
-    streams.write_lines([as_json(status)] if options.log_json else as_lines(status))
+    streams.write_lines([msgspec.json.encode(status).decode()] if options.log_json else as_lines(status))
     return 0
 
 
@@ -401,7 +399,6 @@ class _PrintCompletion(argparse.Action):
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
-    """Write the completions that the shell asks for in the environment, and end the process."""
     import argcomplete
     from argcomplete.completers import FilesCompleter
 

@@ -34,14 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def texts_of(frame: pd.DataFrame, text_column: Hashable) -> list[Any]:
-    """Return the values of a column, with None for missing values of any type."""
-    column: Any = frame[text_column]
-    if column.ndim != 1:
-        raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")
-    return [None if gone else value for value, gone in zip(column.tolist(), column.isna(), strict=True)]
-
-
 def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[Any]:
     """Return the names of the columns to append, with as many levels as the columns of the frame have.
 
@@ -75,8 +67,8 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
 async def answers_to(
     texts: Sequence[Any],
     config: Config,
-    progress: Progress,
     *,
+    progress: bool,
     wait: bool = True,
     check: Callable[[int], object] = lambda _: None,
 ) -> tuple[Answers, int]:
@@ -91,23 +83,24 @@ async def answers_to(
     if not plain:
         return Answers.none(), 0
     found: dict[int, Answers] = {}
+    bar = Progress("bar" if progress else "quiet")
 
     def store(chunk: Chunk, _: Answers, of_rows: Answers, __: Counts) -> None:
         found[chunk.first_row] = of_rows
 
-    async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
+    async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), bar) as endpoints:
         await endpoints.connect(wait=wait)
         num_classes = endpoints.facts.num_classes
         check(num_classes)
-        batcher = Batcher(endpoints, config.request, config.retry, progress, store, failed_allowed=len(plain))
-        progress.expect(len(plain), is_exact=True)
-        progress.begin()
-        showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
+        batcher = Batcher(endpoints, config.request, config.retry, bar, store, failed_allowed=len(plain))
+        bar.expect(len(plain), is_exact=True)
+        bar.begin()
+        showing = asyncio.ensure_future(every(SHOW_EVERY_S, bar.show))
         try:
             await batcher.run(chunks_of(plain, config.request))
         finally:
             showing.cancel()
-            progress.end()
+            bar.end()
     return Answers.joined([found[first] for first in sorted(found)]), num_classes
 
 
@@ -151,7 +144,7 @@ async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
     """
     from pipeline.runs.outcome import run_and_report
 
-    return await run_and_report(config, _progress(progress))
+    return await run_and_report(config, Progress("bar" if progress else "quiet"))
 
 
 def classify_texts(
@@ -198,7 +191,7 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    answers, _ = await answers_to(texts, _with_url(config, url), _progress(progress), wait=wait)
+    answers, _ = await answers_to(texts, _with_url(config, url), progress=progress, wait=wait)
     return list(answers)
 
 
@@ -261,10 +254,13 @@ async def classify_frame_async(
     ['fr']
     """
     config = _with_url(config, url)
-    texts = texts_of(frame, text_column)
+    column: Any = frame[text_column]
+    if column.ndim != 1:
+        raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")
+    texts = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     names_to_add(frame, config, 0)  # refuse columns that are there already before a server is asked
     check = partial(names_to_add, frame, config)
-    answers, num_classes = await answers_to(texts, config, _progress(progress), check=check)
+    answers, num_classes = await answers_to(texts, config, progress=progress, check=check)
     return with_answers(frame, answers, config, num_classes)
 
 
@@ -273,7 +269,3 @@ def _with_url(config: Config | None, url: str | None) -> Config:
     if url is None:
         return config
     return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, url=url))
-
-
-def _progress(wanted: bool) -> Progress:
-    return Progress("bar" if wanted else "quiet")

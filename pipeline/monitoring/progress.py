@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -95,15 +95,15 @@ class Progress(Counts):
     `style` is "auto" (a bar on a terminal, else lines), "bar", "quiet", or "json" (one JSON object a line).
     """
 
-    def __init__(self, style: Style = "auto", *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, style: Style = "auto") -> None:
         super().__init__()
         self.rows_total: int | None = None
         self.total_is_exact = True
         self.rows_written: int | None = None  # set while the output is written, when all rows are answered
         self.files_total, self.files_done = 1, 0
-        self._style, self._clock = style, clock
+        self._style = style
         self.started = datetime.now(UTC)
-        self._started = self._shown = clock()
+        self._started = self._shown = time.monotonic()
         self._in_flight: dict[int, float] = {}
         self._bar: Any = None
 
@@ -112,7 +112,7 @@ class Progress(Counts):
         """Count a request, which is in flight until the context ends."""
         self.spend(texts)
         number = self.requests
-        self._in_flight[number] = self._clock()
+        self._in_flight[number] = time.monotonic()
         try:
             yield
         finally:
@@ -127,11 +127,10 @@ class Progress(Counts):
     @property
     def elapsed_s(self) -> float:
         """Seconds since the run began."""
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
     @property
-    def rate(self) -> float:
-        """Rows answered by this run, for each second."""
+    def _rate(self) -> float:
         return self.rows_answered / max(self.elapsed_s, 1e-9)
 
     def notice(self, message: str) -> None:
@@ -147,7 +146,7 @@ class Progress(Counts):
 
     def begin(self) -> None:
         """Start to show progress: makes the bar, if there is one."""
-        self._shown = self._clock()
+        self._shown = time.monotonic()
         if self._style == "bar" or (self._style == "auto" and sys.stderr.isatty()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about missing ipywidgets: a notebook then gets a bar of characters
@@ -167,12 +166,12 @@ class Progress(Counts):
             self._bar.update(self.rows_done - self._bar.n)
             if not is_asking:  # `update` shows nothing if no row is added
                 self._bar.refresh()
-        elif self._style != "quiet" and self._clock() - self._shown >= LINE_EVERY_S:
-            self._shown = self._clock()
+        elif self._style != "quiet" and time.monotonic() - self._shown >= LINE_EVERY_S:
+            self._shown = time.monotonic()
             if self._style == "json":
                 say_event("progress", "info", **self.snapshot())
             else:
-                say(self.line())
+                say(self._line())
 
     def end(self) -> None:
         """Stop showing progress; the bar stays as it is."""
@@ -189,8 +188,7 @@ class Progress(Counts):
         else:
             say("\n".join(lines))
 
-    def line(self) -> str:
-        """Return the state as one line of text."""
+    def _line(self) -> str:
         if self.rows_written is not None:
             return f"writing: {self.rows_written:,} of {self.rows_done:,} rows"
         line = f"{self.rows_done:,} rows"
@@ -199,21 +197,20 @@ class Progress(Counts):
             line += f" of {'' if self.total_is_exact else 'about '}{self.rows_total:,} ({percent:.0f} %)"
         if self.files_total > 1:
             line += f", {self.files_done:,} of {self.files_total:,} files"
-        line += f", {self.rate:,.0f} rows/s"
-        if self.eta_s is not None:
-            line += f", ETA {_duration(self.eta_s)}"
+        line += f", {self._rate:,.0f} rows/s"
+        if self._eta_s is not None:
+            line += f", ETA {_duration(self._eta_s)}"
         return f"{line}, {self._details()}"
 
     @property
-    def eta_s(self) -> float | None:
-        """Seconds until the last row, at the rate so far; None while it is unknown."""
+    def _eta_s(self) -> float | None:
         if self.rows_total is None or not self.rows_answered:
             return None
-        return max(0, self.rows_total - self.rows_done) / self.rate
+        return max(0, self.rows_total - self.rows_done) / self._rate
 
     @property
     def _oldest_s(self) -> float:
-        return max(0.0, self._clock() - min(self._in_flight.values(), default=math.inf))
+        return max(0.0, time.monotonic() - min(self._in_flight.values(), default=math.inf))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as the members of a JSON object."""
@@ -221,8 +218,8 @@ class Progress(Counts):
             **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
             "rows": self.rows_done,
             "rows_total": self.rows_total,
-            "rows_per_s": round(self.rate, 1),
-            "eta_s": None if self.eta_s is None else round(self.eta_s),
+            "rows_per_s": round(self._rate, 1),
+            "eta_s": None if self._eta_s is None else round(self._eta_s),
             "in_flight": len(self._in_flight),
             "retries": self.retries,
             "failed": self.failed,

@@ -155,8 +155,3 @@ def as_lines(status: Status) -> list[str]:
     if status.state == "interrupted":
         lines.append("the same `classify run` goes on from here")
     return lines
-
-
-def as_json(status: Status) -> str:
-    """Encode a status as JSON."""
-    return msgspec.json.encode(status).decode()
