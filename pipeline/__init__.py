@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     )
     from pipeline.monitoring.record import RunRecord
 
-
-# Where each name lives: `classify --help` imports this package, and must not pay for what it does not use.
-_HOMES = {
-    "ClassifyError": "errors",
-    "Config": "config",
-    "Prediction": "answers",
-    "RunRecord": "monitoring.record",
-    "classify_frame": "library",
-    "classify_frame_async": "library",
-    "classify_texts": "library",
-    "classify_texts_async": "library",
-    "run": "library",
-    "run_async": "library",
-}
 __all__ = [
     "ClassifyError",
     "Config",
@@ -48,8 +34,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    # Here, because `classify --help` imports this package, too, and must not pay for what it does not use.
+    from pipeline import library
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(library, name)

@@ -1,10 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line: what can be typed, and the exit code that comes of it.
 
-`main` runs a command and turns every way to fail into one message and an exit code. Below it stand the commands, each
-with its arguments and then what it does; then what several of them share: groups of options, the config that options
-amount to; and last the parser's own ways: mistakes, help, shell completion.
-
 Nothing else in the package prints, but for the progress of a run. What is slow to import is imported where it is used,
 so that `classify --help` and completion are instant.
 """
@@ -16,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -66,18 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClassifyError as error:
         from pipeline.monitoring.summary import error_line
 
-        known = {} if error.outcome is None else {"record": error.outcome}
-        return _fail(error_line(error), error.exit_code, log_json=log_json, **known)
+        exit_code, message = error.exit_code, error_line(error)
+        known: dict[str, Any] = {} if error.outcome is None else {"record": error.outcome}
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the one place that may see a bug
         import traceback
 
-        message = "this is a bug; please report it with its traceback"
-        return _fail(message, 1, log_json=log_json, traceback=traceback.format_exc())
-
-
-def _fail(message: str, exit_code: int, *, log_json: bool, **known: Any) -> int:
+        exit_code, message = 1, "this is a bug; please report it with its traceback"
+        known = {"traceback": traceback.format_exc()}
     if log_json:
         streams.say_event("error", "error", message=message, exit_code=exit_code, **known)
     else:
@@ -100,9 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("bash", "zsh", "fish"),
         help='print what completes commands, options and keys: eval "$(classify --completion bash)", or zsh, fish',
     )
-    commands = parser.add_subparsers(
-        prog="classify", required=True, metavar="COMMAND", dest="command", help=argparse.SUPPRESS
-    )
+    commands = parser.add_subparsers(prog="classify", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     groups = {
         "classify": (_add_run, _add_text),
         "inspect": (_add_check, _add_status),
@@ -223,11 +215,13 @@ def _add_status(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from pipeline.monitoring.status import as_json, as_lines, status_of
+    import msgspec
+
+    from pipeline.monitoring.status import as_lines, status_of
     from pipeline.storage import locate
 
     status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
-    streams.write_lines([as_json(status)] if options.log_json else as_lines(status))
+    streams.write_lines([msgspec.json.encode(status).decode()] if options.log_json else as_lines(status))
     return 0
 
 
@@ -257,10 +251,8 @@ def _serve(options: argparse.Namespace) -> int:
     def announce(url: str) -> None:
         streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
 
-    try:
+    with suppress(Stopped):  # that is how a server ends
         run_with_signals(serve(options.host, options.port, on_ready=announce))
-    except Stopped:
-        return 0  # that is how a server ends
     return 0
 
 
@@ -407,7 +399,6 @@ class _PrintCompletion(argparse.Action):
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
-    """Write the completions that the shell asks for in the environment, and end the process."""
     import argcomplete
     from argcomplete.completers import FilesCompleter
 

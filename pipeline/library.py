@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import chunks_of
 from pipeline.cancellation import every
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import ClassifyError, InputError  # noqa: F401 - a public name
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loops import run_blocking
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
@@ -34,27 +33,6 @@ from pipeline.texts import string_array
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "classify_frame",
-    "classify_frame_async",
-    "classify_texts",
-    "classify_texts_async",
-    "run",
-    "run_async",
-]
-
-
-def texts_of(frame: pd.DataFrame, text_column: Hashable) -> list[Any]:
-    """Return the values of a column, with None for missing values of any type.
-
-    Raises:
-        KeyError: no such column. InputError: two columns have this name.
-    """
-    column: Any = frame[text_column]
-    if column.ndim != 1:
-        raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")
-    return [None if gone else value for value, gone in zip(column.tolist(), column.isna(), strict=True)]
-
 
 def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[Any]:
     """Return the names of the columns to append, with as many levels as the columns of the frame have.
@@ -62,8 +40,9 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
     Raises:
         InputError: the frame has one of them already.
     """
-    more = ("",) * (frame.columns.nlevels - 1)
-    names = [(name, *more) if more else name for name in AppendedColumns(config, num_classes).names]
+    names: list[Any] = AppendedColumns(config, num_classes).names
+    if (levels := frame.columns.nlevels) > 1:
+        names = [(name, *[""] * (levels - 1)) for name in names]
     for name in names:
         if name in frame.columns:
             raise InputError(f"the frame: has a column {name!r} already; choose another writer.prefix")
@@ -74,15 +53,12 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
     """Return a new frame with the columns of `frame` and the appended ones of an output file."""
     import pandas as pd
 
-    names = names_to_add(frame, config, num_classes)
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
     types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool}
-    columns = [
-        pd.Series(array.to_pylist(), frame.index, types.get(array.type, object))
-        for array in AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
-    ]
-    added = pd.concat(columns, axis=1, keys=range(len(columns)))
-    added.columns = pd.MultiIndex.from_tuples(names) if frame.columns.nlevels > 1 else pd.Index(names)
+    arrays = AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
+    columns = [pd.Series(array.to_pylist(), dtype=types.get(array.type, object)).array for array in arrays]
+    names = names_to_add(frame, config, num_classes)
+    added = pd.DataFrame(dict(zip(names, columns, strict=True)), frame.index)
     joined: pd.DataFrame = pd.concat([frame, added], axis=1)
     joined.attrs = dict(frame.attrs)
     return joined
@@ -91,8 +67,8 @@ def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_clas
 async def answers_to(
     texts: Sequence[Any],
     config: Config,
-    progress: Progress,
     *,
+    progress: bool,
     wait: bool = True,
     check: Callable[[int], object] = lambda _: None,
 ) -> tuple[Answers, int]:
@@ -107,32 +83,25 @@ async def answers_to(
     if not plain:
         return Answers.none(), 0
     found: dict[int, Answers] = {}
+    bar = Progress("bar" if progress else "quiet")
 
     def store(chunk: Chunk, _: Answers, of_rows: Answers, __: Counts) -> None:
         found[chunk.first_row] = of_rows
 
-    async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
+    async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), bar) as endpoints:
         await endpoints.connect(wait=wait)
         num_classes = endpoints.facts.num_classes
         check(num_classes)
-        batcher = Batcher(endpoints, config.request, config.retry, progress, store, failed_allowed=len(plain))
-        async with _shown(progress, rows=len(plain)):
+        batcher = Batcher(endpoints, config.request, config.retry, bar, store, failed_allowed=len(plain))
+        bar.expect(len(plain), is_exact=True)
+        bar.begin()
+        showing = asyncio.ensure_future(every(SHOW_EVERY_S, bar.show))
+        try:
             await batcher.run(chunks_of(plain, config.request))
+        finally:
+            showing.cancel()
+            bar.end()
     return Answers.joined([found[first] for first in sorted(found)]), num_classes
-
-
-@asynccontextmanager
-async def _shown(progress: Progress, *, rows: int) -> AsyncIterator[None]:
-    """Show progress in this context."""
-    progress.expect(rows, is_exact=True)
-    progress.begin()
-    showing = asyncio.ensure_future(every(SHOW_EVERY_S, progress.show))
-    try:
-        yield
-    finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-        progress.end()
 
 
 def run(config: Config, *, progress: bool = False) -> RunRecord:
@@ -175,7 +144,7 @@ async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
     """
     from pipeline.runs.outcome import run_and_report
 
-    return await run_and_report(config, _progress(progress))
+    return await run_and_report(config, Progress("bar" if progress else "quiet"))
 
 
 def classify_texts(
@@ -222,7 +191,7 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    answers, _ = await answers_to(texts, _with_url(config, url), _progress(progress), wait=wait)
+    answers, _ = await answers_to(texts, _with_url(config, url), progress=progress, wait=wait)
     return list(answers)
 
 
@@ -285,10 +254,13 @@ async def classify_frame_async(
     ['fr']
     """
     config = _with_url(config, url)
-    texts = texts_of(frame, text_column)
+    column: Any = frame[text_column]
+    if column.ndim != 1:
+        raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")
+    texts = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     names_to_add(frame, config, 0)  # refuse columns that are there already before a server is asked
     check = partial(names_to_add, frame, config)
-    answers, num_classes = await answers_to(texts, config, _progress(progress), check=check)
+    answers, num_classes = await answers_to(texts, config, progress=progress, check=check)
     return with_answers(frame, answers, config, num_classes)
 
 
@@ -297,7 +269,3 @@ def _with_url(config: Config | None, url: str | None) -> Config:
     if url is None:
         return config
     return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, url=url))
-
-
-def _progress(wanted: bool) -> Progress:
-    return Progress("bar" if wanted else "quiet")

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, write_to_textfile
+from prometheus_client import write_to_textfile
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_fd_to_metric_families
+from prometheus_client.registry import Collector
 
 from pipeline.monitoring.record import Outcome
 from pipeline.streams import storable
@@ -43,7 +44,7 @@ PLAIN = (
 )
 
 
-class _Snapshot:
+class _Snapshot(Collector):
     """A collector of fixed metrics; objects of the class Gauge keep theirs in files in multiprocess mode."""
 
     def __init__(self, families: list[GaugeMetricFamily]) -> None:
@@ -65,9 +66,7 @@ def write_metrics(path: Path, job: str, outcome: Outcome) -> None:
         raise OSError(errno.EEXIST, "it is there, and no metrics file of ours")
     ended = datetime.fromisoformat(outcome.finished).timestamp()
     succeeded = ended if outcome.exit_code == 0 else _last_success(path, job)
-    registry = CollectorRegistry()
-    registry.register(_Snapshot(_families(job, outcome, ended, succeeded)))
-    write_to_textfile(str(path), registry)
+    write_to_textfile(str(path), _Snapshot(_families(job, outcome, ended, succeeded)))
 
 
 def may_replace(path: Path) -> bool:

@@ -43,11 +43,15 @@ async def notify(url: str, body: bytes, within_s: float) -> str:
 
 def _post(url: SplitResult, body: bytes, timeout_s: float) -> str:
     connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
+    headers = {"Content-Type": "application/json", "User-Agent": "classify"}
+    if url.username is not None:
+        pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     try:
         connection = connect(url.hostname or "", url.port, timeout=timeout_s)
         try:
             target = quote(url.path or "/", AS_IT_IS) + (f"?{quote(url.query, AS_IT_IS)}" if url.query else "")
-            connection.request("POST", target, body, _headers(url))
+            connection.request("POST", target, body, headers)
             status = connection.getresponse().status
         finally:
             connection.close()
@@ -56,14 +60,6 @@ def _post(url: SplitResult, body: bytes, timeout_s: float) -> str:
     if 300 <= status < 400:  # noqa: PLR2004
         return f"answers {status}, a redirect, which is not followed"
     return "" if status < 300 else f"answers {status}"  # noqa: PLR2004
-
-
-def _headers(url: SplitResult) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "User-Agent": "classify"}
-    if url.username is not None:
-        pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return headers
 
 
 def _reason(error: Exception, timeout_s: float) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,9 +27,7 @@ class Counts:
     def __init__(self) -> None:
         self.rows_done = 0
         self.rows_resumed = 0  # of rows_done: answered by an earlier run
-        self.rows_labelled = 0
-        self.failed: Counter[str] = Counter()  # error code -> rows
-        self.empty = 0
+        self.errors: Counter[str] = Counter()  # error code -> rows
         self.requests = self.retries = 0
         self.texts_sent = 0
         self.rows_shared = 0  # answered with the text of another row
@@ -48,26 +46,15 @@ class Counts:
     def answered(self, answers: Answers, *, shared: int = 0, reused: int = 0) -> None:
         """Count the answers of some rows, and how many of them were shared or reused."""
         self.rows_done += len(answers)
-        self.rows_labelled += len(answers) - len(answers.errors)
         self.rows_shared += shared
         self.rows_reused += reused
-        for error in answers.errors.values():
-            self.failed_with(error.code, 1)
+        self.errors.update(error.code for error in answers.errors.values())
 
     def resume(self, rows: int, codes: dict[str, int]) -> None:
         """Count rows that an earlier run has answered; `codes` has those with an error by its code."""
         self.rows_done += rows
         self.rows_resumed += rows
-        self.rows_labelled += rows - sum(codes.values())
-        for code, count in codes.items():
-            self.failed_with(code, count)
-
-    def failed_with(self, code: str, rows: int) -> None:
-        """Count rows with an error code; an empty text is no failure."""
-        if code == "empty":
-            self.empty += rows
-        else:
-            self.failed[code] += rows
+        self.errors.update(codes)
 
     @property
     def rows_answered(self) -> int:
@@ -75,17 +62,22 @@ class Counts:
         return self.rows_done - self.rows_resumed
 
     @property
+    def failed(self) -> dict[str, int]:
+        """The number of rows that failed, by error code; an empty text is no failure."""
+        return {code: rows for code, rows in sorted(self.errors.items()) if code != "empty"}
+
+    @property
     def rows_failed(self) -> int:
         """The number of rows that failed, of all error codes."""
-        return self.failed.total()
+        return self.errors.total() - self.errors["empty"]
 
     def fields(self) -> dict[str, Any]:
         """Return the counts as fields of an `Outcome`."""
         return {
             "rows": self.rows_done,
-            "labelled": self.rows_labelled,
-            "failed": dict(sorted(self.failed.items())),
-            "empty": self.empty,
+            "labelled": self.rows_done - self.errors.total(),
+            "failed": self.failed,
+            "empty": self.errors["empty"],
             "resumed_rows": self.rows_resumed,
             "shared_rows": self.rows_shared,
             "reused_rows": self.rows_reused,
@@ -103,15 +95,15 @@ class Progress(Counts):
     `style` is "auto" (a bar on a terminal, else lines), "bar", "quiet", or "json" (one JSON object a line).
     """
 
-    def __init__(self, style: Style = "auto", *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, style: Style = "auto") -> None:
         super().__init__()
         self.rows_total: int | None = None
         self.total_is_exact = True
         self.rows_written: int | None = None  # set while the output is written, when all rows are answered
         self.files_total, self.files_done = 1, 0
-        self._style, self._clock = style, clock
+        self._style = style
         self.started = datetime.now(UTC)
-        self._started = self._shown = clock()
+        self._started = self._shown = time.monotonic()
         self._in_flight: dict[int, float] = {}
         self._bar: Any = None
 
@@ -120,7 +112,7 @@ class Progress(Counts):
         """Count a request, which is in flight until the context ends."""
         self.spend(texts)
         number = self.requests
-        self._in_flight[number] = self._clock()
+        self._in_flight[number] = time.monotonic()
         try:
             yield
         finally:
@@ -135,11 +127,10 @@ class Progress(Counts):
     @property
     def elapsed_s(self) -> float:
         """Seconds since the run began."""
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
     @property
-    def rate(self) -> float:
-        """Rows answered by this run, for each second."""
+    def _rate(self) -> float:
         return self.rows_answered / max(self.elapsed_s, 1e-9)
 
     def notice(self, message: str) -> None:
@@ -155,7 +146,7 @@ class Progress(Counts):
 
     def begin(self) -> None:
         """Start to show progress: makes the bar, if there is one."""
-        self._shown = self._clock()
+        self._shown = time.monotonic()
         if self._style == "bar" or (self._style == "auto" and sys.stderr.isatty()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about missing ipywidgets: a notebook then gets a bar of characters
@@ -169,18 +160,18 @@ class Progress(Counts):
         """Update the bar, or print a line every `LINE_EVERY_S`; called every `SHOW_EVERY_S`."""
         if self._bar is not None:
             is_asking = self.rows_written is None
-            said = ", ".join(self._details()) if is_asking else f"writing {self.rows_written:,}"
+            said = self._details() if is_asking else f"writing {self.rows_written:,}"
             said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(self.rows_done - self._bar.n)
             if not is_asking:  # `update` shows nothing if no row is added
                 self._bar.refresh()
-        elif self._style != "quiet" and self._clock() - self._shown >= LINE_EVERY_S:
-            self._shown = self._clock()
+        elif self._style != "quiet" and time.monotonic() - self._shown >= LINE_EVERY_S:
+            self._shown = time.monotonic()
             if self._style == "json":
                 say_event("progress", "info", **self.snapshot())
             else:
-                say(self.line())
+                say(self._line())
 
     def end(self) -> None:
         """Stop showing progress; the bar stays as it is."""
@@ -197,33 +188,29 @@ class Progress(Counts):
         else:
             say("\n".join(lines))
 
-    def line(self) -> str:
-        """Return the state as one line of text."""
+    def _line(self) -> str:
         if self.rows_written is not None:
             return f"writing: {self.rows_written:,} of {self.rows_done:,} rows"
-        total = self.rows_total
-        about = "" if self.total_is_exact else "about "
-        share = (
-            f" of {about}{total:,} ({min(100, 100 * self.rows_done / max(total, 1)):.0f} %)"
-            if total is not None
-            else ""
-        )
-        files = f", {self.files_done:,} of {self.files_total:,} files" if self.files_total > 1 else ""
-        eta = self.eta_s
-        left = f", ETA {_duration(eta)}" if eta is not None else ""
-        return f"{self.rows_done:,} rows{share}{files}, {self.rate:,.0f} rows/s{left}, {', '.join(self._details())}"
+        line = f"{self.rows_done:,} rows"
+        if self.rows_total is not None:
+            percent = min(100, 100 * self.rows_done / max(self.rows_total, 1))
+            line += f" of {'' if self.total_is_exact else 'about '}{self.rows_total:,} ({percent:.0f} %)"
+        if self.files_total > 1:
+            line += f", {self.files_done:,} of {self.files_total:,} files"
+        line += f", {self._rate:,.0f} rows/s"
+        if self._eta_s is not None:
+            line += f", ETA {_duration(self._eta_s)}"
+        return f"{line}, {self._details()}"
 
     @property
-    def eta_s(self) -> float | None:
-        """Seconds until the last row, at the rate so far; None while it is unknown."""
+    def _eta_s(self) -> float | None:
         if self.rows_total is None or not self.rows_answered:
             return None
-        return max(0, self.rows_total - self.rows_done) / self.rate
+        return max(0, self.rows_total - self.rows_done) / self._rate
 
     @property
-    def oldest_s(self) -> float:
-        """The age of the oldest request in flight, in seconds."""
-        return max(0.0, self._clock() - min(self._in_flight.values(), default=math.inf))
+    def _oldest_s(self) -> float:
+        return max(0.0, time.monotonic() - min(self._in_flight.values(), default=math.inf))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as the members of a JSON object."""
@@ -231,22 +218,18 @@ class Progress(Counts):
             **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
             "rows": self.rows_done,
             "rows_total": self.rows_total,
-            "rows_per_s": round(self.rate, 1),
-            "eta_s": None if self.eta_s is None else round(self.eta_s),
+            "rows_per_s": round(self._rate, 1),
+            "eta_s": None if self._eta_s is None else round(self._eta_s),
             "in_flight": len(self._in_flight),
             "retries": self.retries,
-            "failed": dict(self.failed),
-            "empty": self.empty,
-            "oldest_request_s": round(self.oldest_s, 1),
+            "failed": self.failed,
+            "empty": self.errors["empty"],
+            "oldest_request_s": round(self._oldest_s, 1),
         }
 
-    def _details(self) -> list[str]:
-        return [
-            f"{len(self._in_flight)} in flight",
-            f"{self.retries} retries",
-            f"{self.rows_failed:,} failed",
-            f"oldest {self.oldest_s:.0f} s",
-        ]
+    def _details(self) -> str:
+        requests = f"{len(self._in_flight)} in flight, {self.retries} retries"
+        return f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s"
 
 
 def _duration(seconds: float) -> str:

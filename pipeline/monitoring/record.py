@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from pipeline._version import __version__
+from pipeline.config import Config, public_settings
 from pipeline.storage import Location
 
-VERSION = 1
-_PACKAGES = ("aiohttp", "msgspec", "numpy", "pandas", "pyarrow", "uvloop")
+_PACKAGES = ("aiohttp", "msgspec", "numpy", "pandas", "pyarrow", "uvloop")  # told where they are imported
 
 
 class FailedFile(msgspec.Struct):
@@ -32,7 +32,7 @@ class FailedFile(msgspec.Struct):
 class Outcome(msgspec.Struct, kw_only=True):
     """The end of a command; of a run that failed, all that is known."""
 
-    version: int = VERSION  # of these fields
+    version: int = 1  # of these fields
     exit_code: int  # 3: the output is complete, but more rows failed than allowed
     error: str | None = None  # unless the code is 0: the message, in one line
     input: str
@@ -94,22 +94,25 @@ def nothing_to_do(record: RunRecord, started: datetime, seconds: float) -> RunRe
     )
 
 
-def fields_of_run(
-    settings: dict[str, dict[str, Any]], started: datetime, seconds: float, rows_answered: int
-) -> dict[str, Any]:
+def fields_of_run(config: Config, started: datetime, seconds: float, rows_answered: int) -> dict[str, Any]:
     """Return the fields of time, rate, settings and versions for a run that ends now and answered so many rows."""
-    rate = round(rows_answered / max(seconds, 1e-9), 1)
-    return {"rows_per_s": rate, "settings": settings, "versions": _versions(), **_fields_of_time(started, seconds)}
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _PACKAGES}
+    known = {name: version for name, version in found.items() if version}  # another thread may be importing it
+    return {
+        "rows_per_s": round(rows_answered / max(seconds, 1e-9), 1),
+        "settings": public_settings(config),
+        "versions": {"python": platform.python_version(), "classify-pipeline": __version__, **known},
+        **_fields_of_time(started, seconds),
+    }
 
 
 def _fields_of_time(started: datetime, seconds: float) -> dict[str, Any]:
-    finished = iso(datetime.now(UTC))
-    return {"started": iso(started), "finished": finished, "seconds": round(seconds, 3), "host": platform.node()}
-
-
-def iso(moment: datetime) -> str:
-    """Format a time as in records and logs: UTC, with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return {
+        "started": started.isoformat(timespec="milliseconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "seconds": round(seconds, 3),
+        "host": platform.node(),
+    }
 
 
 def read_record(location: Location) -> RunRecord | None:
@@ -127,13 +130,3 @@ def read_record(location: Location) -> RunRecord | None:
 def encode_record(record: RunRecord) -> bytes:
     """Encode a record as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of Python, of this program, and of those of its packages that are imported."""
-    found = {"python": platform.python_version(), "classify-pipeline": __version__}
-    for name in _PACKAGES:
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if version is not None:  # another thread may be importing it
-            found[name] = version
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.checkpoint import Checkpoint, is_held, read_holder
+from pipeline.checkpoint import Checkpoint, Lock, is_held, read_holder
 from pipeline.errors import OutputError, UserError
 from pipeline.runs.output import Output, lock_of_directory
 from pipeline.storage import Kind, Location, list_files
@@ -21,10 +21,10 @@ class Status(msgspec.Struct, kw_only=True):
 
     output: str
     state: str
-    rows: int
-    rows_total: int | None
-    failed: dict[str, int]
-    empty: int
+    rows: int = 0
+    rows_total: int | None = None
+    failed: dict[str, int] = {}
+    empty: int = 0
     rows_per_s: float | None = None
     eta_s: float | None = None
     since: str | None = None
@@ -44,17 +44,15 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
     if output.look()[0] is Kind.DIRECTORY:
         return _of_directory(output, state_dir)
     kept = Output(output, state_dir)
-    holder = read_holder(kept.lock.path) if is_held(kept.lock.path) else None
-    record = kept.record
+    holder, record = _holder(kept.lock), kept.record
     if os.path.exists(kept.checkpoint_path):  # noqa: PTH110 - a Path raises in a directory that can't be entered
         with closing(Checkpoint(kept.checkpoint_path, read_only=True)) as checkpoint:
-            published = checkpoint.get("published")
-            if holder or record is None or published != record.output_digest:
+            if holder or record is None or checkpoint.get("published") != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
-    if holder and record is None:
-        return Status(output=str(output), state="running", rows=0, rows_total=None, failed={}, empty=0, held_by=holder)
-    if record is None:
+    if record is None and holder is None:
         raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record of it")
+    if record is None:
+        return Status(output=str(output), state="running", held_by=holder)
     return Status(
         output=str(output),
         state="complete" if output.exists() else "complete, but the output is gone",
@@ -69,28 +67,30 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
     )
 
 
+def _holder(lock: Lock) -> str | None:
+    return read_holder(lock.path) if is_held(lock.path) else None
+
+
 def _of_directory(folder: Location, state_dir: str | None) -> Status:
     """Sum the status of all outputs in a directory that have a checkpoint or a record; files not begun have none."""
-    lock = lock_of_directory(folder, state_dir)
-    holder = read_holder(lock.path) if is_held(lock.path) else None
-    each, files = list[Status](), Counter[str]()
+    holder = _holder(lock_of_directory(folder, state_dir))
+    each, files, failed = list[Status](), Counter[str](), Counter[str]()
     for path in _traces(folder):
         try:
-            each.append(status_of(folder.within(path), state_dir))
+            status = status_of(folder.within(path), state_dir)
         except UserError:  # its checkpoint is damaged, for instance
             files["unreadable"] += 1
+        else:
+            each.append(status)
+            files[status.state] += 1
+            failed.update(status.failed)
     if not each and holder is None:
         raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
-    files.update(status.state for status in each)
-    failed = Counter[str]()
-    for status in each:
-        failed.update(status.failed)
-    unfinished = any(state in files for state in ("interrupted", "running"))
+    unfinished = files["interrupted"] or files["running"]
     return Status(
         output=str(folder),
         state="running" if holder else "interrupted" if unfinished else "complete",
         rows=sum(status.rows for status in each),
-        rows_total=None,
         failed=dict(sorted(failed.items())),
         empty=sum(status.empty for status in each),
         since=min((status.since for status in each if status.since), default=None),
@@ -113,6 +113,7 @@ def _traces(folder: Location) -> list[str]:
 
 def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None) -> Status:
     rows, codes = checkpoint.counts()
+    empty = codes.pop("empty", 0)
     last: dict[str, Any] = checkpoint.get("progress") or {}
     identity: dict[str, Any] = checkpoint.get("identity") or {}
     return Status(
@@ -120,8 +121,8 @@ def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None)
         state="running" if holder else "interrupted",
         rows=rows,
         rows_total=last.get("rows_total"),
-        failed={code: count for code, count in sorted(codes.items()) if code != "empty"},
-        empty=codes.get("empty", 0),
+        failed=dict(sorted(codes.items())),
+        empty=empty,
         rows_per_s=last.get("rows_per_s"),
         eta_s=last.get("eta_s") if holder else None,
         since=last.get("started"),
@@ -154,8 +155,3 @@ def as_lines(status: Status) -> list[str]:
     if status.state == "interrupted":
         lines.append("the same `classify run` goes on from here")
     return lines
-
-
-def as_json(status: Status) -> str:
-    """Encode a status as JSON."""
-    return msgspec.json.encode(status).decode()

@@ -45,16 +45,14 @@ def closing_line(record: RunRecord) -> str:
         line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
     else:
         counts += [f"{record.requests:,} requests", f"{record.retries:,} retries"]
-        line += (
-            f"{record.rows:,} rows in {record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s), {', '.join(counts)}"
-        )
+        took = f"{record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s)"
+        line += f"{record.rows:,} rows in {took}, {', '.join(counts)}"
     if record.exit_code:
         line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
     return line
 
 
 def _files(record: RunRecord) -> str:
-    """Return the counts of a command with several files, "" for others."""
     if not record.files:
         return ""
     ways = {"complete already": record.files["complete already"], "failed": record.files["failed"]}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.config import PIPE, Config, mask_uri, origin, public_settings
+from pipeline.config import PIPE, Config, mask_uri, origin
 from pipeline.errors import ClassifyError, ConfigError, Stopped
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import Outcome, RunRecord, fields_of_run
@@ -37,7 +37,7 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
         files={"all": progress.files_total, "done": progress.files_done} if progress.files_total > 1 else {},
         rows_total=progress.rows_total,
         **progress.fields(),
-        **fields_of_run(public_settings(config), progress.started, progress.elapsed_s, progress.rows_answered),
+        **fields_of_run(config, progress.started, progress.elapsed_s, progress.rows_answered),
     )
 
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import digest_file
-from pipeline.config import public_settings
 from pipeline.errors import ClassifyError, InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.memory import release_free_memory
@@ -206,5 +205,5 @@ def record_of(
         model={key.removeprefix("model."): value for key, value in file.identity.items() if key.startswith("model.")},
         identity=file.identity,
         **spent.fields_of_requests(),
-        **fields_of_run(public_settings(config), file.started, seconds, file.counts.rows_answered),
+        **fields_of_run(config, file.started, seconds, file.counts.rows_answered),
     )

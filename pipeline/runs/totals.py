@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipeline.config import Config, mask_uri, public_settings
+from pipeline.config import Config, mask_uri
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import FailedFile, RunRecord, fields_of_run
@@ -100,9 +100,7 @@ class Totals:
             failed_files=failed,
             **sums,
             **progress.fields_of_requests(),
-            **fields_of_run(
-                public_settings(self._config), progress.started, progress.elapsed_s, progress.rows_answered
-            ),
+            **fields_of_run(self._config, progress.started, progress.elapsed_s, progress.rows_answered),
             already_complete=self._complete_already == files,
             model=self._one.model if self._one else {},
             identity={},

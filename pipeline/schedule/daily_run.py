@@ -25,9 +25,7 @@ class DailyRun:
     name: str  # of units and objects: lower-case letters, digits and dashes
     at: time
     length_s: int  # from `at` to the deadline, at least a minute
-    retry_s: (
-        int  # from `at` to `until`: ends at midnight if {date} stands in the config, since a retry means the same day
-    )
+    retry_s: int  # from `at` to `until`: not past midnight if {date} is in the config, since a retry means the same day
 
     @property
     def until(self) -> time:
@@ -47,11 +45,7 @@ class DailyRun:
 
 
 def read_daily_run(path: str, at: time) -> DailyRun:
-    """Load the config and check that a scheduler can run it.
-
-    Raises:
-        ConfigError: it is wrong, reads or writes a standard stream, or names no input; or its path is refused.
-    """
+    """Load the config and check that a scheduler can run it; raises ConfigError."""
     if not path.endswith(".toml"):  # `run` would take it for the input
         raise ConfigError(f"{path}: a config file ends in .toml")
     config, absolute = load(path, {}), Path(printable(str(Path(path).absolute())))
@@ -75,11 +69,7 @@ def read_daily_run(path: str, at: time) -> DailyRun:
 
 
 def printable(path: str) -> str:
-    """Return `path` if every scheduler can be given it.
-
-    Raises:
-        ConfigError: it has a character that would end a line, or that a scheduler reads as another.
-    """
+    """Return `path`; raises ConfigError for a character that would end a line, or that a scheduler reads as another."""
     if not path.isprintable() or "\\" in path:
         shown = os.fsencode(path).decode("ascii", "backslashreplace")
         raise ConfigError(f"{shown}: a backslash or an invisible character can't be scheduled safely; rename it")

@@ -26,11 +26,7 @@ LOCALTIME = Path("/etc/localtime")
 
 
 def render_kubernetes(run: DailyRun, *, image: str | None, timezone: str | None) -> Printed:
-    """Return both objects, fit for `kubectl apply -f -`; `timezone` is by default this machine's.
-
-    Raises:
-        ConfigError: a secret stands in the config, a path can't be mounted, or the time zone is none.
-    """
+    """Return both objects, fit for `kubectl apply -f -`; `timezone` is by default this machine's."""
     zone, image_name, config = _zone(timezone), image or IMAGE, run.config
     if found := next(_secrets_in(config), None):
         raise ConfigError(f"{run.path}: {found}")

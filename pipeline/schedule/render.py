@@ -38,10 +38,8 @@ class _Template(string.Template):
 def fill(template: str, run: DailyRun, /, **given: str | int | list[str]) -> list[str]:
     """Return the lines of a template, filled in with what is known of `run` and with what is given.
 
-    A value that is a list stands for whole lines, in the place of the line `@{its name}`.
-
-    Raises:
-        ConfigError: another value has a character that would end its line.
+    A value that is a list stands for whole lines, in the place of the line `@{its name}`. Raises ConfigError if another
+    value has a character that would end its line.
     """
     values: dict[str, object] = {
         "name": run.name,
@@ -72,11 +70,7 @@ def fill(template: str, run: DailyRun, /, **given: str | int | list[str]) -> lis
 
 
 def render_cron(run: DailyRun) -> Printed:
-    """Return a crontab line under comments that say what it does.
-
-    Raises:
-        ConfigError: the line would be too long for cron.
-    """
+    """Return a crontab line under comments that say what it does; raises ConfigError if it is too long for cron."""
     shell = fill("cron.sh", run, stem=shlex.quote(run.beside("")), run=shlex.join(_command(run)))
     command = " ".join(line.strip() for line in shell).replace("%", r"\%")  # cron makes a line break of a bare one
     if (size := len(os.fsencode(command))) > LONGEST_COMMAND:
@@ -84,19 +78,15 @@ def render_cron(run: DailyRun) -> Printed:
             f"{run.path}: its crontab line would have {size} bytes, and cron takes {LONGEST_COMMAND}; "
             f"put the config where its path is shorter"
         )
-    lines = fill("cron.crontab", run, log=run.beside(".log"), lock=run.beside(".lock"), command=command)
-    if os.access(folder := run.path.parent, os.W_OK):
-        return Printed(lines)
-    notice = f"{folder}: you can't write there, and the log and the lock go there; let the user of the crontab do so"
-    return Printed(lines, [notice])
+    printed = Printed(fill("cron.crontab", run, log=run.beside(".log"), lock=run.beside(".lock"), command=command))
+    if not os.access(folder := run.path.parent, os.W_OK):
+        why = "you can't write there, and the log and the lock go there; let the user of the crontab do so"
+        printed.notices.append(f"{folder}: {why}")
+    return printed
 
 
 def render_systemd(run: DailyRun) -> Printed:
-    """Return a service and its timer, each under the path it is to be installed at, as `systemctl cat` shows units.
-
-    Raises:
-        ConfigError: systemd can't be told how this program is started.
-    """
+    """Return a service and its timer, each under the path it is to be installed at, as `systemctl cat` shows units."""
     program, *words = _command(run)
     # Of the program's path systemd allows no quotes, and takes $ for itself, where in other words $$ stands for it.
     if set("$\"'") & set(program):

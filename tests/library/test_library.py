@@ -55,7 +55,7 @@ def test_the_examples_of_the_docstrings_work(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
     examples = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(library) if test.examples}
-    assert set(examples) == set(library.__all__)
+    assert set(examples) == {name for name in pipeline.__all__ if inspect.isfunction(getattr(pipeline, name))}
     assert doctest.testmod(library).failed == 0
 
 

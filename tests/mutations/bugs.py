@@ -223,7 +223,7 @@ FAILURES = (
         change("A.may_be_broken and ...", "not A.may_be_broken and ..."),
         "runs/test_unattended.py::test_a_row_that_brings_a_503_every_time_costs_one_row"),
     bug("reused rows are a sign that the server is well", "batcher.batcher:Batcher._blame",
-        change("if not A._is_answered:\n    ...", "if not A._progress.rows_labelled:\n    ..."),
+        change("if not A._is_answered:\n    ...", "if not A._progress.rows_done:\n    ..."),
         "reuse/test_reuse_run.py::test_a_server_that_refuses_all_that_is_new_stops_the_run"),
     bug("an address is in the error of a row", "batcher.batcher:Batcher._blame",
         change("RowError(A.code, A.reason)", "RowError(A.code, str(A))"),
@@ -570,7 +570,29 @@ FILES = (
         change("A.days + 1", "A.days or 1"), "config/test_dates.py"),
 )
 
+OUTSIDE = "runs/test_from_outside.py::"
+
+PROMISES = (
+    bug("a bug is a matter for a person", "cli:main",
+        change("A, B = (1, C)", "A, B = (2, C)"), f"{OUTSIDE}test_a_bug_is_1_with_its_traceback"),
+    bug("nobody is told that no row has a text", "monitoring.summary:summary",
+        change("A.rows and A.empty == A.rows", "False"), f"{OUTSIDE}test_a_column_without_any_text_is_said_loudly"),
+    bug("answers to cut texts are continued without cutting", "runs.output:_after_interrupted",
+        change("A == 'error' and B.has_truncated()", "False"),
+        f"{OUTSIDE}test_answers_to_cut_texts_are_not_mixed_with_whole_ones"),
+    bug("one server that turns the run away ends it", "servers.health:Health.drop",
+        change("not A or isinstance(B, ModelChanged)", "True"),
+        f"{OUTSIDE}test_a_server_that_turns_a_run_away_is_left_out"),
+    bug("what is in flight has no bound in bytes", "batcher.batcher:Batcher._has_room",
+        change("A and B <= BYTES_PENDING", "A"), f"{OUTSIDE}test_what_is_in_flight_is_bounded"),
+    bug("the names that were learned are not in the record", "runs.first_pass:FirstPass._know",
+        change("{str(A): B for A, B in C}", "{}"),
+        f"{OUTSIDE}test_names_that_were_learned_are_in_the_record_and_not_in_the_schema"),
+    bug("the second Ctrl-C is as slow as the first", "loops:run_with_signals",
+        drop("os._exit(128 + A)"), "runs/test_resume.py::test_a_second_sigint_ends_at_once"),
+)
+
 BUGS = (
     *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
-    *REUSE, *FILES,
+    *REUSE, *FILES, *PROMISES,
 )

@@ -16,6 +16,7 @@ import pytest
 from commands import Command
 from fake import FakeServer, label_of, refuse
 from killing import finish, kill_group, random_moments, run_with_kills, start
+from receiving import Receiver
 
 from pipeline.servers.endpoint import CANARY
 
@@ -120,18 +121,27 @@ def test_a_signal_keeps_every_answer_that_came_in(
 
 
 def test_a_second_sigint_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
-    """Whoever presses Ctrl-C twice does not wait; the answers that were committed are kept."""
+    """Whoever presses Ctrl-C twice waits for nothing; what was answered a second before is kept, as after kill -9."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     write_input(source)
-    fake.latency_s = 0.05
-    process = start(arguments_for(source, output, fake))
-    while len(fake.answered) < 1000:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=5)
+    fake.latency_s = 0.2
+    with Receiver(latency_s=60) as receiver:  # whoever is told holds up the end of the run, after the first signal
+        process = start(arguments_for(source, output, fake, "--set", f"run.notify_url={receiver.url}"))
+        while len(fake.answered) < 1000:
+            time.sleep(0.01)
+        old = set(fake.answered) - set(CANARY)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        while not receiver.bodies:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
+    assert errors == b""  # not even the receiver's silence is told
+    fake.latency_s = 0
+    fake.answered.clear()
     assert finish(arguments_for(source, output, fake))[0] == 0
+    assert not old & set(fake.answered)
 
 
 def test_a_resumed_run_asks_only_for_what_is_open(tmp_path: Path, fake: FakeServer, classify: Command) -> None:

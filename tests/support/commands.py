@@ -33,8 +33,10 @@ def running(tmp_path: Path, *arguments: object) -> Iterator[subprocess.Popen[str
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     ) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_until_answered(fake: FakeServer, texts: int) -> None:
