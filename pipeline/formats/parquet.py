@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +26,7 @@ from pipeline.formats.source import (
     BLOCK_ROWS,
     Destination,
     TextSpec,
+    Writer,
     existing_columns,
     refuse_duplicates,
     refuse_existing,
@@ -116,7 +116,7 @@ class ParquetSource:
         """See `Source.batches`."""
         yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
 
-    def appender(self, destination: Destination) -> ParquetAppender | None:
+    def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
 
         None where not all rows are wanted or a compression is, where the new columns of a row group would be too large
@@ -129,9 +129,11 @@ class ParquetSource:
         row_bytes = max([LABEL_BYTES, *(len(label) for label in destination.labels)]) + VALUE_BYTES * values
         if max(groups, default=0) * row_bytes > GROUP_BYTES or len(groups) * len(columns.names) > MOST_CHUNKS:
             return None
-        with suppress(ValueError):
-            return ParquetAppender(self, Footer(self._footer() or b""), destination)
-        return None
+        try:
+            appender = ParquetAppender(self, Footer(self._footer() or b""), destination)
+        except ValueError:
+            return None
+        return appender, appender.rows()
 
     @property
     def group_rows(self) -> list[int]:
@@ -317,7 +319,7 @@ class ParquetAppender:
         self._writer: pq.ParquetWriter | None = None
 
     def rows(self) -> Iterator[range]:
-        """See `Appender.rows`: copies the file first. Of the rows only their number is given, within one row group."""
+        """Copy the file, then give the rows that `write` takes: only their number, within one row group."""
         for data in self._data():
             self._stream.write(data)
             raise_if_cancelled()
