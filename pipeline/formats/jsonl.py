@@ -76,10 +76,11 @@ class JsonlSource:
         self.is_empty = False  # no bytes are no lines: a file without rows, not a broken one
         self.start = Position(0, len(self.file.bom), 0)
         self._appended: tuple[str, ...] = ()  # members that no line may have
+        self._first: tuple[TextSpec, TextBlock] | None = None  # what `check` has scanned, for the next reading
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
         """See `Source.check`: looks at the first 1,000 lines; `appended` is looked for in every later line, too."""
-        self._appended = tuple(appended)
+        self._appended, self._first = tuple(appended), None
         if self._can_scan_first_lines(spec):
             return
         seen: dict[str, None] = {}
@@ -99,9 +100,13 @@ class JsonlSource:
         position = position or self.start
         row, self.skipped = position.row, 0
         scan = self._scanner(spec)
+        first, self._first = self._first, None
         for here, lines in self.file.lines(position):
             here = here._replace(row=row)  # noqa: PLW2901 - not each line is a row
-            block = scan(here, lines) if scan else None
+            if first is not None and first[0] is spec and here == self.start:
+                block: TextBlock | None = first[1]
+            else:
+                block = scan(here, lines) if scan else None
             if block is None:
                 block = _block_by_row(here, self._rows(lines, here.line), spec)
             if block.texts:
@@ -147,8 +152,10 @@ class JsonlSource:
         """Scan the first lines, and say whether all of them hold texts and none of the members to be appended."""
         scan = self._scanner(spec)
         for here, lines in self.file.lines(self.start):
-            if scan is None or scan(here, lines) is None:
+            block = scan(here, lines) if scan else None
+            if block is None:
                 return False
+            self._first = self._first or (spec, block)
             if here.line + len(lines) >= FIRST_LINES:
                 break
         return True
