@@ -49,7 +49,6 @@ from pipeline.formats.textfile import (
 from pipeline.formats.values import to_cells
 from pipeline.storage import Location
 from pipeline.texts import (
-    EMPTY,
     SEPARATOR,
     Codes,
     Offsets,
@@ -57,8 +56,8 @@ from pipeline.texts import (
     TextBlock,
     Texts,
     binary_slices,
-    blank_indexes,
     block_of,
+    block_of_escaped,
     escape,
     escape_joined,
     even_values,
@@ -163,7 +162,7 @@ class CsvSource:
         texts = escape_joined(joined, len(cells), doubled=True)
         if texts is None:
             texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(SEPARATOR)])
-        return TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
+        return block_of_escaped(position, texts)
 
     def _rows(
         self, position: Position, buffers: Iterator[bytes] | None = None

@@ -42,7 +42,7 @@ from pipeline.formats.textfile import QUOTE, RowBytes, TextFile, insert, is_utf8
 from pipeline.formats.values import to_json
 from pipeline.storage import Location
 from pipeline.streams import storable
-from pipeline.texts import EMPTY, Codes, Offsets, Position, TextBlock, Texts, blank_indexes, block_of, escape
+from pipeline.texts import Codes, Offsets, Position, TextBlock, Texts, block_of, block_of_escaped, escape
 
 FIRST_LINES = 1_000  # where the text column is in none of these, it does not exist
 
@@ -242,7 +242,7 @@ def text_scanner(name: str, refused: tuple[str, ...]) -> Scan:
         if len(tokens) != len(lines) or _has_deep_line(lines):
             return None
         texts = _texts_of(tokens)
-        return None if texts is None else TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
+        return None if texts is None else block_of_escaped(position, texts)
 
     return scan
 
@@ -283,9 +283,7 @@ def _may_have_long_escape(codes: Codes) -> bool:
 
 def _with_short_escapes(texts: Texts) -> Texts:
     """Escape again, as `escape` does, what has an escape that could be shorter: equal texts must have equal bytes."""
-    return Texts.of(
-        [escape(text_of(b'"%b"' % text) or "") if _find_long_escape(text) else text for text in texts.to_list()]
-    )
+    return Texts.of([escape(text_of(b'"%b"' % text) or "") if _find_long_escape(text) else text for text in texts])
 
 
 def _can_be_fields(names: Sequence[str]) -> bool:

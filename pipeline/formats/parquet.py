@@ -34,12 +34,11 @@ from pipeline.formats.source import (
 from pipeline.formats.textfile import is_utf8
 from pipeline.storage import Location
 from pipeline.texts import (
-    EMPTY,
     Position,
     TextBlock,
     binary_scalar,
-    blank_indexes,
     block_of,
+    block_of_escaped,
     escape_joined,
     join_values,
     string_array,
@@ -255,7 +254,7 @@ def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
     texts = escape_joined(joined, len(data))
     if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
         return None
-    return TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
+    return block_of_escaped(position, texts)
 
 
 def _block_by_row(position: Position, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:
