@@ -29,7 +29,7 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
     if found is Kind.OTHER:
         raise InputError(f"{location}: is no regular file; it is read twice, so write it to a file first")
     file_format = format_of(location.path, loader.format, "loader.format", location.shown)
-    source: Source = file_format.open_reader(location, loader, file_format)
+    source: Source = file_format.load(file_format.reader)(location, loader, file_format)
     return source
 
 

@@ -124,7 +124,7 @@ class ParquetSource:
         if not destination.all_rows or destination.compression is not None:
             return None
         groups, columns = self.group_rows, destination.columns
-        values = columns.num_classes if columns.has_probs else 1
+        values = 1 if columns.probs == "none" else columns.num_classes
         row_bytes = max([LABEL_BYTES, *(len(label) for label in destination.labels)]) + VALUE_BYTES * values
         if max(groups, default=0) * row_bytes > GROUP_BYTES or len(groups) * len(columns.names) > MOST_CHUNKS:
             return None
@@ -308,7 +308,7 @@ class ParquetAppender:
         self._source, self._footer = source, footer
         self._path, self._columns = destination.draft.path, destination.columns
         self._labels = string_array(destination.labels)
-        self._schema = pa.schema(self._columns.fields())
+        self._schema = pa.schema(self._columns.fields)
         self._stream = destination.draft.write_bytes()
         self._copied_bytes = source.location.look()[1] - TAIL_BYTES - footer.size  # all that stands before the footer
         self._groups = list(source.group_rows)  # rows of the row groups whose new columns are not written yet
@@ -407,7 +407,7 @@ class ParquetWriter:
     """
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        for field in destination.columns.fields():
+        for field in destination.columns.fields:
             schema = schema.append(field)
         self._schema, self._columns = schema, destination.columns
         self._labels = string_array(destination.labels)
