@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
-from pipeline.formats.registry import format_of
+from pipeline.formats.registry import compression_of, format_of
 from pipeline.formats.source import Source, TextSpec
 from pipeline.storage import Kind, Location, locate
 
@@ -29,7 +29,7 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
     if found is Kind.OTHER:
         raise InputError(f"{location}: is no regular file; it is read twice, so write it to a file first")
     file_format = format_of(location.path, loader.format, "loader.format", location.shown)
-    source: Source = file_format.open_reader(location, loader, file_format)
+    source: Source = file_format.load(file_format.reader)(location, loader, file_format)
     return source
 
 
@@ -43,4 +43,4 @@ def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
         return (len(first.texts) if first else 0), True
     row_bytes = (second.position.offset - first.position.offset) / len(first.texts)
     _, size = source.location.look()
-    return int((size if source.seekable else _COMPRESSION_FACTOR * size) / row_bytes), False
+    return int((_COMPRESSION_FACTOR if compression_of(source.location.name) else 1) * size / row_bytes), False

@@ -176,12 +176,7 @@ class Texts(Sequence[bytes]):
         return bytes(self.data[self.offsets[index] + 1 : self.offsets[index + 1] - 2])
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.to_list())
-
-    def to_list(self) -> list[bytes]:
-        """Cut out all texts."""
-        data = bytes(self.data)  # by the offsets: a text may hold what looks like the end of one, a quote and a comma
-        return [data[start + 1 : end - 2] for start, end in pairwise(self.offsets.tolist())]
+        return map(bytes, self.views())
 
     def views(self) -> Iterator[memoryview]:
         """Iterate over the texts without copying them."""
@@ -259,16 +254,7 @@ def escape(text: str) -> bytes:
 
 
 def escape_all(texts: Sequence[str]) -> Texts:
-    """Escape many texts.
-
-    Raises:
-        UnicodeEncodeError: one holds half a surrogate pair.
-    """
-    joined = "\0".join(texts).encode()
-    if texts and joined.count(b"\0") == len(texts) - 1:
-        escaped = escape_joined(joined.replace(b"\0", SEPARATOR), len(texts))
-        if escaped is not None:
-            return escaped
+    """Escape many texts; see `escape`."""
     return Texts.of([escape(text) for text in texts])
 
 
@@ -309,26 +295,16 @@ _ESCAPED_SPACES = [escape(space) for space in _WHITE_SPACE]
 _is_blank = re.compile(b"(?:%b)*+\\Z" % b"|".join(map(re.escape, _ESCAPED_SPACES))).match
 
 
-def _blank_beginnings() -> Mask:
-    """Make the table of all pairs of bytes that a blank text may begin with, where its closing quote counts as a byte.
-
-    An empty text begins with the quote. After a space of one byte comes the quote or another space; one of several
-    bytes fills the pair with its own.
-    """
-    table = np.zeros((256, 256), bool)
-    table[_QUOTE] = True
-    after_one = [_QUOTE, *{space[0] for space in _ESCAPED_SPACES}]
-    for space in _ESCAPED_SPACES:
-        table[space[0], [space[1]] if len(space) > 1 else after_one] = True
-    return table
+# Whether a blank text may begin with two bytes, where its closing quote counts as one of them.
+_MAY_BE_BLANK = np.zeros((256, 256), bool)
+_MAY_BE_BLANK[_QUOTE] = True
+for _space in _ESCAPED_SPACES:
+    _MAY_BE_BLANK[_space[0], _space[1] if len(_space) > 1 else [_QUOTE, *{each[0] for each in _ESCAPED_SPACES}]] = True
 
 
-_MAY_BE_BLANK = _blank_beginnings()
-
-
-def blank_indexes(texts: Texts) -> list[int]:
-    """Find the texts that are empty or white space, by their indexes."""
+def block_of_escaped(position: Position, texts: Texts) -> TextBlock:
+    """Make a block of escaped texts. One that is empty or white space gets the error `empty`."""
     codes = np.frombuffer(texts.data, np.uint8)
     starts = texts.offsets[:-1] + 1
     suspects = np.flatnonzero(_MAY_BE_BLANK[codes[starts], codes[starts + 1]])
-    return [index for index in suspects.tolist() if _is_blank(texts[index])]
+    return TextBlock(position, texts, {index: EMPTY for index in suspects.tolist() if _is_blank(texts[index])})

@@ -162,12 +162,10 @@ def _pairs(
 
 def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iterator[Any]]:
     """Open what writes the output, and the rows that it takes: as their own bytes where possible, else as columns."""
-    if source.format == destination.format:
-        appender = source.appender(destination)
-        if appender is not None:
-            return appender, appender.rows()
-    writer: Writer = destination.format.open_writer(destination, source.schema())
-    return writer, source.batches()
+    if source.format == destination.format and (appender := source.appender(destination)):
+        return appender
+    open_writer = destination.format.load(destination.format.writer)
+    return open_writer(destination, source.schema()), source.batches()
 
 
 def check_types(config: Config, source: Source) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.texts import Texts, blank_indexes, escape, escape_all
+from pipeline.texts import SEPARATOR, Position, Texts, block_of_escaped, escape, escape_all, escape_joined
 
 # With any control character among them texts are escaped one by one; without, all at once.
 TEXTS = st.one_of(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.text('ab"\\\n\r\té')))
@@ -22,11 +22,20 @@ def unescaped(text: bytes) -> str:
     return found
 
 
+def blank_indexes(texts: Texts) -> list[int]:
+    """Return which of the texts a block does not send."""
+    return list(block_of_escaped(Position(0, 0, 0), texts).errors)
+
+
 @given(TEXTS)
 def test_any_text_goes_to_the_wire_and_back(texts: list[str]) -> None:
     """Many at once or one by one, the bytes are the same, are JSON, and mean the text."""
     escaped = escape_all(texts)
     assert list(escaped) == [escape(text) for text in texts]
+    at_once = escape_joined(SEPARATOR.join(text.encode() for text in texts), len(texts)) if texts else escaped
+    has_other_control_characters = any(char < " " and char not in "\n\r\t" for text in texts for char in text)
+    assert (at_once is None) == has_other_control_characters
+    assert at_once is None or list(at_once) == list(escaped)
     assert json.loads(b'["%b"]' % b'","'.join(escaped)) == (texts or [""])
     assert [unescaped(each) for each in escaped] == texts
 
@@ -60,13 +69,13 @@ def test_a_rare_character_changes_no_other_text(text: str) -> None:
 @given(st.text(st.sampled_from('\t\n\r \x0b\x0c\x1c\x1f\x85\xa0\u1680\u2000\u2028\u202f\u205f\u3000\u200bx\\"é')))
 def test_white_space_is_known_in_any_form(text: str) -> None:
     """Blank is what Python calls white space, escaped or not."""
-    assert blank_indexes(Texts.of([escape(text)])) == ([0] if not text or text.isspace() else [])
+    assert blank_indexes(escape_all([text])) == ([0] if not text or text.isspace() else [])
 
 
 def test_every_white_space_is_known() -> None:
     """All that Python calls white space, and nothing else."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    spaces = blank_indexes(Texts.of([escape(character) for character in characters]))
+    spaces = blank_indexes(escape_all(characters))
     assert [characters[index] for index in spaces] == [each for each in characters if each.isspace()]
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.answers import NO_LABEL, Answers
 from pipeline.config import Config
-from pipeline.texts import Offsets, binary_array, binary_scalar, binary_slices, bitmap, string_array
+from pipeline.texts import binary_array, binary_scalar, binary_slices, bitmap, string_array
 
 Spell = Callable[[Any], bytes]  # from a value, or None for a null, to the bytes that stand for it
 _EVERY_SIGN = (1234567890.5, -1e-9)  # numbers with every sign that one is written with, which may be a delimiter
@@ -29,53 +29,42 @@ class AppendedColumns:
     """
 
     def __init__(self, config: Config, num_classes: int) -> None:
-        writer = config.writer
+        writer, double = config.writer, pa.float64()
         self.num_classes = num_classes or len(writer.labels or ())
-        self._probs = writer.probs
-        self._truncated = config.request.too_long == "truncate"
-        self.names = [f"{writer.prefix}{name}" for name in ("label", "score", "error")]
+        self.probs, self._truncated = writer.probs, config.request.too_long == "truncate"
+        columns = [("label", pa.string()), ("score", double), ("error", pa.string())]
         if writer.probs == "list":
-            self.names.append(f"{writer.prefix}probs")
+            columns.append(("probs", pa.list_(double)))
         elif writer.probs == "columns":
-            classes = writer.labels or [str(index) for index in range(num_classes)]
-            self.names += [f"{writer.prefix}prob_{each}" for each in classes]
+            columns += [(f"prob_{each}", double) for each in writer.labels or range(num_classes)]
         if self._truncated:
-            self.names.append(f"{writer.prefix}truncated")
-
-    @property
-    def has_probs(self) -> bool:
-        """Whether the probabilities of all classes are appended."""
-        return self._probs != "none"
-
-    def fields(self) -> list[pa.Field]:
-        """Describe the columns as Arrow fields."""
-        types = [pa.string(), pa.float64(), pa.string()]
-        probs = self.names[3:-1] if self._truncated else self.names[3:]
-        types += [pa.list_(pa.float64()) if self._probs == "list" else pa.float64() for _ in probs]
-        if self._truncated:
-            types.append(pa.bool_())
-        return [pa.field(name, type_) for name, type_ in zip(self.names, types, strict=True)]
+            columns.append(("truncated", pa.bool_()))
+        self.fields = [pa.field(f"{writer.prefix}{name}", kind) for name, kind in columns]
+        self.names = [field.name for field in self.fields]
 
     def arrays(self, answers: Answers, labels: pa.Array) -> list[pa.Array]:
         """Make the columns as Arrow arrays, without a Python object a row; `labels` are the names by label id."""
-        valid = bitmap(answers.ids != NO_LABEL)
-        ids = pa.Array.from_buffers(pa.int32(), len(answers.ids), [valid, pa.py_buffer(answers.ids)])
+        buffers = [bitmap(answers.has_label), pa.py_buffer(answers.ids)]
+        ids = pa.Array.from_buffers(pa.int32(), len(answers), buffers)
         return [labels.take(ids), *self.arrays_after_label(answers)]
 
     def arrays_after_label(self, answers: Answers) -> list[pa.Array]:
         """Make all columns but the first, which holds the labels."""
-        rows = len(answers.ids)
-        valid = bitmap(answers.ids != NO_LABEL)
-        scores = pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(answers.scores)])
-        errors = string_array(_errors_of(answers)) if answers.errors else pa.nulls(rows, pa.string())
-        arrays = [scores, errors]
-        if self._probs == "list":
+        rows = len(answers)
+        valid = bitmap(answers.has_label)
+        arrays = [pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(answers.scores)])]
+        if answers.errors:
+            found = map(answers.errors.get, range(rows))
+            arrays.append(string_array([None if error is None else str(error) for error in found]))
+        else:
+            arrays.append(pa.nulls(rows, pa.string()))
+        if self.probs == "list":
             probs = answers.probs_or_nan(self.num_classes)
             offsets = np.arange(rows + 1, dtype=np.int32) * probs.shape[1]
             values = pa.Array.from_buffers(pa.float64(), probs.size, [None, pa.py_buffer(np.ascontiguousarray(probs))])
             buffers = [valid, pa.py_buffer(offsets)]
             arrays.append(pa.Array.from_buffers(pa.list_(pa.float64()), rows, buffers, children=[values]))
-        elif self._probs == "columns":
+        elif self.probs == "columns":
             columns = np.ascontiguousarray(answers.probs_or_nan(self.num_classes).T)
             arrays += [pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(each)]) for each in columns]
         if self._truncated:
@@ -110,8 +99,11 @@ class AppendedText:
             if array.null_count == len(array):
                 constant += spell(None)
                 continue
-            as_json = self._numbers_as_json and pa.types.is_float64(array.type) and not array.null_count
-            parts += [binary_scalar(constant), _json_numbers(array) if as_json else _spelled(array, spell)]
+            if self._numbers_as_json and pa.types.is_float64(array.type) and not array.null_count:
+                values = _json_numbers(array)
+            else:
+                values = binary_array([*map(spell, array.to_pylist())])
+            parts += [binary_scalar(constant), values]
             constant = b""
         return pc.binary_join_element_wise(*parts, binary_scalar(constant), binary_scalar(b""))
 
@@ -127,24 +119,13 @@ class AppendedText:
         return by_id.take(pa.Array.from_buffers(pa.int32(), len(ids), [None, pa.py_buffer(ids)]))
 
 
-def _spelled(array: pa.Array, spell: Spell) -> pa.LargeBinaryArray:
-    """Write values one by one; of strings and booleans, of which few come often, each distinct one."""
-    if pa.types.is_string(array.type) or pa.types.is_boolean(array.type):
-        encoded = array.dictionary_encode("encode")
-        return binary_array([*map(spell, encoded.dictionary.to_pylist())]).take(encoded.indices)
-    return binary_array([*map(spell, array.to_pylist())])
-
-
 def _json_numbers(array: pa.Array) -> pa.LargeBinaryArray:
     """Write numbers as JSON, all in one call: they are what stands between the commas of a list."""
     values = np.frombuffer(array.buffers()[1], np.float64)  # not `to_numpy`, which imports pandas
-    values = values[array.offset : array.offset + len(array)]
     text = msgspec.json.encode(values.tolist())[1:-1]
-    offsets: Offsets = np.empty(len(values) + 1, np.int64)
-    offsets[0], offsets[-1] = 0, len(text) + 1
-    offsets[1:-1] = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(",")) + 1
-    offsets -= np.arange(len(offsets))  # the commas are taken out
-    return binary_slices(text.replace(b",", b""), offsets)
+    commas = np.flatnonzero(np.frombuffer(text, np.uint8) == ord(","))
+    ends = np.append(commas, len(text)) - np.arange(len(values))  # the commas are taken out
+    return binary_slices(text.replace(b",", b""), np.append(0, ends))
 
 
 class Tally:
@@ -170,10 +151,3 @@ class Tally:
         """Rows by label, the most frequent label first."""
         pairs = zip(self._names, self._counts.tolist(), strict=False)
         return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _errors_of(answers: Answers) -> list[str | None]:
-    errors: list[str | None] = [None] * len(answers.ids)
-    for row, error in answers.errors.items():
-        errors[row] = str(error)
-    return errors

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,13 +22,12 @@ import pyarrow as pa
 from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
-from pipeline.formats.appended_columns import AppendedColumns, AppendedText
+from pipeline.formats.appended_columns import AppendedText
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
-    BLOCK_CHARS,
-    BLOCK_ROWS,
     Destination,
     TextSpec,
+    Writer,
     blocks_of,
     existing_columns,
     refuse_duplicates,
@@ -43,14 +42,13 @@ from pipeline.formats.textfile import (
     ends_line,
     insert,
     is_utf8,
-    is_wide,
+    rows_of_lines,
     whole_lines,
     write_text,
 )
 from pipeline.formats.values import to_cells
 from pipeline.storage import Location
 from pipeline.texts import (
-    EMPTY,
     SEPARATOR,
     Codes,
     Offsets,
@@ -58,8 +56,8 @@ from pipeline.texts import (
     TextBlock,
     Texts,
     binary_slices,
-    blank_indexes,
     block_of,
+    block_of_escaped,
     escape,
     escape_joined,
     even_values,
@@ -89,12 +87,12 @@ class CsvSource:
         self.seekable = self.file.seekable
         # The limit is the csv module's, for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-        top = Position(0, len(self.file.bom), 0)
-        header = next(RecordReader(self.file, self.delimiter, top, self.file.buffers(top)).records(most=1), None)
+        reader = RecordReader(self.file, self.delimiter, Position(0, len(self.file.bom), 0))
+        header = next(iter(reader), None)
         self.is_empty = header is None
-        self.columns: list[str] = header.cells[0] if header else []
-        self.header_bytes: bytes = header.raw[0] if header else b""  # without the BOM
-        self.start = Position(0, top.offset + len(self.header_bytes), header.ends[0] if header else 0)
+        self.columns: list[str] = header.cells if header else []
+        self.header_bytes: bytes = header.raw if header else b""  # without the BOM
+        self.start = Position(0, *reader.reached)
         refuse_duplicates(self.path, self.columns)
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
@@ -108,29 +106,26 @@ class CsvSource:
         """See `Source.texts`."""
         if self.is_empty:
             return
-        position = position or self.start
-        buffers = self.file.buffers(position)
+        position, rest = position or self.start, None
         indexes = [self.columns.index(name) for name in spec.columns]
-        if spec.is_plain and (scanner := self._scanner(buffers, position, indexes[0])):
+        if spec.is_plain and (scanner := self._scanner(position, indexes[0])):
             for first, records, cells in scanner:
                 yield self._block_of_cells(first, records, cells)
-            position, buffers = scanner.position, scanner.rest()
-        row = position.row
-        for found in self._rows(position, buffers):
-            texts = [
-                cells[indexes[0]] if spec.is_plain else spec.render([cells[index] for index in indexes])
-                for cells in found.cells
-            ]
-            yield block_of(Position(row, found.offset, found.line), texts, {})
-            row += len(texts)
+            position, rest = scanner.position, scanner.rest()
+        for here, rows in self._rows(position, rest):
+            if spec.is_plain:
+                texts: list[str | None] = [row.cells[indexes[0]] for row in rows]
+            else:
+                texts = [spec.render([row.cells[index] for index in indexes]) for row in rows]
+            yield block_of(here, texts, {})
 
-    def row_bytes(self) -> Iterator[RowBytes | list[bytes]]:
+    def row_bytes(self) -> Iterator[RowBytes]:
         """Read the bytes of all rows with their line ends, some thousand at a time."""
-        position, buffers = self.start, self.file.buffers(self.start)
-        if scanner := self._scanner(buffers, position):
+        position, rest = self.start, None
+        if scanner := self._scanner(position):
             yield from (records for _, records, _ in scanner)
-            position, buffers = scanner.position, scanner.rest()
-        yield from (records.raw for records in self._rows(position, buffers))
+            position, rest = scanner.position, scanner.rest()
+        yield from (RowBytes.of([row.raw for row in rows]) for _, rows in self._rows(position, rest))
 
     def schema(self) -> pa.Schema:
         """See `Source.schema`: all cells are strings."""
@@ -140,21 +135,21 @@ class CsvSource:
         """See `Source.batches`."""
         schema = self.schema()
         self.skipped = 0
-        found = self._rows(self.start, self.file.buffers(self.start))
-        rows = (cells for records in found for cells in records.cells)
-        for block in blocks_of(rows, lambda cells: sum(map(len, cells))):
-            columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
+        for _, rows in self._rows(self.start):
+            cells = zip(*[row.cells for row in rows], strict=True)
+            columns = [pa.array(column, pa.string()) for column in cells]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def appender(self, destination: Destination) -> CsvAppender:
+    def appender(self, destination: Destination) -> tuple[Writer, Iterator[RowBytes]]:
         """See `Source.appender`."""
-        return CsvAppender(self, destination)
+        return CsvAppender(self, destination), self.row_bytes()
 
-    def _scanner(self, buffers: Iterator[bytes], position: Position, column: int | None = None) -> CsvScanner | None:
+    def _scanner(self, position: Position, column: int | None = None) -> CsvScanner | None:
         """Make a scanner, if it knows the encoding and the delimiter."""
         self.skipped = 0
-        if self.file.encoding != "utf-8" or not self.delimiter.isascii():
+        if not self.file.is_utf8 or not self.delimiter.isascii():
             return None
+        buffers = self.file.buffers(position)
         return CsvScanner(buffers, position, self.delimiter, width=len(self.columns), column=column)
 
     def _block_of_cells(self, position: Position, records: RowBytes, cells: pa.LargeBinaryArray) -> TextBlock:
@@ -167,33 +162,34 @@ class CsvSource:
         texts = escape_joined(joined, len(cells), doubled=True)
         if texts is None:
             texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(SEPARATOR)])
-        return TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
+        return block_of_escaped(position, texts)
 
-    def _rows(self, position: Position, buffers: Iterator[bytes]) -> Iterator[Records]:
-        """Read the records that are rows: those with as many cells as the header."""
-        width = len(self.columns)
-        for records in RecordReader(self.file, self.delimiter, position, buffers).records():
-            rows = records if set(map(len, records.cells)) == {width} else self._only_rows(records, width)
-            if rows.cells:
-                yield rows
+    def _rows(
+        self, position: Position, buffers: Iterator[bytes] | None = None
+    ) -> Iterator[tuple[Position, list[Record]]]:
+        """Read the records that are rows, some thousand at a time; with them comes the position of the first."""
+        row = position.row
+        records = RecordReader(self.file, self.delimiter, position, buffers)
+        for block in blocks_of(self._only_rows(records), lambda record: len(record.raw)):
+            yield Position(row, block[0].offset, block[0].line), block
+            row += len(block)
 
-    def _only_rows(self, records: Records, width: int) -> Records:
+    def _only_rows(self, records: Iterable[Record]) -> Iterator[Record]:
         """Leave out blank lines, but for files of one column, where they are rows, and bad lines, which are counted."""
-        rows: list[tuple[list[str], bytes]] = []
-        starts = [records.line, *records.ends[:-1]]
-        for cells, raw, line in zip(records.cells, records.raw, starts, strict=True):
-            if len(cells) == width:
-                rows.append((cells, raw))
-            elif not cells:
-                rows += [([""], raw)] if width == 1 else []
+        width = len(self.columns)
+        for record in records:
+            if len(record.cells) == width:
+                yield record
+            elif not record.cells:
+                if width == 1:
+                    yield record._replace(cells=[""])
             elif self._skip_bad:
                 self.skipped += 1
             else:
                 raise InputError(
-                    f"{self.path}:{line + 1}: {len(cells)} cells where the header has {width}; "
+                    f"{self.path}:{record.line + 1}: {len(record.cells)} cells where the header has {width}; "
                     f'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
                 )
-        return records._replace(cells=[cells for cells, _ in rows], raw=[raw for _, raw in rows])
 
     def _advice(self, missing: str) -> str:
         """Say which columns there are, or that the header looks as if another delimiter were meant."""
@@ -279,103 +275,68 @@ def _cells_of(rows: RowBytes, separators: Offsets, column: int) -> pa.LargeBinar
     return even_values(binary_slices(rows.data, edges))  # the odd ones are what stands between two cells
 
 
-class Records(NamedTuple):
-    """Consecutive records as `RecordReader` finds them."""
+class Record(NamedTuple):
+    """One record as `RecordReader` finds it."""
 
-    cells: list[list[str]]
-    raw: list[bytes]  # the bytes of each, with the line end
-    offset: int  # bytes before the first
-    line: int  # lines before the first
-    ends: list[int]  # lines before the end of each
+    cells: list[str]
+    raw: bytes  # with the line end
+    offset: int  # bytes before it
+    line: int  # lines before it
 
 
 class RecordReader:
     """Reads records with the csv module, and knows the bytes of each.
 
-    The csv module takes lines of text and says how many of them a record took. So the bytes of the lines are held here
-    until the record that they belong to is whole. `buffers` are the bytes of the file from `position` on.
+    The csv module takes lines of text, so their bytes are held here until the record that they belong to is whole.
+    `buffers` are the bytes of the file from `position` on. Afterwards `reached` is the offset and the line up to which
+    records were given.
+
+    Raises:
+        InputError: a record is longer than `LONGEST_RECORD` or does not end, or bytes are not of the encoding.
     """
 
-    def __init__(self, file: TextFile, delimiter: str, position: Position, buffers: Iterator[bytes]) -> None:
-        self._file, self._delimiter, self._position, self._buffers = file, delimiter, position, buffers
-        self._held: list[bytes] = []  # lines of records that were not given yet
-        self._held_bytes = 0
-        self._given = self._whole = 0  # lines of the records that were given, and of those that are whole
+    def __init__(
+        self, file: TextFile, delimiter: str, position: Position, buffers: Iterator[bytes] | None = None
+    ) -> None:
+        self._file, self._delimiter = file, delimiter
+        self._buffers = file.buffers(position) if buffers is None else buffers
+        self.reached = position.offset, position.line
+        self._held: list[bytes] = []  # the lines of the record that is not whole yet
         self._at_end = False
 
-    def records(self, most: int = 0) -> Iterator[Records]:
-        """Read all records, at most `most` (default: `BLOCK_ROWS`) at a time.
+    def __iter__(self) -> Iterator[Record]:
+        reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        while (cells := self._next(reader)) is not None:
+            if self._at_end:  # the csv module has asked for one more line to finish this record
+                raise self._endless()
+            raw, (offset, line) = b"".join(self._held), self.reached
+            self.reached = offset + len(raw), line + len(self._held)
+            self._held.clear()
+            yield Record(cells, raw, offset, line)
 
-        Raises:
-            InputError: a record is longer than `LONGEST_RECORD` or does not end, or bytes are not of the encoding.
-        """
-        reader = csv.reader(itertools.chain.from_iterable(self._lines()), delimiter=self._delimiter)
-        rows, offset, first_line = self._parsed(reader), self._position.offset, self._position.line
-        while True:
-            cells, ends = [], []  # `ends`: lines that were read when the record was whole
-            for row in itertools.islice(rows, most or BLOCK_ROWS):
-                if self._at_end:  # the csv module has asked for one more line to finish this record
-                    raise self._endless(first_line + self._whole)
-                cells.append(row)
-                self._whole = reader.line_num
-                ends.append(self._whole)
-                if self._held_bytes > BLOCK_CHARS:
-                    break
-            if not cells:
-                return
-            line = first_line + self._given
-            raw = self._take(ends)
-            self._refuse_endless(raw, line)
-            yield Records(cells, raw, offset, line, [first_line + end for end in ends])
-            offset += sum(map(len, raw))
-
-    def _lines(self) -> Iterator[list[str]]:
-        """Decode the lines, and hold their bytes."""
-        number = self._position.line
-        unfinished = whole = size = 0
-        for lines in self._file.line_lists(self._buffers, self._position):
-            # A record that was begun in the last lines may have taken all of them.
-            unfinished = size if self._whole > whole else unfinished + size
-            whole = self._whole
-            if unfinished > LONGEST_RECORD:
-                raise self._endless(self._position.line + whole)
-            size = sum(map(len, lines))
-            self._held += lines
-            self._held_bytes += size
-            yield [self._file.decode(line, number + index) for index, line in enumerate(lines, 1)]
-            number += len(lines)
-        self._at_end = True
-
-    def _parsed(self, reader: Any) -> Iterator[list[str]]:
+    def _next(self, reader: Iterator[list[str]]) -> list[str] | None:
         try:
-            yield from reader
+            return next(reader, None)
         except csv.Error as error:  # a line end within a line, from an encoding that has several
-            line = self._position.line + reader.line_num
+            line = self.reached[1] + len(self._held)
             raise InputError(f"{self._file.path}:{line}: {error}; set loader.encoding?") from None
 
-    def _take(self, ends: list[int]) -> list[bytes]:
-        """Take the bytes of the records that were whole after so many lines each."""
-        starts = [self._given, *ends[:-1]]
-        if ends[-1] - self._given == len(ends):  # each is one line
-            raw = self._held[: len(ends)]
-        else:
-            first = self._given
-            raw = [b"".join(self._held[start - first : end - first]) for start, end in zip(starts, ends, strict=True)]
-        del self._held[: ends[-1] - self._given]
-        self._given = ends[-1]
-        self._held_bytes -= sum(map(len, raw))
-        return raw
+    def _lines(self) -> Iterator[str]:
+        """Decode the lines, and hold their bytes."""
+        held, size = self._held, 0
+        for lines in rows_of_lines(self._buffers):
+            for line in lines:
+                size = len(line) + (size if held else 0)
+                if size > LONGEST_RECORD:
+                    raise self._endless()
+                held.append(line)
+                yield self._file.decode(line, self.reached[1] + len(held))
+        self._at_end = True
 
-    def _refuse_endless(self, records: list[bytes], line: int) -> None:
-        if max(map(len, records)) > LONGEST_RECORD:
-            before = next(index for index, record in enumerate(records) if len(record) > LONGEST_RECORD)
-            raise self._endless(line + len(b"".join(records[:before]).splitlines()))
-
-    def _endless(self, line: int) -> InputError:
-        """Make the error about a record that begins after `line` lines."""
+    def _endless(self) -> InputError:
         return InputError(
-            f"{self._file.path}:{line + 1}: a quote is opened in this record and never closed, or the record is longer "
-            f"than {LONGEST_RECORD >> 20} MiB; mend it"
+            f"{self._file.path}:{self.reached[1] + 1}: a quote is opened in this record and never closed, or the "
+            f"record is longer than {LONGEST_RECORD >> 20} MiB; mend it"
         )
 
 
@@ -383,51 +344,26 @@ class CsvAppender:
     """Copies each record's bytes and appends cells before its line end, in the file's own encoding."""
 
     def __init__(self, source: CsvSource, destination: Destination) -> None:
-        self._source = source
-        self._stream = write_text(destination.draft)
-        self._encoding = source.file.encoding
-        delimiter, columns = source.delimiter, destination.columns
-        names = delimiter.join([_quote(name, delimiter) for name in columns.names])
+        file, delimiter = source.file, source.delimiter
+        encoding = "utf-8" if file.is_utf8 else file.encoding
+        self._stream = write_text(destination.draft, file.encoding)
+        self._appended = _appended_cells(destination, delimiter, encoding)
+        names = _encode(_line(destination.columns.names, delimiter), encoding)
         if source.is_empty:  # there are no columns that ours could follow
-            header = f"{names}\n".encode()
+            header = names + b"\n"
         else:
-            header = self._append(source.header_bytes, (delimiter + names).encode())
-        self._stream.write(source.file.bom + header)
-        self._appended = _appended_cells(columns, destination.labels, delimiter, self._encoding)
+            body = source.header_bytes.rstrip(b"\r\n")
+            header = body + _encode(delimiter, encoding) + names + source.header_bytes[len(body) :]
+        self._stream.write(file.bom + header)
 
-    def rows(self) -> Iterator[RowBytes | list[bytes]]:
-        """See `Appender.rows`."""
-        return self._source.row_bytes()
-
-    def write(self, rows: RowBytes | list[bytes], answers: Answers) -> None:
+    def write(self, rows: RowBytes, answers: Answers) -> None:
         """See `Writer.write`."""
-        appended = self._appended.of(answers)
-        if isinstance(rows, RowBytes):
-            for part in insert(rows, rows.body_ends, appended):
-                self._stream.write(part)
-        else:
-            self._stream.write(b"".join(map(self._append, rows, appended.to_pylist())))
+        for part in insert(rows, rows.body_ends, self._appended.of(answers)):
+            self._stream.write(part)
 
     def close(self) -> None:
         """See `Writer.close`."""
         self._stream.close()
-
-    def _append(self, record: bytes, appended: bytes) -> bytes:
-        """Append cells, which are UTF-8 still, before a record's line end."""
-        try:
-            if is_wide(self._encoding):
-                text = record.decode(self._encoding)
-                body = text.rstrip("\r\n")
-                return (body + appended.decode() + text[len(body) :]).encode(self._encoding)
-            if self._encoding != "utf-8":
-                appended = appended.decode().encode(self._encoding)
-        except UnicodeEncodeError as error:
-            what = error.object[error.start : error.end]
-            raise OutputError(
-                f"{what!r} can't be written in {self._encoding}, the encoding of the input; choose another format"
-            ) from None
-        body_bytes = record.rstrip(b"\r\n")
-        return body_bytes + appended + record[len(body_bytes) :]
 
 
 class CsvWriter:
@@ -436,55 +372,59 @@ class CsvWriter:
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
         self._stream = write_text(destination.draft)
         self._names, self._delimiter = schema.names, DELIMITERS[destination.format.name]
-        self._appended = _appended_cells(destination.columns, destination.labels, self._delimiter)
-        self._stream.write(self._line([*self._names, *destination.columns.names]) + b"\n")
+        self._appended = _appended_cells(destination, self._delimiter, "utf-8")
+        self._stream.write(_line([*self._names, *destination.columns.names], self._delimiter).encode() + b"\n")
 
     def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
         """See `Writer.write`."""
         columns = [to_cells(column, name) for column, name in zip(rows.columns, self._names, strict=True)]
-        lines = zip(map(self._line, zip(*columns, strict=True)), self._appended.of(answers).to_pylist(), strict=True)
-        self._stream.write(b"".join([b"%b%b\n" % line for line in lines]))
+        lines = [_line(cells, self._delimiter).encode() for cells in zip(*columns, strict=True)]
+        pairs = zip(lines, self._appended.of(answers).to_pylist(), strict=True)
+        self._stream.write(b"".join([b"%b%b\n" % pair for pair in pairs]))
 
     def close(self) -> None:
         """See `Writer.close`."""
         self._stream.close()
 
-    def _line(self, cells: Sequence[str | None]) -> bytes:
-        # Not csv.writer: with LF as its line end it leaves a cell with a lone CR unquoted (Python 3.11).
-        delimiter = self._delimiter
-        return delimiter.join([_quote(cell, delimiter) if cell else "" for cell in cells]).encode()
 
-
-def _appended_cells(
-    columns: AppendedColumns, labels: Sequence[str], delimiter: str, encoding: str = "utf-8"
-) -> AppendedText:
+def _appended_cells(destination: Destination, delimiter: str, encoding: str) -> AppendedText:
     """Make the cells that are appended to a record, each after a delimiter.
 
-    They are UTF-8 still, with escapes for the characters of error messages that the file's `encoding` does not have:
-    the words of a server are no reason to end the run.
+    Characters of error messages that the encoding does not have become escapes: the words of a server are no reason to
+    end the run.
     """
 
     def spell(value: Any) -> bytes:
-        return _cell(value, delimiter)
+        if value is None:
+            return b""
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return _encode(_quote(text, delimiter), encoding)
 
     def spell_error(value: str | None) -> bytes:
         return spell(value and value.encode(encoding, "backslashreplace").decode(encoding))
 
-    count = len(columns.names)
+    count = len(destination.columns.names)
     spells = [spell] * count
     spells[2] = spell_error
-    return AppendedText(columns, labels, [delimiter.encode()] * count, spells)
+    return AppendedText(destination.columns, destination.labels, [_encode(delimiter, encoding)] * count, spells)
 
 
-def _cell(value: Any, delimiter: str) -> bytes:
-    """Write a value of an appended column as a cell."""
-    if value is None:
-        return b""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return _quote(text, delimiter).encode()
+def _line(cells: Sequence[str | None], delimiter: str) -> str:
+    # Not csv.writer: with LF as its line end it leaves a cell with a lone CR unquoted (Python 3.11).
+    return delimiter.join([_quote(cell, delimiter) if cell else "" for cell in cells])
 
 
 def _quote(text: str, delimiter: str) -> str:
     if delimiter in text or '"' in text or "\n" in text or "\r" in text:
         return '"' + text.replace('"', '""') + '"'
     return text
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError as error:
+        what = error.object[error.start : error.end]
+        raise OutputError(
+            f"{what!r} can't be written in {encoding}, the encoding of the input; choose another format"
+        ) from None

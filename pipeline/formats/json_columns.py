@@ -70,24 +70,15 @@ def parse_members(line: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(raw) for name, raw in _decode_members(line).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {name: json.dumps(value).encode() for name, value in _parse_slowly(line).items()}
-
-
-def _parse_slowly(line: bytes) -> dict[str, object]:
-    """Parse a JSON object with Python's own parser, and decode the values.
-
-    Raises:
-        ValueError: see `parse_members`.
-    """
-    try:
-        tree = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        try:
+            tree = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{error.msg} at column {error.colno}") from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     if not isinstance(tree, dict):
         raise ValueError("not an object in braces")  # noqa: TRY004 - one kind of error for a line that is no row
-    return tree
+    return {name: json.dumps(value).encode() for name, value in tree.items()}
 
 
 def reach(members: Members, name: str) -> bytes | None:

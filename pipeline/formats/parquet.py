@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,7 @@ from pipeline.formats.source import (
     BLOCK_ROWS,
     Destination,
     TextSpec,
+    Writer,
     existing_columns,
     refuse_duplicates,
     refuse_existing,
@@ -34,12 +35,11 @@ from pipeline.formats.source import (
 from pipeline.formats.textfile import is_utf8
 from pipeline.storage import Location
 from pipeline.texts import (
-    EMPTY,
     Position,
     TextBlock,
     binary_scalar,
-    blank_indexes,
     block_of,
+    block_of_escaped,
     escape_joined,
     join_values,
     string_array,
@@ -55,7 +55,6 @@ SMALL_BYTES = 1 << 20  # of a row group that is read once as a whole, where the 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 64 << 20  # a row group is gathered in memory: one of large rows ends earlier
 PAGE_BYTES = 256 << 10  # stays in the processor's cache while it is compressed: an eighth less CPU than 1 MiB
-FEW_ROWS = 1024  # to see whether their values repeat costs as much as to write them
 
 # Appending.
 COPY_BYTES = 4 << 20  # at a time
@@ -116,7 +115,7 @@ class ParquetSource:
         """See `Source.batches`."""
         yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
 
-    def appender(self, destination: Destination) -> ParquetAppender | None:
+    def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
 
         None where not all rows are wanted or a compression is, where the new columns of a row group would be too large
@@ -125,13 +124,15 @@ class ParquetSource:
         if not destination.all_rows or destination.compression is not None:
             return None
         groups, columns = self.group_rows, destination.columns
-        values = columns.num_classes if columns.has_probs else 1
+        values = 1 if columns.probs == "none" else columns.num_classes
         row_bytes = max([LABEL_BYTES, *(len(label) for label in destination.labels)]) + VALUE_BYTES * values
         if max(groups, default=0) * row_bytes > GROUP_BYTES or len(groups) * len(columns.names) > MOST_CHUNKS:
             return None
-        with suppress(ValueError):
-            return ParquetAppender(self, Footer(self._footer() or b""), destination)
-        return None
+        try:
+            appender = ParquetAppender(self, Footer(self._footer() or b""), destination)
+        except ValueError:
+            return None
+        return appender, appender.rows()
 
     @property
     def group_rows(self) -> list[int]:
@@ -170,7 +171,7 @@ class ParquetSource:
                 continue
             try:
                 row_bytes = _bytes_of(metadata, wanted) / metadata.num_rows
-                if self.location.store is None and _has_dictionary(metadata, wanted) and not self._is_small:
+                if self.location.store is None and not self._is_small:
                     row_bytes = max(row_bytes, self._sampled_row_bytes(group, names))
                 size = max(1, min(most_rows, int(most_bytes / max(1.0, row_bytes))))
                 for batch in self._read(group, size, names):
@@ -253,7 +254,7 @@ def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
     texts = escape_joined(joined, len(data))
     if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
         return None
-    return TextBlock(position, texts, dict.fromkeys(blank_indexes(texts), EMPTY))
+    return block_of_escaped(position, texts)
 
 
 def _block_by_row(position: Position, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:
@@ -288,14 +289,6 @@ def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> in
     return sum(metadata.column(index).total_uncompressed_size for index in wanted if index < metadata.num_columns)
 
 
-def _has_dictionary(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> bool:
-    """Whether one of the columns `wanted` is encoded with a dictionary; of all columns one is, most likely."""
-    if wanted is None:
-        return True
-    encodings = {each for index in wanted if index < metadata.num_columns for each in metadata.column(index).encodings}
-    return not encodings.isdisjoint(("RLE_DICTIONARY", "PLAIN_DICTIONARY"))
-
-
 class ParquetAppender:
     """Copies a Parquet file and adds columns: what was there is neither decoded nor encoded again.
 
@@ -307,20 +300,28 @@ class ParquetAppender:
         self._source, self._footer = source, footer
         self._path, self._columns = destination.draft.path, destination.columns
         self._labels = string_array(destination.labels)
-        self._schema = pa.schema(self._columns.fields())
+        self._schema = pa.schema(self._columns.fields)
         self._stream = destination.draft.write_bytes()
         self._copied_bytes = source.location.look()[1] - TAIL_BYTES - footer.size  # all that stands before the footer
         self._groups = list(source.group_rows)  # rows of the row groups whose new columns are not written yet
         self._batches: list[pa.RecordBatch] = []  # new columns of the first of them
         self._rows = 0  # in these
         self._written: list[pq.FileMetaData] = []  # what pyarrow says of the new columns when they are all written
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: Any = None  # a `pq.ParquetWriter`, from when the file is copied on
 
     def rows(self) -> Iterator[range]:
-        """See `Appender.rows`: copies the file first. Of the rows only their number is given, within one row group."""
+        """Copy the file, then give the rows that `write` takes: only their number, within one row group."""
         for data in self._data():
             self._stream.write(data)
             raise_if_cancelled()
+        names = self._schema.names
+        self._writer = pq.ParquetWriter(  # of a file of its own behind the copy; offsets in it count from there
+            pa.PythonFile(self._stream, "w"),
+            self._schema,
+            use_dictionary=[names[0], names[2]],  # labels and errors, which repeat
+            data_page_size=PAGE_BYTES,
+            metadata_collector=self._written,
+        )
         for rows in self._source.group_rows:
             for start in range(0, rows, BATCH_ROWS):
                 yield range(min(BATCH_ROWS, rows - start))
@@ -339,15 +340,15 @@ class ParquetAppender:
         Raises:
             InputError: the footer is not the one that was read before. OutputError: the file would not be readable.
         """
+        if self._writer is None:
+            return
         try:
             self._end_groups()
-            if not self._groups:
-                self._open().close()  # the footer that this writes stays before ours, and nobody reads it
+            if self._groups:
+                return
+            self._writer.close()  # the footer that this writes stays before ours, and nobody reads it
         finally:
-            if self._writer is not None:
-                self._writer.is_open = False  # else it tries once more when it is freed, and says that it can't
-        if self._groups:
-            return
+            self._writer.is_open = False  # else it tries once more when it is freed, and says that it can't
         sink = pa.BufferOutputStream()
         self._written[0].write_metadata_file(sink)
         appended = sink.getvalue().to_pybytes()[len(MAGIC) : -TAIL_BYTES]
@@ -381,22 +382,9 @@ class ParquetAppender:
         """Write the row groups that are complete, also those without rows."""
         while self._groups and self._rows == self._groups[0]:
             table = pa.Table.from_batches(self._batches, self._schema)
-            self._open().write_table(table, row_group_size=max(1, self._rows))
+            self._writer.write_table(table, row_group_size=max(1, self._rows))
             self._groups.pop(0)
             self._batches, self._rows = [], 0
-
-    def _open(self) -> pq.ParquetWriter:
-        """Open what writes the new columns: a file of its own behind the copy. Offsets in it count from there."""
-        if self._writer is None:
-            names = self._schema.names
-            self._writer = pq.ParquetWriter(
-                pa.PythonFile(self._stream, "w"),
-                self._schema,
-                use_dictionary=[names[0], names[2]],  # labels and errors, which repeat
-                data_page_size=PAGE_BYTES,
-                metadata_collector=self._written,
-            )
-        return self._writer
 
 
 class ParquetWriter:
@@ -406,12 +394,16 @@ class ParquetWriter:
     """
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        for field in destination.columns.fields():
+        for field in destination.columns.fields:
             schema = schema.append(field)
         self._schema, self._columns = schema, destination.columns
         self._labels = string_array(destination.labels)
-        self._stream, self._compression = destination.draft.write_bytes(), destination.compression or "snappy"
-        self._writer: pq.ParquetWriter | None = None
+        self._writer = pq.ParquetWriter(
+            destination.draft.write_bytes(),
+            schema,
+            compression=destination.compression or "snappy",
+            data_page_size=PAGE_BYTES,
+        )
         self._batches: list[pa.RecordBatch] = []  # of the next row group
         self._rows = self._bytes = 0  # in these
 
@@ -433,42 +425,10 @@ class ParquetWriter:
     def close(self) -> None:
         """See `Writer.close`."""
         self._flush()
-        self._open([]).close()
+        self._writer.close()
 
     def _flush(self) -> None:
         """Write a row group."""
         if self._rows:
-            writer = self._open(self._batches)
-            writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
+            self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
         self._batches, self._rows, self._bytes = [], 0, 0
-
-    def _open(self, first: list[pa.RecordBatch]) -> pq.ParquetWriter:
-        """Open the file, once; `first` is its first row group."""
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._stream,
-                self._schema,
-                compression=self._compression,
-                use_dictionary=_with_dictionary(self._schema, first),
-                data_page_size=PAGE_BYTES,
-            )
-        return self._writer
-
-
-def _with_dictionary(schema: pa.Schema, first: list[pa.RecordBatch]) -> list[str] | bool:
-    """Choose the columns to encode with a dictionary: not those whose values hardly repeat, which gain nothing."""
-    if sum(batch.num_rows for batch in first) <= FEW_ROWS:
-        return False
-    if any(pa.types.is_nested(field.type) for field in schema):
-        return True
-    table = pa.Table.from_batches(first)
-    plain = [field.name for field in schema if _can_be_counted(field.type)]
-    unlike = {name for name in plain if pc.count_distinct(table[name]).as_py() > table.num_rows / 2}
-    return [name for name in schema.names if name not in unlike]
-
-
-def _can_be_counted(kind: pa.DataType) -> bool:
-    """Whether Arrow can count the distinct values of a type."""
-    types = pa.types
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    return bool(is_text or types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind))

@@ -32,23 +32,12 @@ class Format(NamedTuple):
         """The name that is shown, and the usual ending without the dot."""
         return self.names[0]
 
-    def open_reader(self, *arguments: Any) -> Any:
-        """Import the reader and call it.
+    def load(self, name: str) -> Any:
+        """Import the reader or the writer.
 
         Raises:
             ConfigError: a package is missing.
         """
-        return self._load(self.reader)(*arguments)
-
-    def open_writer(self, *arguments: Any) -> Any:
-        """Import the writer and call it.
-
-        Raises:
-            ConfigError: a package is missing.
-        """
-        return self._load(self.writer)(*arguments)
-
-    def _load(self, name: str) -> Any:
         module, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
@@ -64,10 +64,11 @@ class Source(Protocol):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read all columns of all rows."""
 
-    def appender(self, destination: Destination) -> Appender | None:
+    def appender(self, destination: Destination) -> tuple[Writer, Iterator[Any]] | None:
         """Open what appends columns to the rows of this file, keeping their bytes, in a file of the same format.
 
-        Returns None where there is no such way; then `batches` go to the format's writer.
+        Returns it with the rows that it takes, in sized pieces of some thousand, which can be sliced. None where there
+        is no such way; then `batches` go to the format's writer.
         """
 
 
@@ -86,7 +87,7 @@ class Writer(Protocol):
     """Makes one output file."""
 
     def write(self, rows: Any, answers: Answers) -> None:
-        """Append rows, an Arrow record batch, and their answers.
+        """Append rows, an Arrow record batch (what comes with an appender takes other rows), and their answers.
 
         Raises:
             OutputError: they can't be written in this format.
@@ -94,17 +95,6 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Write what is left, and end the file."""
-
-
-class Appender(Writer, Protocol):
-    """A writer that is given the rows that it reads itself."""
-
-    def rows(self) -> Iterator[Any]:
-        """Read all rows of the input as `write` takes them: sized sequences of some thousand, which can be sliced.
-
-        Raises:
-            InputError: the input can't be read any more.
-        """
 
 
 class TextSpec:
@@ -146,7 +136,7 @@ def _parse_template(template: str) -> list[tuple[str, str | None]]:
     return [(text, name) for text, name, _, _ in parts]
 
 
-def refuse_existing(path: str, columns: Sequence[str], appended: Sequence[str]) -> None:
+def refuse_existing(path: str, columns: Collection[str], appended: Sequence[str]) -> None:
     """See that no column has the name of one that is to be appended.
 
     Raises:

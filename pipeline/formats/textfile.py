@@ -1,17 +1,16 @@
 """A text file as bytes: decompressed, cut into lines and rows that keep their own bytes, and decoded line by line.
 
 Lines end with LF, CRLF or CR, and are cut in bytes: so the bytes of a row can be copied as they are, any encoding that
-is a superset of ASCII is read without decoding it, and the offset of each row is known. In UTF-16 and UTF-32, here
-called wide, line ends are found after decoding.
+is a superset of ASCII is read without decoding it, and the offset of each row is known. UTF-16 and UTF-32, here called
+wide, are turned into UTF-8 where they are read, and back where they are written.
 """
 
 from __future__ import annotations
 
 import codecs
 import functools
-import io
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,75 +19,60 @@ import pyarrow.compute as pc
 from pipeline.errors import DiskTrouble, InputError
 from pipeline.formats.registry import compression_of
 from pipeline.storage import Draft, Location, Pipe, StoreStream
-from pipeline.texts import Codes, Mask, Offsets, Position, binary_scalar, binary_slices
+from pipeline.texts import SEPARATOR, Codes, Mask, Offsets, Position, binary_scalar, binary_slices
 
 # Of one read. A buffer of 256 KiB would stay in the processor's cache, but the calls and the change of threads for each
 # would cost a fifth of a run.
 READ_BYTES = 2 << 20
 MOST_LINES = 16_384  # of a buffer: a line of one byte becomes an object of forty
-LIST_LINES = 4096  # of lines as a list
-WIDE_LIST_LINES = 256
 
 LF, CR, QUOTE = b'\n\r"'
-_WIDE = {
-    "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"},
-    "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be"},
-}
-_BOMS = {
-    "utf-8": codecs.BOM_UTF8,
-    "utf-16-le": codecs.BOM_UTF16_LE,
-    "utf-16-be": codecs.BOM_UTF16_BE,
-    "utf-32-le": codecs.BOM_UTF32_LE,
-    "utf-32-be": codecs.BOM_UTF32_BE,
-}
 
 
 class TextFile:
     """A text file to read: its compression, its encoding, its byte order mark.
+
+    Offsets are bytes of what is read: decompressed, and UTF-8 if the encoding is wide.
 
     Raises:
         InputError: it can't be opened, its compressed data is broken, or a line is not of the encoding.
     """
 
     def __init__(self, location: Location, encoding: str) -> None:
-        self.location, self.path = location, location.shown
-        self.compression = compression_of(location.name)
-        self.seekable = self.compression is None
+        self.path = location.shown
+        self._location, self._compression = location, compression_of(location.name)
         start = next(self._read(0, 4), b"")
-        name = codecs.lookup(encoding).name.removesuffix("-sig")
-        if name == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        self.encoding = codecs.lookup(encoding).name.removesuffix("-sig")
+        if self.encoding == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise InputError(f'{self.path}:1: begins like UTF-16, not utf-8; set loader.encoding = "utf-16"')
-        self.encoding = next((wide for bom, wide in _WIDE.get(name, {}).items() if start.startswith(bom)), name)
-        if self.encoding in _WIDE:  # no BOM says which byte of a character comes first: then it is the low one
-            self.encoding += "-le"
-        bom = _BOMS.get(self.encoding, b"")
-        self.bom = bom if bom and start.startswith(bom) else b""
+        if self.encoding in ("utf-16", "utf-32"):  # without a BOM the low byte of a character comes first
+            self.encoding += "-be" if start.startswith("\ufeff".encode(f"{self.encoding}-be")) else "-le"
+        self.is_utf8 = self.encoding == "utf-8" or is_wide(self.encoding)  # what is read
+        self.seekable = self._compression is None and not is_wide(self.encoding)
+        self.bom = codecs.BOM_UTF8 if self.is_utf8 and start.startswith("\ufeff".encode(self.encoding)) else b""
+        self._broken: str | None = None  # why the file, in its wide encoding, can't be read further
 
     def buffers(self, position: Position) -> Iterator[bytes]:
         """Read the bytes from `position` on, without the BOM."""
-        return self._read(max(position.offset, len(self.bom)))
-
-    def lines(self, position: Position) -> Iterator[Lines]:
-        """Read the lines from `position` on, many at a time, each with its line end; without the BOM."""
-        lines, buffers = Lines(b"", position.offset, position.line), self.buffers(position)
-        if not is_wide(self.encoding):
-            for data in whole_lines(buffers):
-                lines = lines.followed_by(data)
-                yield lines
+        skip = max(position.offset, len(self.bom))
+        if self.seekable:
+            yield from self._read(skip)
             return
-        for some in self.line_lists(buffers, position):
-            lines = lines.followed_by(b"".join(some))
-            lines.lines = some
-            yield lines
+        buffers = self._read()
+        for data in self._as_utf8(buffers) if is_wide(self.encoding) else buffers:
+            if skip < len(data):
+                yield data[skip:]
+            skip = max(0, skip - len(data))
 
-    def line_lists(self, buffers: Iterator[bytes], position: Position) -> Iterator[list[bytes]]:
-        """Cut `buffers`, which begin at `position`, into lines, and give these some thousand at a time."""
-        if not is_wide(self.encoding):
-            yield from _line_lists(buffers)
-            return
-        lines = self._wide_lines(buffers, position.line)
-        while some := list(itertools.islice(lines, WIDE_LIST_LINES)):
-            yield some
+    def lines(self, position: Position) -> Iterator[tuple[Position, RowBytes]]:
+        """Read the lines from `position` on, many at a time.
+
+        With them comes the position of the first, in a file in which each line is a row.
+        """
+        for lines in rows_of_lines(self.buffers(position)):
+            yield position, lines
+            row, offset, line = position
+            position = Position(row + len(lines), offset + len(lines.data), line + len(lines))
 
     def decode(self, line: bytes, number: int) -> str:
         """Decode one line; `number` is the one that a message names.
@@ -97,96 +81,59 @@ class TextFile:
             InputError: it is not of the encoding.
         """
         try:
-            return line.decode(self.encoding)
+            return line.decode("utf-8" if self.is_utf8 else self.encoding)
         except UnicodeDecodeError as error:
+            what = self._broken or f"byte 0x{line[error.start]:02x} at {error.start + 1}"
             raise InputError(
-                f"{self.path}:{number}: not {self.encoding} (byte 0x{line[error.start]:02x} at {error.start + 1}); "
-                f"set loader.encoding, for instance cp1252"
+                f"{self.path}:{number}: not {self.encoding} ({what}); set loader.encoding, for instance cp1252"
             ) from None
 
-    def _read(self, skip: int, size: int = 0) -> Iterator[bytes]:
+    def _read(self, skip: int = 0, size: int = 0) -> Iterator[bytes]:
         """Read the decompressed bytes from `skip` on, `size` (default: `READ_BYTES`) at a time."""
         try:
             with self._open(skip) as stream:
                 while data := stream.read(size or READ_BYTES):
                     yield data
         except OSError as error:
-            raise self._unreadable(error) from None
+            if error.errno:  # the device, not what is on it
+                raise DiskTrouble(f"{self.path}: reading failed: {_reason(error)}") from None
+            what = f"its {self._compression} data is cut short or broken" if self._compression else "reading failed"
+            raise InputError(f"{self.path}: {what} ({_reason(error)})") from None
 
     def _open(self, skip: int) -> pa.NativeFile | StoreStream:
-        """Open the decompressed bytes from `skip` on."""
         try:
-            stream = self.location.stream()
-            if self.compression is None:
+            stream = self._location.stream()
+            if self._compression is None:
                 stream.seek(skip)
                 return stream
             if isinstance(stream, StoreStream):
                 stream = pa.PythonFile(stream, "r")
-            stream = pa.CompressedInputStream(stream, self.compression)
+            return pa.CompressedInputStream(stream, self._compression)
         except OSError as error:
             raise InputError(f"{self.path}: {_reason(error)}") from None
-        while skip and (data := stream.read(min(skip, READ_BYTES))):
-            skip -= len(data)
-        return stream
 
-    def _unreadable(self, error: OSError) -> Exception:
-        if error.errno:  # the device, not what is on it
-            return DiskTrouble(f"{self.path}: reading failed: {_reason(error)}")
-        what = f"its {self.compression} data is cut short or broken" if self.compression else "reading failed"
-        return InputError(f"{self.path}: {what} ({_reason(error)})")
-
-    def _wide_lines(self, buffers: Iterator[bytes], number: int) -> Iterator[bytes]:
-        """Find lines in UTF-8, and give them in their own encoding again; there are `number` lines before them."""
+    def _as_utf8(self, buffers: Iterator[bytes]) -> Iterator[bytes]:
+        """Turn a wide encoding into UTF-8; in the place of what is broken comes a byte that `decode` refuses."""
         decoder = codecs.getincrementaldecoder(self.encoding)()
-        broken: list[UnicodeDecodeError] = []
-
-        def as_utf8() -> Iterator[bytes]:
-            try:
-                for data in itertools.chain(buffers, [b""]):
-                    yield decoder.decode(data, final=not data).encode()
-            except UnicodeDecodeError as error:
-                broken.append(error)
-                yield error.object[: error.start].decode(self.encoding).encode() + b"\n"  # the line it is in
-
-        held: bytes | None = None  # the last line is given only when it is known to be whole
-        for line in itertools.chain.from_iterable(_line_lists(as_utf8())):
-            if held is not None:
-                yield held.decode().encode(self.encoding)
-            held, number = line, number + 1
-        if broken:
-            raise InputError(f"{self.path}:{number}: not {self.encoding} ({broken[0].reason}); set loader.encoding")
-        if held is not None:
-            yield held.decode().encode(self.encoding)
+        try:
+            for data in buffers:
+                yield decoder.decode(data).encode()
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            self._broken = error.reason
+            yield error.object[: error.start].decode(self.encoding).encode() + SEPARATOR
 
 
-def write_text(draft: Draft | Pipe) -> pa.NativeFile | Pipe:
-    """Open a stream into a draft, compressed as the ending of the output's name says. The caller closes it."""
-    stream = draft.write_bytes()
+def write_text(draft: Draft | Pipe, encoding: str = "utf-8") -> Any:
+    """Open a stream into a draft, compressed as the ending of the output's name says. The caller closes it.
+
+    It takes bytes of the encoding; if that is wide, whole characters in UTF-8.
+    """
+    stream: Any = draft.write_bytes()
     codec = None if isinstance(draft, Pipe) else compression_of(draft.output.name)
-    return pa.CompressedOutputStream(stream, codec) if codec else stream
-
-
-class Lines:
-    """Consecutive lines in one buffer."""
-
-    def __init__(self, data: bytes, offset: int, number: int) -> None:
-        self.data = data
-        self.offset = offset  # bytes before the first one in the decompressed file
-        self.number = number  # lines before the first one
-
-    def followed_by(self, data: bytes) -> Lines:
-        """Make the lines in `data`, which come after these."""
-        return Lines(data, self.offset + len(self.data), self.number + self.count)
-
-    @functools.cached_property
-    def lines(self) -> list[bytes]:
-        """Each with its line end."""
-        return split_lines(self.data)
-
-    @functools.cached_property
-    def count(self) -> int:
-        """How many there are. Who knows it without splitting them may set it."""
-        return len(self.lines)
+    if codec is not None:
+        stream = pa.CompressedOutputStream(stream, codec)
+    return codecs.EncodedFile(stream, "utf-8", encoding) if is_wide(encoding) else stream
 
 
 class RowBytes:
@@ -198,6 +145,11 @@ class RowBytes:
 
     def __init__(self, data: bytes, start: int, ends: Offsets) -> None:
         self.data, self.start, self.ends = data, start, ends
+
+    @classmethod
+    def of(cls, rows: Sequence[bytes]) -> RowBytes:
+        """Gather rows in a buffer."""
+        return cls(b"".join(rows), 0, np.cumsum([*map(len, rows)], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -244,7 +196,7 @@ def insert(rows: RowBytes, offsets: Offsets, texts: pa.LargeBinaryArray) -> tupl
 
 
 def rows_of_lines(buffers: Iterator[bytes]) -> Iterator[RowBytes]:
-    """Take every line for a row."""
+    """Cut a stream of bytes into lines, many at a time, each with its line end."""
     for data in whole_lines(buffers):
         yield RowBytes(data, 0, line_ends(data))
 
@@ -281,18 +233,6 @@ def _with_few_lines(data: bytes) -> Iterator[bytes]:
         yield data
 
 
-def _line_lists(buffers: Iterator[bytes]) -> Iterator[list[bytes]]:
-    for data in whole_lines(buffers):
-        lines = split_lines(data)
-        for start in range(0, len(lines), LIST_LINES):
-            yield lines[start : start + LIST_LINES]
-
-
-def split_lines(data: bytes) -> list[bytes]:
-    """Split as `bytes.splitlines` does and keep the line ends; three times as fast where there is no CR."""
-    return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
-
-
 def ends_line(data: bytes) -> Mask:
     """Tell for each byte whether it ends a line: LF, and CR unless LF follows."""
     codes = np.frombuffer(data, np.uint8)
@@ -309,7 +249,7 @@ def line_ends(data: bytes) -> Offsets:
 
 
 def is_wide(encoding: str) -> bool:
-    """Whether a line end is more bytes than in ASCII, so that lines are found only after decoding."""
+    """Whether the encoding has more bytes for a line end than ASCII."""
     return encoding.startswith(("utf-16", "utf-32"))
 
 

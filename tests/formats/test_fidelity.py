@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joining import LABELS, joined, sendable, sent, texts_of
 
-import pipeline.formats.csv
+import pipeline.formats.source
 from pipeline.config import Loader
 from pipeline.formats import textfile as lines
 from pipeline.formats.source import TextSpec
@@ -54,11 +54,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_blocks() -> Iterator[None]:
     """Blocks of three rows: nothing outside the loader may depend on where they end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.formats.csv, "BLOCK_ROWS", 3)
-        patch.setattr(lines, "LIST_LINES", 3)
+        patch.setattr(pipeline.formats.source, "BLOCK_ROWS", 3)
         patch.setattr(lines, "READ_BYTES", 3)
         patch.setattr(lines, "MOST_LINES", 3)
-        patch.setattr(lines, "WIDE_LIST_LINES", 3)
         yield
 
 
@@ -275,4 +273,4 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
 def test_lines_do_not_depend_on_how_the_bytes_came(blocks: list[bytes]) -> None:
     """However a stream is cut into blocks, its lines are those of the whole."""
     whole = b"".join(blocks)
-    assert list(itertools.chain.from_iterable(lines._line_lists(iter(blocks)))) == whole.splitlines(keepends=True)
+    assert list(itertools.chain.from_iterable(lines.rows_of_lines(iter(blocks)))) == whole.splitlines(keepends=True)

@@ -14,6 +14,7 @@ from files import COMPRESS, as_csv, as_jsonl
 from joining import ADDED, sent, texts_of
 
 import pipeline.formats.csv
+import pipeline.formats.source
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.formats.jsonl import JsonlSource
@@ -380,7 +381,7 @@ def test_a_column_that_is_found_out_late_is_looked_for_in_what_was_read_before(t
 
 def test_large_records_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded in bytes where records are large and go through the csv module."""
-    monkeypatch.setattr(pipeline.formats.csv, "BLOCK_CHARS", 10_000)
+    monkeypatch.setattr(pipeline.formats.source, "BLOCK_CHARS", 10_000)
     (tmp_path / "in.csv").write_text("text,b\n" + f'x"{"y" * 300_000},b\n' * 20)
     settings = Loader(input=str(tmp_path / "in.csv"))
     assert max(len(block.texts) for block in open_source(settings).texts(TextSpec(settings))) <= 2

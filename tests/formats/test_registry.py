@@ -106,8 +106,8 @@ def test_a_format_that_was_taken_out_is_not_known(folder: Path, fake: FakeServer
 
 def test_the_classes_of_each_format_are_there() -> None:
     """They are named by strings, so that nothing is imported before it is used."""
-    assert {name: each._load(each.reader) for name, each in FORMATS.items()} == READERS
-    assert {name: each._load(each.writer) for name, each in FORMATS.items()} == WRITERS
+    assert {name: each.load(each.reader) for name, each in FORMATS.items()} == READERS
+    assert {name: each.load(each.writer) for name, each in FORMATS.items()} == WRITERS
     assert [each.name for each in FORMATS.values()] == [*FORMATS]
 
 

@@ -116,8 +116,8 @@ def test_parquet_of_many_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [1024, 2000])
-def test_only_columns_that_repeat_have_a_dictionary(rows: int, tmp_path: Path) -> None:
-    """A dictionary of values that are all different is work for nothing, and so is any of few rows; statistics stay."""
+def test_columns_that_repeat_or_do_not_have_their_statistics(rows: int, tmp_path: Path) -> None:
+    """Written with a dictionary or without: the smallest and the largest value, and how many are null."""
     texts = [f"{n % (rows * 9 // 10)}" for n in range(rows)]
     table = pa.table({"id": range(rows), "kind": [n % 3 for n in range(rows)], "text": texts})
     pq.write_table(table, tmp_path / "in.parquet")
@@ -125,9 +125,16 @@ def test_only_columns_that_repeat_have_a_dictionary(rows: int, tmp_path: Path) -
     joined(tmp_path / "in.parquet", tmp_path / "out.parquet", predictions, chunk_rows=100, compression="snappy")
     group = pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
-    has_dictionary = {name for name, column in columns.items() if column.has_dictionary_page}
-    assert has_dictionary == ({"kind", ADDED[0], ADDED[2]} if rows > 1024 else set())
-    assert columns["text"].statistics.max == max(texts)
+    found = {name: (each.statistics.min, each.statistics.max) for name, each in columns.items() if name != ADDED[2]}
+    scores = (0.0, (rows - 1) / rows)
+    assert found == {
+        "id": (0, rows - 1),
+        "kind": (0, 2),
+        "text": (min(texts), max(texts)),
+        ADDED[0]: ("no", "yes"),
+        ADDED[1]: scores,
+    }
+    assert columns[ADDED[2]].statistics.null_count == rows
     assert pq.read_table(tmp_path / "out.parquet").select(["id", "kind", "text"]).equals(table)
 
 

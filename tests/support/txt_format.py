@@ -10,7 +10,7 @@ from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.formats.registry import Format
 from pipeline.formats.source import Destination, TextSpec, existing_columns, refuse_existing
-from pipeline.formats.textfile import Lines, TextFile
+from pipeline.formats.textfile import RowBytes, TextFile
 from pipeline.storage import Location
 from pipeline.texts import Position, TextBlock, block_of
 
@@ -36,10 +36,10 @@ class TxtSource:
         refuse_existing(self.path, ["text"], appended)
 
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
-        """See `Source.texts`: the number of a line is that of its row."""
-        for lines in self.file.lines(position or self.start):
-            texts = [text if spec.is_plain else spec.render([text]) for text in self._decoded(lines)]
-            yield block_of(Position(lines.number, lines.offset, lines.number), texts, {})
+        """See `Source.texts`."""
+        for here, lines in self.file.lines(position or self.start):
+            texts = [text if spec.is_plain else spec.render([text]) for text in self._decoded(here, lines)]
+            yield block_of(here, texts, {})
 
     def schema(self) -> pa.Schema:
         """See `Source.schema`."""
@@ -47,13 +47,11 @@ class TxtSource:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source.batches`."""
-        for lines in self.file.lines(self.start):
-            yield pa.record_batch([pa.array(self._decoded(lines), pa.string())], schema=self.schema())
+        for here, lines in self.file.lines(self.start):
+            yield pa.record_batch([pa.array(self._decoded(here, lines), pa.string())], schema=self.schema())
 
     def appender(self, _: Destination) -> None:
         """See `Source.appender`."""
 
-    def _decoded(self, lines: Lines) -> list[str]:
-        return [
-            self.file.decode(line, number).rstrip("\r\n") for number, line in enumerate(lines.lines, lines.number + 1)
-        ]
+    def _decoded(self, position: Position, lines: RowBytes) -> list[str]:
+        return [self.file.decode(line, number).rstrip("\r\n") for number, line in enumerate(lines, position.line + 1)]
