@@ -4,6 +4,7 @@ from pipeline.config.load import describe, load, parse_setting, public_settings
 from pipeline.config.masking import (
     Uri,
     cut_options,
+    is_web,
     mask_uri,
     mask_url,
     mask_words,
@@ -43,6 +44,7 @@ __all__ = [
     "days_of",
     "describe",
     "is_dated",
+    "is_web",
     "load",
     "mask_uri",
     "mask_url",
