@@ -6,6 +6,7 @@ from pipeline.config.load import parse_setting as parse_setting
 from pipeline.config.load import public_settings as public_settings
 from pipeline.config.masking import Uri as Uri
 from pipeline.config.masking import cut_options as cut_options
+from pipeline.config.masking import is_web as is_web
 from pipeline.config.masking import mask_uri as mask_uri
 from pipeline.config.masking import mask_url as mask_url
 from pipeline.config.masking import mask_words as mask_words

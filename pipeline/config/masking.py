@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 # A question mark without NAME=VALUE after it is part of the name.
 _OPTIONS = re.compile(r"\?([a-z_]+=[^?&]*(?:&[a-z_]+=[^?&]*)*)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s@]+@")
-_QUERY = re.compile(r"(://\S*\?)[a-z_]+=\S*")
+_QUERY = re.compile(r"(://\S*\?)[a-z_]+=\S*|(https?://[^\s?]*\?)\S*", re.IGNORECASE)
 FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds the value
 
 
@@ -41,6 +41,11 @@ def origin(url: str) -> str:
         return url
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}"
+
+
+def is_web(text: str) -> bool:
+    """Return whether `text` is a URL of a web server, or the scheme of one."""
+    return text.lower().partition("://")[0] in ("http", "https")
 
 
 def is_variable(name: str) -> bool:
@@ -78,7 +83,7 @@ def split_uri(text: str) -> Uri | None:
     scheme, slashes, rest = text.partition("://")
     if not slashes or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return None
-    rest, given = cut_options(rest)
+    rest, given = (rest, "") if is_web(scheme) else cut_options(rest)
     pairs = [pair.partition("=") for pair in given[1:].split("&") if pair]
     options = {name: unquote(value) for name, _, value in pairs}
     authority, _, name = rest.partition("/")
@@ -88,8 +93,11 @@ def split_uri(text: str) -> Uri | None:
 
 
 def cut_options(text: str) -> tuple[str, str]:
-    """Split a URI into the part before its options, and the options with their question mark, or ""."""
-    found = _OPTIONS.search(text)
+    """Split a URI into the part before its options, and the options with their question mark, or "".
+
+    A URL of a web server has none: its query belongs to the name.
+    """
+    found = None if is_web(text) else _OPTIONS.search(text)
     return (text[: found.start()], found[0]) if found else (text, "")
 
 
@@ -98,12 +106,15 @@ def mask_uri(text: str) -> str:
     uri = split_uri(text)
     if uri is None:
         return text
-    if ":" in uri.host:  # perhaps part of a secret that holds a slash
+    name, question, _ = uri.name.partition("?") if is_web(text) else (uri.name, bool(uri.options), "")
+    if ":" in uri.host and not re.fullmatch(
+        r"[^:]+:\d+", uri.host if uri.scheme not in ("s3", "gs") else ""
+    ):  # perhaps part of a secret that holds a slash
         return f"{uri.scheme}://***"
-    user, options = "***@" if uri.user else "", "?***" if uri.options else ""
-    return f"{uri.scheme}://{user}{uri.host}/{uri.name}{options}"
+    user, options = "***@" if uri.user else "", "?***" if question else ""
+    return f"{uri.scheme}://{user}{uri.host}/{name}{options}"
 
 
 def mask_words(message: str) -> str:
     """Mask credentials and queries of all URIs in a message."""
-    return _QUERY.sub(r"\1***", _CREDENTIALS.sub("***@", message))
+    return _QUERY.sub(r"\1\2***", _CREDENTIALS.sub("***@", message))

@@ -58,6 +58,8 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
     if not file_format.writer:
         endings = endings_in_words(only_written=True)
         raise ConfigError(f"{location}: {file_format.name} files are only read; name an output that ends in {endings}")
+    if location.store is not None and not location.store.is_written:
+        raise ConfigError(f"{location}: web servers are only read; name an output with --output")
     if not file_format.is_text and without_compression(location.name) != location.name:
         title = file_format.name.capitalize()
         raise ConfigError(f"{location}: {title} is compressed inside (writer.compression); leave out the last ending")

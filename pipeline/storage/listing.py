@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
 
-from pipeline.config import cut_options
+from pipeline.config import cut_options, is_web
 from pipeline.errors import InputError
 from pipeline.storage.location import Location, local, locate
 
@@ -87,6 +87,8 @@ def is_hidden(path: str) -> bool:
 
 def _split(text: str) -> tuple[str, list[str]]:
     """Split a pattern into the directory before its first wildcard, with a URI's options, and the parts after that."""
+    if is_web(text):  # a question mark is no wildcard there, and nothing can be listed
+        return text, []
     text, options = cut_options(text) if "://" in text else (text, "")
     parts = text.split("/")
     names = 3 if "://" in text else 0  # of a URI, after scheme and bucket

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from pipeline.config import mask_uri, split_uri
+from pipeline.config import Uri, mask_uri, split_uri
 from pipeline.errors import ClassifyError, ConfigError
 from pipeline.storage.store import OPTIONS, Store, StoreStream
 
@@ -181,7 +181,7 @@ def locate(text: str) -> Location:
             raise ConfigError(f"{masked}: a file has three slashes, file:///path")
         return local(unquote(f"/{uri.name}"))
     if uri.scheme not in OPTIONS:
-        raise ConfigError(f"{masked}: {uri.scheme}:// is no storage for files; it is s3://, gs://, file:// or a path")
+        return _bridged(uri, masked)
     known = OPTIONS[uri.scheme]
     if unknown := [option for option in uri.options if option not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
@@ -197,6 +197,16 @@ def locate(text: str) -> Location:
         raise ConfigError(f"{masked}: two slashes in a row can't be reached; rename it")
     path = f"{uri.host}/{key}".rstrip("/")
     return Location(f"{uri.scheme}://{path}", path, Store(uri), is_folder=not key or uri.name.endswith("/"))
+
+
+def _bridged(uri: Uri, masked: str) -> Location:
+    from pipeline.storage.bridge import BridgedStore
+
+    try:
+        store = BridgedStore(uri)
+    except ConfigError as error:
+        raise ConfigError(f"{masked}: {error}") from None
+    return Location(masked.partition("?")[0].rstrip("/"), store.path.rstrip("/"), store, uri.name.endswith("/"))
 
 
 def local(path: str) -> Location:

@@ -33,7 +33,7 @@ _LATER = {
     *("NETWORK_CONNECTION", "INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "THROTTLING", "REQUEST_TIMEOUT"),
     *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED"),
 }
-_TRY_AGAIN = 408, 429  # and 500 to 599
+TRY_AGAIN = 408, 429  # and 500 to 599
 # Before the store has answered anything, these are mistakes in the settings: certificate, credentials, address.
 _BY_HAND = re.compile(r"\bSSL\b|certificate|access token", re.IGNORECASE)
 _ADDRESS = re.compile("resolve host", re.IGNORECASE)  # if an address is given; else the network is down
@@ -87,6 +87,8 @@ class Store:
         StoreRefused: no such bucket, no permission. StoreGone: it can't be reached at the moment.
         FileNotFoundError: there is no such object.
     """
+
+    is_written = True  # whether it takes outputs
 
     def __init__(self, uri: Uri) -> None:
         self._uri = uri
@@ -150,7 +152,7 @@ class Store:
         words = _AROUND.sub("", words)[:200].rstrip(". ")
         number = f"HTTP {status}" if status else code
         what = number if words == "No response body" else f"{words} ({number})"
-        if code in _LATER or status in _TRY_AGAIN or status // 100 == 5:  # noqa: PLR2004 - a server error
+        if code in _LATER or status in TRY_AGAIN or status // 100 == 5:  # noqa: PLR2004 - a server error
             is_mistake = _BY_HAND.search(words) or (self._host and _ADDRESS.search(words))
             if self._answered or not is_mistake:
                 return StoreGone(f"{shown}: the store can't be reached, or is too busy: {what}; try again later")

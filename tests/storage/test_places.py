@@ -74,7 +74,7 @@ def test_what_was_typed_is_repeated_without_what_uris_in_it_carry() -> None:
         ("gs://bucket/a.csv?region=eu", ("no option region", "endpoint_override")),
         ("s3://bucket//a.csv", ("two slashes",)),
         ("s3://bucket/a//b.csv", ("two slashes",)),
-        ("http://host/a.csv", ("http://", "s3://, gs://, file://")),
+        ("nowhere://host/a.csv", ("nowhere://", "s3://, gs://", "file://")),
         ("s3a://bucket/a.csv", ("s3a://", "s3://")),
         ("file://data/a.csv", ("file:///",)),
     ],
