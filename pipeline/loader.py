@@ -42,5 +42,7 @@ def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
     if first is None or second is None:
         return (len(first.texts) if first else 0), True
     row_bytes = (second.position.offset - first.position.offset) / len(first.texts)
+    if not row_bytes:  # a format whose positions are rows alone
+        return len(first.texts) + len(second.texts), False
     _, size = source.location.look()
     return int((_COMPRESSION_FACTOR if compression_of(source.location.name) else 1) * size / row_bytes), False

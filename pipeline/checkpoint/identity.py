@@ -63,6 +63,7 @@ def identity_of(config: Config, input_digest: str) -> Identity:
         "loader.format": loader.format,
         "loader.encoding": loader.encoding,
         "loader.delimiter": loader.delimiter,
+        **({"loader.sheet": loader.sheet} if loader.sheet else {}),
         "loader.on_bad_line": loader.on_bad_line,
         "request.activation": request.activation,
         "request.extra": request.extra,

@@ -77,6 +77,11 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: ";"
     """
+    sheet: str | None = None
+    """The sheet of an Excel workbook, by its name. Default: the first.
+
+    Example: "Reviews"
+    """
     on_bad_line: Literal["stop", "skip"] = "stop"
     """What to do about a line that is no row: CSV with too many or too few cells, JSON Lines without an object.
 
@@ -269,9 +274,10 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Example: ["negative", "neutral", "positive"]
     """
     compression: Literal["none", "snappy", "gzip", "zstd", "lz4", "brotli"] | None = None
-    """The compression inside a Parquet output. If it is set, all columns are written anew.
+    """The compression inside a Parquet or Arrow output; Arrow has zstd and lz4.
 
-    Default: snappy; columns of a Parquet input are copied as they are.
+    Default: snappy in Parquet, none in Arrow. If it is set, all columns of a Parquet file are written anew; else those
+    of a Parquet input are copied as they are.
 
     Example: "zstd"
     """

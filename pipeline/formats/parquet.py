@@ -13,41 +13,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.config import Loader
-from pipeline.errors import ClassifyError, InputError, OutputError
+from pipeline.errors import InputError, OutputError
+from pipeline.formats.columnar import BATCH_ROWS, ColumnarSource, read_error
 from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
 from pipeline.formats.registry import Format
-from pipeline.formats.source import (
-    BLOCK_CHARS,
-    BLOCK_ROWS,
-    Destination,
-    TextSpec,
-    Writer,
-    existing_columns,
-    refuse_duplicates,
-    refuse_existing,
-)
-from pipeline.formats.textfile import is_utf8
+from pipeline.formats.source import BLOCK_ROWS, Destination, Writer
 from pipeline.storage import Location
-from pipeline.texts import (
-    Position,
-    TextBlock,
-    binary_scalar,
-    block_of,
-    block_of_escaped,
-    escape_joined,
-    join_values,
-    string_array,
-)
+from pipeline.texts import string_array
 
 # Reading.
-BATCH_ROWS = 16_384  # a batch of 64k rows would take some 50 MiB more and gain nothing
-BATCH_BYTES = 16 << 20
 SAMPLE_ROWS = 64  # of a row group, which tell how large its rows are
 SMALL_BYTES = 1 << 20  # of a row group that is read once as a whole, where the file's content is in memory
 
@@ -63,7 +42,7 @@ MOST_CHUNKS = 10_000  # of new columns in row groups: each takes half a millisec
 LABEL_BYTES, VALUE_BYTES = 32, 8  # of memory: of a row with its label, about, and of each of its values
 
 
-class ParquetSource:
+class ParquetSource(ColumnarSource):
     """Reads a Parquet file.
 
     Raises:
@@ -71,49 +50,15 @@ class ParquetSource:
         StoreRefused, StoreGone: its store.
     """
 
-    seekable = True
-    skipped = 0
-    is_empty = False
-
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:  # noqa: ARG002 - no options
-        self.location, self.path, self.format = location, location.shown, file_format
         try:
             self._opened = location.open()
             # Without pre_buffer=False the reader keeps what it has read, and memory grows with the file.
             self._file = pq.ParquetFile(self._opened, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._error("can't be read as Parquet", error) from None
+            raise read_error(location, "can't be read as Parquet", error) from None
         self._small: pa.RecordBatch | None = None  # all rows and columns of a small file
-        self._schema: pa.Schema = self._file.schema_arrow
-        self.columns: list[str] = list(self._schema.names)
-        self.total_rows: int | None = self._file.metadata.num_rows
-        refuse_duplicates(self.path, self.columns)
-
-    def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
-        """See `Source.check`."""
-        for name in spec.columns:
-            kind = self._type_of(name)
-            # pandas gives a column without any value the type null.
-            is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-            if not any(is_so(kind) for is_so in is_text):
-                raise InputError(f"{self.path}: the column {name!r} is of type {kind}, a text column is a string")
-        refuse_existing(self.path, self.columns, appended)
-
-    def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
-        """See `Source.texts`; of a position only the row matters."""
-        row = position.row if position else 0
-        for batch in self._batches(row, BLOCK_ROWS, BLOCK_CHARS, spec.columns):
-            here, columns = Position(row, 0, 0), [_column(batch, name) for name in spec.columns]
-            yield (_block_of_column(here, columns[0]) if spec.is_plain else None) or _block_by_row(here, columns, spec)
-            row += batch.num_rows
-
-    def schema(self) -> pa.Schema:
-        """See `Source.schema`: that of the file, with all metadata."""
-        return self._schema
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """See `Source.batches`."""
-        yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
+        super().__init__(location, file_format, self._file.schema_arrow, self._file.metadata.num_rows)
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
@@ -149,12 +94,7 @@ class ParquetSource:
                 is_usual = magic == MAGIC and length <= MOST_FOOTER
                 return bytes(file.read_at(length, size - TAIL_BYTES - length)) if is_usual else None
         except (pa.ArrowException, OSError) as error:
-            raise self._error("can't be read any more", error) from None
-
-    def _error(self, what: str, error: Exception) -> ClassifyError:
-        """Make the error of a failed reading: that of the store, else `what` of the file."""
-        reason = str(error).strip().splitlines()[0]
-        return self.location.trouble(error) or InputError(f"{self.path}: {what}: {reason}")
+            raise read_error(self.location, "can't be read any more", error) from None
 
     def _batches(
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
@@ -179,7 +119,7 @@ class ParquetSource:
                         yield batch.slice(row)
                     row = max(0, row - batch.num_rows)
             except (pa.ArrowException, OSError) as error:
-                raise self._error(f"row group {group} can't be read", error) from None
+                raise read_error(self.location, f"row group {group} can't be read", error) from None
 
     def _sampled_row_bytes(self, group: int, names: Sequence[str] | None) -> float:
         """Measure the bytes of memory of a row by the first of a row group: in the file, repeats take next to none."""
@@ -218,68 +158,6 @@ class ParquetSource:
         heads = {name.partition(".")[0] for name in names} | set(names)
         paths = [self._file.schema.column(index).path for index in range(len(self._file.schema))]
         return [index for index, path in enumerate(paths) if path.partition(".")[0] in heads]
-
-    def _type_of(self, name: str) -> pa.DataType:
-        """Find the type of a column, or of a field in a struct.
-
-        Raises:
-            InputError: there is none.
-        """
-        path = [name] if name in self.columns else name.split(".")
-        level: pa.Schema | pa.DataType = self._schema
-        for part in path:
-            is_nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
-            if not is_nested or level.get_field_index(part) < 0:
-                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name)}")
-            level = level.field(part).type
-        return level.value_type if pa.types.is_dictionary(level) else level
-
-
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields."""
-    if name in batch.schema.names:
-        array = batch.column(name)
-    else:
-        head, *rest = name.split(".")
-        array = pc.struct_field(batch.column(head), rest)
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-
-
-def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
-    """Make a block without a Python string for each text; None if one has a rare control character or is no UTF-8."""
-    data = array.cast(pa.large_binary())
-    if data.null_count:
-        data = pc.fill_null(data, binary_scalar(b""))
-    joined = join_values(data)
-    texts = escape_joined(joined, len(data))
-    if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
-        return None
-    return block_of_escaped(position, texts)
-
-
-def _block_by_row(position: Position, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:
-    """Make a block row by row of the columns of `spec`."""
-    found = [_strings_of(column) for column in columns]
-    not_text = {index: "no valid UTF-8" for _, wrong in found for index in wrong}
-    values = [strings for strings, _ in found]
-    texts = values[0] if spec.is_plain else [spec.render(row) for row in zip(*values, strict=True)]
-    return block_of(position, texts, not_text)
-
-
-def _strings_of(array: pa.Array) -> tuple[list[str | None], list[int]]:
-    """Decode the values, and give the indexes of those that are no UTF-8; in their places is None."""
-    try:
-        return array.to_pylist(), []
-    except UnicodeDecodeError:
-        strings: list[str | None] = []
-        wrong: list[int] = []
-        for index, value in enumerate(array.cast(pa.large_binary()).to_pylist()):
-            try:
-                strings.append(None if value is None else value.decode())
-            except UnicodeDecodeError:
-                strings.append(None)
-                wrong.append(index)
-        return strings, wrong
 
 
 def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> int:

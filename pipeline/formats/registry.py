@@ -24,6 +24,8 @@ class Format(NamedTuple):
     names: tuple[str, ...]  # the endings of its files without the dot, and its names in the config; the first is shown
     reader: str  # is called with the location, the section `loader` of the config, and the format
     writer: str = ""  # is called with a `Destination` and the Arrow schema of the rows; "": files are only read
+    written_as: str = ""  # the format of the default output of one that is only read
+    codecs: tuple[str, ...] = ()  # what `writer.compression` may be, besides "none"
     is_text: bool = False  # lines of text: files may be compressed as a whole, and columns have no types of their own
     extra: str | None = None  # the extra of this package that installs what the module imports
 
@@ -52,12 +54,16 @@ class Format(NamedTuple):
 _CSV = ("pipeline.formats.csv:CsvSource", "pipeline.formats.csv:CsvWriter")
 _PARQUET = ("pipeline.formats.parquet:ParquetSource", "pipeline.formats.parquet:ParquetWriter")
 _JSONL = ("pipeline.formats.jsonl:JsonlSource", "pipeline.formats.jsonl:JsonlWriter")
+_ARROW = ("pipeline.formats.arrow:ArrowSource", "pipeline.formats.arrow:ArrowWriter")
 
 FORMATS = {  # by name, in the order in which they are listed
     "csv": Format(("csv",), *_CSV, is_text=True),
     "tsv": Format(("tsv",), *_CSV, is_text=True),
-    "parquet": Format(("parquet",), *_PARQUET),
+    "parquet": Format(("parquet",), *_PARQUET, codecs=("snappy", "gzip", "zstd", "lz4", "brotli")),
     "jsonl": Format(("jsonl", "ndjson"), *_JSONL, is_text=True),
+    "arrow": Format(("arrow", "feather"), *_ARROW, codecs=("zstd", "lz4")),
+    "orc": Format(("orc",), "pipeline.formats.orc:OrcSource", written_as="parquet"),
+    "xlsx": Format(("xlsx",), "pipeline.formats.xlsx:XlsxSource", written_as="csv", extra="xlsx"),
 }
 PIPED = FORMATS["jsonl"]  # of standard input, if the config does not say otherwise, and of standard output
 

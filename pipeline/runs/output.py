@@ -63,6 +63,10 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
     if not file_format.is_text and without_compression(location.name) != location.name:
         title = file_format.name.capitalize()
         raise ConfigError(f"{location}: {title} is compressed inside (writer.compression); leave out the last ending")
+    compression = config.writer.compression
+    if file_format.codecs and compression not in (None, "none", *file_format.codecs):
+        codecs = " or ".join(file_format.codecs)
+        raise ConfigError(f"{location}: {file_format.name} takes {codecs}, not writer.compression = {compression!r}")
     if location.store is None:
         _check_on_disk(location, may_make_directory=may_make_directory)
     if _is_same_file(location, source):
@@ -82,8 +86,9 @@ def _check_on_disk(location: Location, *, may_make_directory: bool) -> None:
 
 def named_for(config: Config, name: str) -> str:
     """Return the name of the output in a directory: that of the input, with the ending of the output's format."""
-    wanted = config.writer.format
-    if wanted is None or format_of(name, wanted, "writer.format") == format_by_ending(name):
+    found = format_by_ending(name)
+    wanted = config.writer.format or (found.written_as if found else None)
+    if not wanted or format_of(name, wanted, "writer.format") == found:
         return name
     folder, slash, last = without_compression(name).rpartition("/")
     return f"{folder}{slash}{Path(last).stem}.{wanted}"

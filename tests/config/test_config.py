@@ -57,7 +57,7 @@ def test_a_key_like_no_other_is_refused_too(tmp_path: Path) -> None:
         ("retry.attempts", "8", "int"),
         ("writer.labels", "a,b", "array"),
         ("writer.probs", "all", "columns"),
-        ("writer.format", "xlsx", "parquet"),
+        ("writer.format", "docx", "parquet"),
         ("loader.on_bad_line", "ignore", "skip"),
         ("run.overwrite", 1, "bool"),
     ],

@@ -11,7 +11,7 @@ from joining import blocks_of, sent, texts_of
 
 from pipeline.config import Loader
 from pipeline.errors import RowError
-from pipeline.formats.parquet import BATCH_BYTES
+from pipeline.formats.columnar import BATCH_BYTES
 from pipeline.formats.source import BLOCK_CHARS, TextSpec
 from pipeline.loader import open_source
 from pipeline.texts import EMPTY

@@ -84,7 +84,7 @@ ANSWERS = (
         change("not _are_in_braces(A) or ...", "..."), "formats/test_loader_errors.py::test_a_line_is_one_object"),
     bug("a JSON line is taken for UTF-8 unseen", "formats.jsonl:text_scanner.scan",
         change("not is_utf8(A)", "False"), "formats/test_loader_errors.py"),
-    bug("a Parquet string is taken for UTF-8 unseen", "formats.parquet:_block_of_column",
+    bug("a Parquet string is taken for UTF-8 unseen", "formats.columnar:_block_of_column",
         change("A is None or not (B.isascii() or is_utf8(C))", "A is None"),
         "formats/test_loader_parquet.py::test_parquet_strings_that_are_no_utf8_are_not_text"),
     bug("fewer values than classes are taken", "servers.vllm:_read",

@@ -1,0 +1,105 @@
+"""Arrow IPC files (`.arrow`, `.feather`), a record batch at a time. Arrow streams under these endings are read, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import ipc
+
+from pipeline.answers import Answers
+from pipeline.config import Loader
+from pipeline.errors import InputError, OutputError
+from pipeline.formats.columnar import ColumnarSource, read_error, slices
+from pipeline.formats.registry import Format
+from pipeline.formats.source import Destination
+from pipeline.storage import Location
+from pipeline.texts import string_array
+
+FILE_MAGIC, OLD_MAGIC = b"ARROW1", b"FEA1"
+
+
+class ArrowSource(ColumnarSource):
+    """Reads an Arrow file or stream.
+
+    A stream has no index: its rows are counted when it is opened, and reading from a row on reads what is before it.
+
+    Raises:
+        InputError: it is neither, is cut short, or has a column name twice. StoreRefused, StoreGone: its store.
+    """
+
+    def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:  # noqa: ARG002 - no options
+        try:
+            with location.open() as file:
+                magic = bytes(file.read(len(FILE_MAGIC)))
+            self._is_file = magic == FILE_MAGIC
+            if magic.startswith(OLD_MAGIC):
+                raise InputError(f"{location}: is Feather of version 1; write it again with pyarrow.feather")
+            self._opened = location.open()
+            self._open = ipc.open_file if self._is_file else ipc.open_stream
+            reader = self._open(self._opened)
+            rows = reader.count_rows() if self._is_file else sum(batch.num_rows for batch in reader)
+        except (pa.ArrowException, OSError) as error:
+            raise read_error(location, "can't be read as Arrow", error) from None
+        super().__init__(location, file_format, reader.schema, rows)
+
+    def _batches(
+        self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        """See `ColumnarSource._batches`: at least the columns of `names`, with all fields."""
+        heads = None if names is None else {name if name in self.columns else name.partition(".")[0] for name in names}
+        fields = [index for index, name in enumerate(self.columns) if heads is None or name in heads]
+        try:
+            self._opened.seek(0)
+            reader = self._open(self._opened, options=ipc.IpcReadOptions(included_fields=fields))
+            count = reader.num_record_batches if self._is_file else 0
+            for batch in (reader.get_batch(index) for index in range(count)) if self._is_file else reader:
+                yield from slices(batch, row, most_rows, most_bytes)
+                row = max(0, row - batch.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise read_error(self.location, "can't be read any more", error) from None
+
+
+class ArrowWriter:
+    """Writes an Arrow file: the schema of the rows with its metadata, and the new columns after it."""
+
+    def __init__(self, destination: Destination, schema: pa.Schema) -> None:
+        for field in destination.columns.fields:
+            schema = schema.append(field)
+        self._schema, self._columns = schema, destination.columns
+        self._labels = string_array(destination.labels)
+        self._dictionaries: dict[str, pa.Array] = {}  # by column, of what was written
+        options = ipc.IpcWriteOptions(
+            compression=None if destination.compression == "none" else destination.compression,
+            emit_dictionary_deltas=True,
+        )
+        self._stream = destination.draft.write_bytes()
+        self._writer = ipc.new_file(self._stream, schema, options=options)
+
+    def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
+        """See `Writer.write`."""
+        old = [self._with_one_dictionary(field.name, column) for field, column in zip(rows.schema, rows, strict=True)]
+        arrays = [*old, *self._columns.arrays(answers, self._labels)]
+        try:
+            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        except pa.ArrowException as error:
+            raise OutputError(f"the rows can't be written as Arrow ({error}); choose a Parquet output") from None
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._writer.close()
+
+    def _with_one_dictionary(self, name: str, column: pa.Array) -> pa.Array:
+        """Encode a column with the dictionary of the batches before it, which may only grow in an Arrow file."""
+        if not pa.types.is_dictionary(column.type):
+            return column
+        known = self._dictionaries.setdefault(name, column.dictionary)
+        if not len(known):  # one without values can't grow: it gets one that no row has
+            known = pa.array([""] if pa.types.is_string(known.type) else [0]).cast(known.type)
+        if not known.equals(column.dictionary):
+            new = column.dictionary.filter(pc.invert(pc.is_in(column.dictionary, known)))
+            known = self._dictionaries[name] = pa.concat_arrays([known, new])
+            indexes = pc.index_in(column.dictionary, known).take(column.indices).cast(column.type.index_type)
+            column = pa.DictionaryArray.from_arrays(indexes, known, ordered=column.type.ordered)
+        return column

@@ -1,0 +1,167 @@
+"""What the formats of Arrow columns share: texts of string columns and of fields in structs, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ClassifyError, InputError
+from pipeline.formats.registry import Format
+from pipeline.formats.source import (
+    BLOCK_CHARS,
+    BLOCK_ROWS,
+    Destination,
+    TextSpec,
+    Writer,
+    existing_columns,
+    refuse_duplicates,
+    refuse_existing,
+)
+from pipeline.formats.textfile import is_utf8
+from pipeline.storage import Location
+from pipeline.texts import (
+    Position,
+    TextBlock,
+    binary_scalar,
+    block_of,
+    block_of_escaped,
+    escape_joined,
+    join_values,
+)
+
+BATCH_ROWS = 16_384  # a batch of 64k rows would take some 50 MiB more and gain nothing
+BATCH_BYTES = 16 << 20
+
+
+class ColumnarSource:
+    """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read.
+
+    Raises:
+        InputError: a column name is there twice.
+    """
+
+    seekable = True
+    skipped = 0
+    is_empty = False
+
+    def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
+        self.location, self.path, self.format = location, location.shown, file_format
+        self._schema, self.total_rows = schema, rows
+        self.columns: list[str] = list(schema.names)
+        refuse_duplicates(self.path, self.columns)
+
+    def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
+        """See `Source.check`."""
+        for name in spec.columns:
+            kind = self._type_of(name)
+            # pandas gives a column without any value the type null.
+            is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+            if not any(is_so(kind) for is_so in is_text):
+                raise InputError(f"{self.path}: the column {name!r} is of type {kind}, a text column is a string")
+        refuse_existing(self.path, self.columns, appended)
+
+    def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
+        """See `Source.texts`; of a position only the row matters."""
+        row = position.row if position else 0
+        for batch in self._batches(row, BLOCK_ROWS, BLOCK_CHARS, spec.columns):
+            here, columns = Position(row, 0, 0), [_column(batch, name) for name in spec.columns]
+            yield (_block_of_column(here, columns[0]) if spec.is_plain else None) or _block_by_row(here, columns, spec)
+            row += batch.num_rows
+
+    def schema(self) -> pa.Schema:
+        """See `Source.schema`: that of the file, with all metadata."""
+        return self._schema
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `Source.batches`."""
+        yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
+
+    def appender(self, _: Destination) -> tuple[Writer, Iterator[Sequence[Any]]] | None:
+        """See `Source.appender`."""
+        return None
+
+    def _batches(
+        self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read batches from `row` on, each within `most_rows` and about `most_bytes`.
+
+        They hold at least the columns `names`, by default all.
+        """
+        raise NotImplementedError
+
+    def _type_of(self, name: str) -> pa.DataType:
+        """Find the type of a column, or of a field in a struct.
+
+        Raises:
+            InputError: there is none.
+        """
+        path = [name] if name in self.columns else name.split(".")
+        level: pa.Schema | pa.DataType = self._schema
+        for part in path:
+            is_nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
+            if not is_nested or level.get_field_index(part) < 0:
+                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name)}")
+            level = level.field(part).type
+        return level.value_type if pa.types.is_dictionary(level) else level
+
+
+def read_error(location: Location, what: str, error: Exception) -> ClassifyError:
+    """Make the error of a failed reading: that of the store, else `what` of the file."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return location.trouble(error) or InputError(f"{location}: {what}: {reason}")
+
+
+def slices(batch: pa.RecordBatch, row: int, most_rows: int, most_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Cut a batch, from `row` on, into batches of at most `most_rows` and about `most_bytes`."""
+    size = max(1, min(most_rows, most_bytes * batch.num_rows // max(1, batch.nbytes)))
+    yield from (batch.slice(start, size) for start in range(row, batch.num_rows, size))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields."""
+    if name in batch.schema.names:
+        array = batch.column(name)
+    else:
+        head, *rest = name.split(".")
+        array = pc.struct_field(batch.column(head), rest)
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
+    """Make a block without a Python string for each text; None if one has a rare control character or is no UTF-8."""
+    data = array.cast(pa.large_binary())
+    if data.null_count:
+        data = pc.fill_null(data, binary_scalar(b""))
+    joined = join_values(data)
+    texts = escape_joined(joined, len(data))
+    if texts is None or not (joined.isascii() or is_utf8(texts.data)):  # Parquet does not check what it calls a string
+        return None
+    return block_of_escaped(position, texts)
+
+
+def _block_by_row(position: Position, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:
+    """Make a block row by row of the columns of `spec`."""
+    found = [_strings_of(column) for column in columns]
+    not_text = {index: "no valid UTF-8" for _, wrong in found for index in wrong}
+    values = [strings for strings, _ in found]
+    texts = values[0] if spec.is_plain else [spec.render(row) for row in zip(*values, strict=True)]
+    return block_of(position, texts, not_text)
+
+
+def _strings_of(array: pa.Array) -> tuple[list[str | None], list[int]]:
+    """Decode the values, and give the indexes of those that are no UTF-8; in their places is None."""
+    try:
+        return array.to_pylist(), []
+    except UnicodeDecodeError:
+        strings: list[str | None] = []
+        wrong: list[int] = []
+        for index, value in enumerate(array.cast(pa.large_binary()).to_pylist()):
+            try:
+                strings.append(None if value is None else value.decode())
+            except UnicodeDecodeError:
+                strings.append(None)
+                wrong.append(index)
+        return strings, wrong

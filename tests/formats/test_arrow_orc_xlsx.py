@@ -1,0 +1,274 @@
+"""Arrow, ORC and Excel files: each row is read once, in order, from any row on, and joined with its answer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+
+import openpyxl
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from files import rows_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joining import ADDED, joined, predictions_of, sent, texts_of
+from pyarrow import ipc, orc
+
+from pipeline.config import Config, Loader, Writer
+from pipeline.errors import ConfigError, InputError
+from pipeline.formats import columnar
+from pipeline.formats.source import TextSpec
+from pipeline.loader import estimate_rows, open_source
+from pipeline.runs.output import default_output, output_at
+from pipeline.storage import local
+
+Made = Callable[[pa.Table, Path], object]
+
+
+def arrow_file(table: pa.Table, path: Path) -> None:
+    """Write batches of three rows, compressed."""
+    with ipc.new_file(path, table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table, max_chunksize=3)
+
+
+def arrow_stream(table: pa.Table, path: Path) -> None:
+    """Write batches of three rows, without an index."""
+    with ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+
+
+def orc_file(table: pa.Table, path: Path) -> None:
+    """Write stripes that are as short as they can be."""
+    orc.write_table(table, path, stripe_size=1, batch_size=1)
+
+
+MADE = [
+    pytest.param(arrow_file, "in.arrow", id="arrow"),
+    pytest.param(arrow_stream, "in.arrow", id="stream"),
+    pytest.param(pa.feather.write_feather, "in.feather", id="feather"),
+    pytest.param(orc_file, "in.orc", id="orc"),
+]
+TABLE = pa.table(
+    {
+        "id": pa.array(range(20), pa.int32()),
+        "text": [f"text {row}" if row % 7 else None for row in range(20)],
+        "nested": [{"text": f"inner {row}", "n": row} for row in range(20)],
+        "when": pa.array([datetime(2026, 1, 1 + row) for row in range(20)], pa.timestamp("ns")),  # noqa: DTZ001
+    }
+)
+
+
+@pytest.mark.parametrize(("make", "name"), MADE)
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "jsonl", "csv"])
+def test_rows_are_joined_with_their_answers(tmp_path: Path, make: Made, name: str, ending: str) -> None:
+    """All columns are there with their types, and the answer of each row."""
+    make(TABLE, tmp_path / name)
+    output = tmp_path / f"out.{ending}"
+    joined(tmp_path / name, output)
+    rows = rows_of(output) if ending != "arrow" else ipc.open_file(output).read_all().to_pylist()
+    assert [row["predicted_score"] for row in rows] == pytest.approx([0.5 + row / 1024 for row in range(20)]) or (
+        ending == "csv" and [float(row["predicted_score"]) for row in rows] == [0.5 + row / 1024 for row in range(20)]
+    )
+    if ending in ("parquet", "arrow"):
+        table = pq.read_table(output) if ending == "parquet" else ipc.open_file(output).read_all()
+        assert table.drop_columns(list(ADDED)).equals(TABLE)
+    else:
+        assert [str(row["id"]) for row in rows] == [str(row) for row in range(20)]
+
+
+@pytest.mark.parametrize(("make", "name"), MADE)
+@pytest.mark.parametrize("column", ["text", "nested.text"])
+def test_reading_starts_at_any_row(
+    tmp_path: Path, make: Made, name: str, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the position of each block on come the texts from there on, whatever the size of blocks."""
+    monkeypatch.setattr(columnar, "BLOCK_ROWS", 2)
+    make(TABLE, tmp_path / name)
+    loader = Loader(input=str(tmp_path / name), text_column=column)
+    spec, source = TextSpec(loader), open_source(loader)
+    source.check(spec, ADDED)
+    assert source.total_rows == 20
+    blocks = list(source.texts(spec))
+    every = [text for block in blocks for text in sent(block)]
+    wanted = TABLE["text"].to_pylist() if column == "text" else [f"inner {row}" for row in range(20)]
+    assert every == wanted
+    assert len(blocks) > 5
+    for block in blocks:
+        again = [text for each in source.texts(spec, block.position) for text in sent(each)]
+        assert again == every[block.position.row :]
+
+
+@pytest.mark.parametrize(("make", "name"), MADE)
+def test_damage_is_said_in_a_sentence(tmp_path: Path, make: Made, name: str) -> None:
+    """A file that is cut anywhere, or that holds something else, names itself; no other error appears."""
+    make(TABLE, tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for content in [b"", b"x", b"id,text\n1,a\n", *(whole[:size] for size in range(0, len(whole) - 1, 97))]:
+        (tmp_path / f"cut-{name}").write_bytes(content)
+        try:
+            texts_of(tmp_path / f"cut-{name}")
+        except InputError as error:
+            assert f"cut-{name}" in str(error)  # noqa: PT017 - a stream may be cut between two batches
+
+
+def test_feather_of_version_1_is_named(tmp_path: Path) -> None:
+    """Nothing has written it since 2020; its first four bytes tell."""
+    (tmp_path / "old.feather").write_bytes(b"FEA1\0\0\0\0FEA1")
+    with pytest.raises(InputError, match="Feather of version 1"):
+        texts_of(tmp_path / "old.feather")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", None]), max_size=4), max_size=6), st.booleans())
+def test_dictionaries_may_grow_and_change(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[str | None]], is_ordered: bool
+) -> None:
+    """A column of categories keeps its values and its type, whichever dictionary each batch of the input has."""
+    folder = tmp_path_factory.mktemp("dictionaries")
+    kind = pa.dictionary(pa.int8(), pa.string(), ordered=is_ordered)
+    schema = pa.schema([("kind", kind), ("text", pa.string())])
+    with ipc.new_stream(folder / "in.arrow", schema) as writer:
+        for batch in batches:
+            values = pa.array(batch, pa.string()).dictionary_encode()
+            encoded = pa.DictionaryArray.from_arrays(
+                values.indices.cast(pa.int8()), values.dictionary, None, is_ordered
+            )
+            writer.write_batch(pa.record_batch([encoded, pa.array(batch, pa.string())], schema=schema))
+    joined(folder / "in.arrow", folder / "out.arrow")
+    output = ipc.open_file(folder / "out.arrow").read_all()
+    assert output["kind"].to_pandas().isna().tolist() == [value is None for batch in batches for value in batch]
+    assert output.schema.field("kind").type == kind
+    assert output["kind"].to_pylist() == [value for batch in batches for value in batch]
+
+
+def test_categories_of_a_parquet_file_become_those_of_an_arrow_file(tmp_path: Path) -> None:
+    """Each row group has a dictionary of its own."""
+    table = pa.table({"text": pa.array(list("abcd")).dictionary_encode()})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
+    joined(tmp_path / "in.parquet", tmp_path / "out.arrow")
+    assert ipc.open_file(tmp_path / "out.arrow").read_all()["text"].to_pylist() == list("abcd")
+
+
+@pytest.mark.parametrize(("compression", "allowed"), [("zstd", True), ("lz4", True), ("none", True), ("gzip", False)])
+def test_the_compression_of_an_arrow_file(tmp_path: Path, compression: str, allowed: bool) -> None:
+    """It has two; another one is refused before anything is sent."""
+    config = Config(
+        loader=Loader(input="in.csv"),
+        writer=Writer(output=str(tmp_path / "out.arrow"), compression=compression),  # type: ignore[arg-type]
+    )
+    if allowed:
+        output_at(config, local(config.writer.output), local("in.csv"), may_make_directory=False)
+    else:
+        with pytest.raises(ConfigError, match="zstd or lz4"):
+            output_at(config, local(config.writer.output), local("in.csv"), may_make_directory=False)
+
+
+# -- Excel
+
+
+def workbook(path: Path, *rows: Sequence[object], sheet: str = "Sheet") -> Path:
+    """Write a workbook with an empty first sheet and the rows in another one, or in the first."""
+    book = openpyxl.Workbook()
+    active = book.active
+    assert active is not None
+    written = active if sheet == "Sheet" else book.create_sheet(sheet)
+    for row in rows:
+        written.append(list(row))
+    book.save(path)
+    return path
+
+
+def test_cells_become_text(tmp_path: Path) -> None:
+    """Numbers as short as they can be, dates in ISO 8601; an empty cell is null."""
+    values = [7, 7.0, 0.1, 1e300, True, date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), "=1+1", "é\n", None, "x"]  # noqa: DTZ001
+    path = workbook(tmp_path / "in.xlsx", ["n", "text"], *([index, value] for index, value in enumerate(values)))
+    texts = ["7", "7", "0.1", "1e+300", "TRUE", "2026-01-02", "2026-01-02 03:04:00", None, "é\n", None, "x"]
+    assert texts_of(path) == texts
+    joined(path, tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["text"].to_pylist() == texts
+    assert table["n"].to_pylist() == [str(index) for index in range(len(values))]
+
+
+def test_a_sheet_is_named(tmp_path: Path) -> None:
+    """By default the first is read; a name that is not there is answered with those that are."""
+    path = workbook(tmp_path / "in.xlsx", ["text"], ["here"], sheet="Reviews")
+    assert texts_of(path, sheet="Reviews") == ["here"]
+    with pytest.raises(InputError, match="no sheet 'Review'; there are 'Sheet', 'Reviews'"):
+        texts_of(path, sheet="Review")
+    with pytest.raises(InputError, match="no column 'text'"):
+        texts_of(path)
+
+
+def test_empty_rows_and_cells(tmp_path: Path) -> None:
+    """An empty row between others is a row; those at the end are none, nor are columns without name and value."""
+    path = workbook(
+        tmp_path / "in.xlsx", ["text", None, "c", None], ["a"], [], [None, "b", "d"], [None], [None, ""], [None, None]
+    )
+    assert texts_of(path) == ["a", None, None]
+    joined(path, tmp_path / "out.csv")
+    assert [list(row.values())[:3] for row in rows_of(tmp_path / "out.csv")] == [
+        ["a", "", ""],
+        ["", "", ""],
+        ["", "b", "d"],
+    ]
+    assert list(rows_of(tmp_path / "out.csv")[0])[:3] == ["text", "column_2", "c"]
+
+
+def test_a_value_without_a_column_is_refused(tmp_path: Path) -> None:
+    """It would be lost."""
+    path = workbook(tmp_path / "in.xlsx", ["text"], ["a"], ["b", "lost"])
+    with pytest.raises(InputError, match="row 3 of the sheet has 2 cells where the header has 1"):
+        texts_of(path)
+
+
+def test_a_workbook_is_read_from_any_row_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a resumed run does."""
+    monkeypatch.setattr("pipeline.formats.source.BLOCK_ROWS", 3)
+    path = workbook(tmp_path / "in.xlsx", ["text"], *([f"text {row}"] for row in range(10)))
+    loader = Loader(input=str(path))
+    spec, source = TextSpec(loader), open_source(loader)
+    blocks = list(source.texts(spec))
+    assert [block.position.row for block in blocks] == [0, 3, 6, 9]
+    for block in blocks:
+        again = [text for each in source.texts(spec, block.position) for text in sent(each)]
+        assert again == [f"text {row}" for row in range(block.position.row, 10)]
+    rows, is_exact = estimate_rows(source, spec)
+    assert rows >= 6
+    assert not is_exact
+
+
+def test_what_is_no_workbook_is_said(tmp_path: Path) -> None:
+    """Whatever is in the file, or where it ends."""
+    whole = workbook(tmp_path / "in.xlsx", ["text"], ["a"]).read_bytes()
+    for content in [b"", b"\xd0\xcf\x11\xe0 an encrypted one", *(whole[:size] for size in range(0, len(whole), 301))]:
+        (tmp_path / "cut.xlsx").write_bytes(content)
+        with pytest.raises(InputError, match=r"cut.xlsx: can't be read as .xlsx"):
+            texts_of(tmp_path / "cut.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("a.xlsx", "a_labelled.csv"), ("a.orc", "a_labelled.parquet"), ("a.feather", "a_labelled.feather")],
+)
+def test_where_the_output_goes_by_default(name: str, output: str) -> None:
+    """A format that is only read has another one for its outputs."""
+    config = Config(loader=Loader(input=name))
+    assert default_output(config, local(name)).name == output
+
+
+def test_predictions_fit(tmp_path: Path) -> None:
+    """More rows than a batch, to an Arrow file: batches of the input are those of the output."""
+    table = pa.table({"text": [str(row) for row in range(40_000)]})
+    sink = io.BytesIO()
+    with ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "in.arrow").write_bytes(sink.getvalue())
+    joined(tmp_path / "in.arrow", tmp_path / "out.arrow", predictions_of(40_000, failed=[39_999]))
+    output = ipc.open_file(tmp_path / "out.arrow").read_all()
+    assert output["text"].to_pylist() == table["text"].to_pylist()
+    assert output["predicted_error"].to_pylist()[39_998:] == [None, "rejected: no"]
