@@ -296,6 +296,8 @@ def _record_of(first_row: int, position: Position, answers: Answers, labels: Lab
 def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
     """Decode the answers of a record; `labels` are those of the checkpoint."""
     ids, scores, probs, errors, truncated = record[5:]
+    if not (isinstance(ids, bytes) and isinstance(scores, bytes) and isinstance(probs, bytes | None)):
+        raise ValueError("a record holds no arrays")  # SQLite keeps any type in any column
     return Answers(
         labels,
         np.frombuffer(ids, np.int32),

@@ -580,7 +580,7 @@ PROMISES = (
     bug("answers to cut texts are continued without cutting", "runs.output:_after_interrupted",
         change("A == 'error' and B.has_truncated()", "False"),
         f"{OUTSIDE}test_answers_to_cut_texts_are_not_mixed_with_whole_ones"),
-    bug("one server that turns the run away ends it", "servers.health:Health.drop",
+    bug("one server that turns the run away ends it", "servers.pool:Endpoints.drop",
         change("not A or isinstance(B, ModelChanged)", "True"),
         f"{OUTSIDE}test_a_server_that_turns_a_run_away_is_left_out"),
     bug("what is in flight has no bound in bytes", "batcher.batcher:Batcher._has_room",
