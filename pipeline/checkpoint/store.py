@@ -297,7 +297,7 @@ def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
     """Decode the answers of a record; `labels` are those of the checkpoint."""
     ids, scores, probs, errors, truncated = record[5:]
     if not (isinstance(ids, bytes) and isinstance(scores, bytes) and isinstance(probs, bytes | None)):
-        raise ValueError("a record holds no arrays")  # SQLite keeps any type in any column
+        raise ValueError("a record holds no arrays")  # noqa: TRY004 - damage, as what is no JSON
     return Answers(
         labels,
         np.frombuffer(ids, np.int32),
