@@ -1,4 +1,4 @@
-"""Run a coroutine from code that has no event loop: for a caller in Python, or as the whole of a command.
+"""Run a coroutine from code that has no event loop, and end it when a signal (SIGINT, SIGTERM) comes.
 
 `run_blocking` is for a caller, which may have a loop of its own, as a notebook has. `run_with_signals` is for a
 command: SIGINT and SIGTERM cancel the coroutine.

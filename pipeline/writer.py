@@ -1,4 +1,4 @@
-"""The second pass: the input is read once more, joined by position with its answers, and one output is written.
+"""Writes one output: the rows of the input, read once more, joined by position with their answers.
 
 The output is a function of the input and of the checkpoint alone, so it can't depend on where a run was interrupted.
 """

@@ -1,4 +1,4 @@
-"""The identity of a run: what must be the same for two runs to share a checkpoint."""
+"""The identity of a run: what must be the same to resume it, from the input's digest to the model's canary answers."""
 
 from __future__ import annotations
 

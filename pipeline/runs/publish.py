@@ -1,4 +1,4 @@
-"""Second pass: inputs are read again and joined with their answers, and their outputs appear.
+"""The second pass: has outputs written, and brings them to their places so that a kill leaves the old or the new one.
 
 At every moment a kill leaves the old output or the new one, and the next run knows it as ours. So before an output
 appears, its digest is durable: in the checkpoint, or, where the checkpoint is in memory and no output stood there, in

@@ -181,7 +181,7 @@ def locate(text: str) -> Location:
             raise ConfigError(f"{masked}: a file has three slashes, file:///path")
         return local(unquote(f"/{uri.name}"))
     if uri.scheme not in OPTIONS:
-        return _bridged(uri, masked)
+        return _behind_fsspec(uri, masked)
     known = OPTIONS[uri.scheme]
     if unknown := [option for option in uri.options if option not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
@@ -199,11 +199,11 @@ def locate(text: str) -> Location:
     return Location(f"{uri.scheme}://{path}", path, Store(uri), is_folder=not key or uri.name.endswith("/"))
 
 
-def _bridged(uri: Uri, masked: str) -> Location:
-    from pipeline.storage.bridge import BridgedStore
+def _behind_fsspec(uri: Uri, masked: str) -> Location:
+    from pipeline.storage.fsspec_store import FsspecStore
 
     try:
-        store = BridgedStore(uri)
+        store = FsspecStore(uri)
     except ConfigError as error:
         raise ConfigError(f"{masked}: {error}") from None
     return Location(masked.partition("?")[0].rstrip("/"), store.path.rstrip("/"), store, uri.name.endswith("/"))

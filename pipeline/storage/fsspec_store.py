@@ -28,7 +28,7 @@ _DENIED = 401, 403
 Found = TypeVar("Found")
 
 
-class BridgedStore(Store):
+class FsspecStore(Store):
     """A store behind fsspec. Paths are those of fsspec; of a web server host and path, without credentials and query.
 
     Raises:
@@ -173,7 +173,7 @@ class _File:
 
     closed = False
 
-    def __init__(self, store: BridgedStore, shown: str, file: Any) -> None:
+    def __init__(self, store: FsspecStore, shown: str, file: Any) -> None:
         self._store, self._shown, self._file = store, shown, file
 
     def read(self, size: int = -1) -> bytes:
