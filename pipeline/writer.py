@@ -16,10 +16,10 @@ import pyarrow as pa
 from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
-from pipeline.config import Config
+from pipeline.config import PIPE, Config
 from pipeline.errors import InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
-from pipeline.formats.registry import PIPED, format_of
+from pipeline.formats.registry import format_of
 from pipeline.formats.source import Destination, Source, Writer
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
@@ -106,15 +106,16 @@ def join(
 
 
 def follow(
-    source: Source, records: Iterator[Answers], labels: Sequence[str], columns: AppendedColumns, pipe: Pipe
+    source: Source, records: Iterator[Answers], labels: Sequence[str], columns: AppendedColumns, kind: str | None
 ) -> tuple[Tally, int]:
-    """Write the rows of `source` into `pipe` as the records of their answers come; return the tally and the rows.
+    """Write the rows of `source` to standard output, in the format `kind` (default: JSON Lines), as the records of their answers come; return the tally and the rows.
 
     Raises:
         ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
     """
     tally = Tally(labels)
-    writer, blocks = _open_writer(source, Destination(pipe, PIPED, columns, labels))
+    destination = Destination(Pipe(), format_of(PIPE, kind, "writer.format"), columns, labels)
+    writer, blocks = _open_writer(source, destination)
     pairs = _pairs(blocks, OrderedAnswers(records), sys.maxsize, to_end=True, least=1)
     return tally, _write(writer, pairs, tally, lambda _: None)
 

@@ -26,7 +26,7 @@ from pipeline.config.masking import (
     read_secret,
 )
 from pipeline.errors import ConfigError
-from pipeline.formats.registry import PIPED, format_names
+from pipeline.formats.registry import format_names, format_of
 from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -285,8 +285,8 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("writer.labels names a class twice")
-        if self.output == PIPE and self.format not in (None, *PIPED.names):
-            raise ValueError(f"writer.format: standard output takes {PIPED.name}, not {self.format}; name a file")
+        if self.output == PIPE and not format_of(PIPE, self.format, "writer.format").is_text:
+            raise ValueError(f"writer.format: standard output takes jsonl, csv or tsv, not {self.format}; name a file")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

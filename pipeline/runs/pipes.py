@@ -19,7 +19,6 @@ from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import RunFile
 from pipeline.runs.plan import Plan
 from pipeline.runs.publish import layout_of, record_of, see_no_change
-from pipeline.storage import Pipe
 from pipeline.storage.state import private_directory, spool, state_root
 from pipeline.writer import follow, records_as_answered
 
@@ -55,4 +54,4 @@ def _follow(file: RunFile) -> tuple[Tally, int]:
     source = open_source(file.config.loader, file.source.location)  # the first pass reads its own
     source.check(file.spec, layout.names)
     records = records_as_answered(file.checkpoint, layout.num_classes, file.all_answered.is_set)
-    return follow(source, records, file.checkpoint.labels.names, layout, Pipe())
+    return follow(source, records, file.checkpoint.labels.names, layout, file.config.writer.format)

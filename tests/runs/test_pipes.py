@@ -86,6 +86,22 @@ def test_through_pipes_the_rows_are_those_of_a_file(tmp_path: Path, fake: FakeSe
 
 
 @pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_cells_through_pipes_are_those_of_a_file(tmp_path: Path, fake: FakeServer, kind: str, delimiter: str) -> None:
+    """From CSV to CSV the bytes of each record stay, with a header before them; from JSON Lines cells are made."""
+    rows = "".join(f'{n}{delimiter}"{text}"\r\n' for n, text in enumerate(TEXTS))
+    (tmp_path / f"in.{kind}").write_bytes(f"id{delimiter}text\r\n{rows}".encode())
+    piped(f"in.{kind}", "-o", f"out.{kind}", *small(fake))
+    formats = ("--set", f"loader.format={kind}", "--set", f"writer.format={kind}")
+    done = piped("-i", "-", "-o", "-", *formats, *small(fake), given=(tmp_path / f"in.{kind}").read_bytes())
+    assert done.stdout == (tmp_path / f"out.{kind}").read_bytes()
+    (tmp_path / "in.jsonl").write_text(JSONL)
+    piped("in.jsonl", "-o", f"from_lines.{kind}", *small(fake))
+    done = piped("-i", "-", "-o", "-", *formats[2:], *small(fake))
+    assert done.stdout == (tmp_path / f"from_lines.{kind}").read_bytes()
+
+
+@pytest.mark.usefixtures("state")
 def test_one_end_may_be_a_file(tmp_path: Path, fake: FakeServer, bucket: Bucket) -> None:
     """Any file to stdout, stdin to any file, a store among them: the same rows in the same order."""
     (tmp_path / "in.csv").write_text("id,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(TEXTS)))
