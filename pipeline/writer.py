@@ -177,7 +177,7 @@ def check_types(config: Config, source: Source) -> None:
     """
     target = format_of(config.writer.output, config.writer.format, "writer.format")
     columns = getattr(source, "columns", ())  # of a header: JSON Lines have none, and escapes for any character
-    if source.format != target:
+    if source.format != target or not (target.is_text or target.name == "parquet"):  # these two take any names
         refuse_duplicates(source.path, columns)
     elif target.is_text and columns:
         _see_encodable(config, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())])

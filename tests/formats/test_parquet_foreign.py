@@ -236,3 +236,13 @@ def test_names_must_tell_which_column_is_meant(  # noqa: PLR0917 - three are fix
         done = classify(command, "-i", "in.csv", "-o", out, "-t", option, "--url", fake.url, "--quiet", expect=2)
         complaint(done, "in.csv", message)
     assert not fake.answered
+
+
+def test_feather_files_of_pandas_stay_that(tmp_path: Path) -> None:
+    """Arrow files carry the same metadata, and names that are no strings are as they were."""
+    table = pa.Table.from_pandas(pd.DataFrame([["x", 1], ["y", 2]]))
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as file:
+        file.write_table(table)
+    joined(tmp_path / "in.arrow", tmp_path / "out.arrow", loader={"text_column": "0"})
+    read = pa.ipc.open_file(tmp_path / "out.arrow").read_pandas()
+    assert list(read.columns) == [0, 1, "predicted_label", "predicted_score", "predicted_error"]
