@@ -17,10 +17,10 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import PIPE, Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.formats.registry import format_of
-from pipeline.formats.source import Destination, Source, Writer
+from pipeline.formats.source import Destination, Source, Writer, refuse_duplicates
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
 
@@ -108,7 +108,9 @@ def join(
 def follow(
     source: Source, records: Iterator[Answers], labels: Sequence[str], columns: AppendedColumns, kind: str | None
 ) -> tuple[Tally, int]:
-    """Write the rows of `source` to standard output, in the format `kind` (default: JSON Lines), as the records of their answers come; return the tally and the rows.
+    """Write the rows of `source` to standard output as the records of their answers come; return tally and rows.
+
+    `kind` is `writer.format`; by default they are JSON Lines.
 
     Raises:
         ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
@@ -170,14 +172,31 @@ def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iter
 
 
 def check_types(config: Config, source: Source) -> None:
-    """See that every column with a type of its own can be written as text, if the output is text.
+    """See that the columns can be written: each as text, if the output is text, and by its name, in another format.
 
     Raises:
-        OutputError: naming the column and its type.
+        InputError: two columns have the same name, or the rows can't be read. OutputError: naming column and type, or
+            the name that the encoding has no characters for.
     """
-    if source.format.is_text or not format_of(config.writer.output, config.writer.format, "writer.format").is_text:
+    target = format_of(config.writer.output, config.writer.format, "writer.format")
+    columns = getattr(source, "columns", ())  # of a header: JSON Lines have none, and escapes for any character
+    if source.format != target or not (target.is_text or target.name == "parquet"):  # these two take any names
+        refuse_duplicates(source.path, columns)
+    elif target.is_text and columns:
+        _see_encodable(config, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())])
+    if source.format.is_text or not target.is_text:
         return
     from pipeline.formats.values import to_cells
 
     for field in source.schema():
         to_cells(pa.nulls(0, field.type), field.name)
+
+
+def _see_encodable(config: Config, names: Sequence[str]) -> None:
+    encoding = config.loader.encoding
+    for name in names:
+        if name.encode(encoding, "replace").decode(encoding) != name:
+            raise OutputError(
+                f"{config.writer.output}: {name!r} can't be written in {encoding}, the encoding of the input; "
+                f"choose another writer.prefix or writer.labels, or a JSON Lines output"
+            )

@@ -12,6 +12,7 @@ from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.columnar import ColumnarSource, read_error, slices
+from pipeline.formats.parquet_footer import schema_with_fields
 from pipeline.formats.registry import Format
 from pipeline.formats.source import Destination
 from pipeline.storage import Location
@@ -65,9 +66,8 @@ class ArrowWriter:
     """Writes an Arrow file: the schema of the rows with its metadata, and the new columns after it."""
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        for field in destination.columns.fields:
-            schema = schema.append(field)
-        self._schema, self._columns = schema, destination.columns
+        self._columns = destination.columns
+        self._schema = schema = schema_with_fields(schema, self._columns.fields)
         self._labels = string_array(destination.labels)
         self._dictionaries: dict[str, pa.Array] = {}  # by column, of what was written
         options = ipc.IpcWriteOptions(

@@ -34,14 +34,13 @@ from pipeline.texts import (
 
 BATCH_ROWS = 16_384  # a batch of 64k rows would take some 50 MiB more and gain nothing
 BATCH_BYTES = 16 << 20
+# Of types. pandas gives a column without any value the type null.
+_ARE_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+_ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
 class ColumnarSource:
-    """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read.
-
-    Raises:
-        InputError: a column name is there twice.
-    """
+    """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read."""
 
     seekable = True
     skipped = 0
@@ -49,17 +48,15 @@ class ColumnarSource:
 
     def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
         self.location, self.path, self.format = location, location.shown, file_format
-        self._schema, self.total_rows = schema, rows
+        self.schema_of_file, self.total_rows = schema, rows
         self.columns: list[str] = list(schema.names)
-        refuse_duplicates(self.path, self.columns)
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
         """See `Source.check`."""
+        refuse_duplicates(self.path, self.columns, heads_of(spec.columns))
         for name in spec.columns:
             kind = self._type_of(name)
-            # pandas gives a column without any value the type null.
-            is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-            if not any(is_so(kind) for is_so in is_text):
+            if not any(is_text(kind) for is_text in (*_ARE_STRINGS, *_ARE_BYTES)):
                 raise InputError(f"{self.path}: the column {name!r} is of type {kind}, a text column is a string")
         refuse_existing(self.path, self.columns, appended)
 
@@ -73,7 +70,7 @@ class ColumnarSource:
 
     def schema(self) -> pa.Schema:
         """See `Source.schema`: that of the file, with all metadata."""
-        return self._schema
+        return self.schema_of_file
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source.batches`."""
@@ -99,7 +96,7 @@ class ColumnarSource:
             InputError: there is none.
         """
         path = [name] if name in self.columns else name.split(".")
-        level: pa.Schema | pa.DataType = self._schema
+        level: pa.Schema | pa.DataType = self.schema_of_file
         for part in path:
             is_nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
             if not is_nested or level.get_field_index(part) < 0:
@@ -120,14 +117,24 @@ def slices(batch: pa.RecordBatch, row: int, most_rows: int, most_bytes: int) -> 
     yield from (batch.slice(start, size) for start in range(row, batch.num_rows, size))
 
 
+def heads_of(names: Sequence[str]) -> list[str]:
+    """Give all columns that `names` may mean: of exactly that name, or those that hold the field `a.b`."""
+    return [*names, *[name.partition(".")[0] for name in names]]
+
+
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields."""
+    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields.
+
+    Bytes are taken for strings: Impala and Hive do not say which are.
+    """
     if name in batch.schema.names:
         array = batch.column(name)
     else:
         head, *rest = name.split(".")
         array = pc.struct_field(batch.column(head), rest)
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    is_bytes = any(is_so(array.type) for is_so in _ARE_BYTES)
+    return array.cast(pa.large_string(), safe=False) if is_bytes else array  # no look at whether they are UTF-8
 
 
 def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:

@@ -93,13 +93,13 @@ class CsvSource:
         self.columns: list[str] = header.cells if header else []
         self.header_bytes: bytes = header.raw if header else b""  # without the BOM
         self.start = Position(0, *reader.reached)
-        refuse_duplicates(self.path, self.columns)
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
         """See `Source.check`."""
         for name in spec.columns:
             if name not in self.columns:
                 raise InputError(f"{self.path}: no column {name!r}; {self._advice(name)}")
+        refuse_duplicates(self.path, self.columns, spec.columns)
         refuse_existing(self.path, self.columns, appended)
 
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
@@ -426,5 +426,6 @@ def _encode(text: str, encoding: str) -> bytes:
     except UnicodeEncodeError as error:
         what = error.object[error.start : error.end]
         raise OutputError(
-            f"{what!r} can't be written in {encoding}, the encoding of the input; choose another format"
+            f"{what!r} can't be written in {encoding}, the encoding of the input; what was answered is kept: "
+            f"run the same command with --set writer.format=jsonl"
         ) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +20,8 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
-from pipeline.formats.columnar import BATCH_ROWS, ColumnarSource, read_error
-from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
+from pipeline.formats.columnar import BATCH_ROWS, ColumnarSource, heads_of, read_error
+from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer, schema_with_fields
 from pipeline.formats.registry import Format
 from pipeline.formats.source import BLOCK_ROWS, Destination, Writer
 from pipeline.storage import Location
@@ -38,6 +39,7 @@ PAGE_BYTES = 256 << 10  # stays in the processor's cache while it is compressed:
 # Appending.
 COPY_BYTES = 4 << 20  # at a time
 MOST_FOOTER = 1 << 20  # bytes: larger footers are slow to take apart
+MOST_LOOKED_AT = 64 << 10  # bytes: of a footer that is only looked at, within some milliseconds
 MOST_CHUNKS = 10_000  # of new columns in row groups: each takes half a millisecond and 300 bytes
 LABEL_BYTES, VALUE_BYTES = 32, 8  # of memory: of a row with its label, about, and of each of its values
 
@@ -57,8 +59,30 @@ class ParquetSource(ColumnarSource):
             self._file = pq.ParquetFile(self._opened, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise read_error(location, "can't be read as Parquet", error) from None
+        except UnicodeDecodeError as error:
+            name = bytes(error.object).decode("utf-8", "backslashreplace")
+            raise InputError(f"{location}: the name of the column '{name}' is no UTF-8; rename it") from None
         self._small: pa.RecordBatch | None = None  # all rows and columns of a small file
-        super().__init__(location, file_format, self._file.schema_arrow, self._file.metadata.num_rows)
+        self._int96_unit: str | None = None  # not chosen yet, which is nanoseconds
+        rows, rows_of_groups = self._file.metadata.num_rows, sum(self.group_rows)
+        if rows != rows_of_groups:
+            raise InputError(
+                f"{location}: is damaged: {rows:,} rows by its footer, {rows_of_groups:,} by its row groups; "
+                f"write the file once more"
+            )
+        super().__init__(location, file_format, self._file.schema_arrow, rows)
+
+    def schema(self) -> pa.Schema:
+        """See `Source.schema`: that of the file, with all metadata.
+
+        Raises:
+            InputError: whole rows can't be read: the footer says that columns differ in length, or there are INT96
+                timestamps that no unit of Arrow holds together.
+        """
+        if self._int96_unit is None:
+            self._see_lengths()
+            self._int96_unit = self._choose_int96_unit()
+        return self.schema_of_file
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
@@ -74,10 +98,46 @@ class ParquetSource(ColumnarSource):
         if max(groups, default=0) * row_bytes > GROUP_BYTES or len(groups) * len(columns.names) > MOST_CHUNKS:
             return None
         try:
-            appender = ParquetAppender(self, Footer(self._footer() or b""), destination)
+            appender = ParquetAppender(self, Footer(self._footer(MOST_FOOTER) or b""), destination)
         except ValueError:
             return None
         return appender, appender.rows()
+
+    def _see_lengths(self) -> None:
+        """See that the columns of a row group are of the same length, as far as a footer tells that is soon read."""
+        footer = self._footer(MOST_LOOKED_AT)
+        with suppress(ValueError, KeyError):  # then it shows when they are read
+            for group, (rows, values) in enumerate(Footer(footer or b"").lengths()):
+                for index, found in enumerate(values):
+                    if found != rows and self._is_flat(index):
+                        raise self._damaged(group, f"{found:,}", rows)
+
+    def _choose_int96_unit(self) -> str:
+        """Have INT96 timestamps (of Spark, Hive, Impala) read as microseconds if one is outside of 1677 to 2262.
+
+        Arrow reads them as nanoseconds, and those of other years as wrong instants.
+        """
+        kinds = [self._file.schema.column(index).physical_type for index in range(len(self._file.schema))]
+        if "INT96" not in kinds:
+            return "ns"
+        names = [name for name in self.columns if any(kinds[index] == "INT96" for index in self._columns_of([name]))]
+        wide = self._reopened("us", pre_buffer=False)
+        is_wide = is_finer = False
+        try:
+            batches = (file.iter_batches(BATCH_ROWS, columns=names, use_threads=False) for file in (self._file, wide))
+            for fine, coarse in zip(*batches, strict=True):
+                is_finer = is_finer or not coarse.cast(fine.schema, safe=False).equals(fine)
+                is_wide = is_wide or not _can_be_cast(coarse, fine.schema)
+        except (pa.ArrowException, OSError) as error:
+            raise read_error(self.location, "the timestamps can't be read", error) from None
+        if is_wide and is_finer:
+            raise InputError(
+                f"{self.path}: {', '.join(names)}: INT96 timestamps outside of the years 1677 to 2262 beside some with "
+                f"nanoseconds, which no other type holds; choose a Parquet output, all rows, no writer.compression"
+            )
+        if is_wide:
+            self._file, self.schema_of_file, self._small = wide, wide.schema_arrow, None
+        return "us" if is_wide else "ns"
 
     @property
     def group_rows(self) -> list[int]:
@@ -85,13 +145,13 @@ class ParquetSource(ColumnarSource):
         metadata = self._file.metadata
         return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
 
-    def _footer(self) -> bytes | None:
-        """Read the footer; None if it is encrypted, or larger than `MOST_FOOTER`."""
+    def _footer(self, most: int) -> bytes | None:
+        """Read the footer; None if it is encrypted, or of more than `most` bytes."""
         try:
             with self.location.open() as file:
                 size = file.size()
                 length, magic = struct.unpack("<I4s", file.read_at(TAIL_BYTES, size - TAIL_BYTES))
-                is_usual = magic == MAGIC and length <= MOST_FOOTER
+                is_usual = magic == MAGIC and length <= most
                 return bytes(file.read_at(length, size - TAIL_BYTES - length)) if is_usual else None
         except (pa.ArrowException, OSError) as error:
             raise read_error(self.location, "can't be read any more", error) from None
@@ -103,36 +163,59 @@ class ParquetSource(ColumnarSource):
 
         They hold the columns `names`, by default all.
         """
-        wanted = None if names is None else self._columns_of(names)
         for group in range(self._file.metadata.num_row_groups):
             metadata = self._file.metadata.row_group(group)
             if row >= metadata.num_rows:
                 row -= metadata.num_rows
                 continue
+            read = 0
             try:
-                row_bytes = _bytes_of(metadata, wanted) / metadata.num_rows
-                if self.location.store is None and not self._is_small:
-                    row_bytes = max(row_bytes, self._sampled_row_bytes(group, names))
-                size = max(1, min(most_rows, int(most_bytes / max(1.0, row_bytes))))
+                size = max(1, min(most_rows, int(most_bytes / max(1.0, self._row_bytes(group, names)))))
                 for batch in self._read(group, size, names):
+                    read += batch.num_rows
                     if row < batch.num_rows:
                         yield batch.slice(row)
                     row = max(0, row - batch.num_rows)
             except (pa.ArrowException, OSError) as error:
                 raise read_error(self.location, f"row group {group} can't be read", error) from None
+            if read != metadata.num_rows:  # Arrow ends where the shortest column does
+                raise self._damaged(group, f"{read:,}", metadata.num_rows)
 
-    def _sampled_row_bytes(self, group: int, names: Sequence[str] | None) -> float:
-        """Measure the bytes of memory of a row by the first of a row group: in the file, repeats take next to none."""
-        first = next(self._reader().iter_batches(SAMPLE_ROWS, row_groups=[group], columns=names, use_threads=False))
-        return float(first.nbytes / max(1, len(first)))
+    def _damaged(self, group: int, values: str, rows: int) -> InputError:
+        return InputError(
+            f"{self.path}: row group {group} is damaged: {values} values of a column where it should have {rows:,} "
+            f"rows; write the file once more"
+        )
+
+    def _row_bytes(self, group: int, names: Sequence[str] | None) -> float:
+        """Estimate the bytes of memory of a row: as in the file, or as of its first ones: repeats take none there."""
+        metadata = self._file.metadata.row_group(group)
+        if self._is_small or self.location.store is not None:
+            return float(metadata.total_byte_size / metadata.num_rows)
+        batches = self._reader().iter_batches(SAMPLE_ROWS, row_groups=[group], columns=names, use_threads=False)
+        first = next(batches, None)
+        sampled = first.nbytes / max(1, len(first)) if first else 0.0
+        if names is None:
+            return float(max(sampled, metadata.total_byte_size / metadata.num_rows))
+        # Not before the reading: to ask for a column that can't be read, one that is encrypted, would end the process.
+        columns = [(index, metadata.column(index)) for index in self._columns_of(names)]
+        for index, column in columns:
+            if self._is_flat(index) and column.num_values != metadata.num_rows:
+                raise self._damaged(group, f"{column.num_values:,}", metadata.num_rows)
+        return float(max(sampled, sum(column.total_uncompressed_size for _, column in columns) / metadata.num_rows))
+
+    def _is_flat(self, index: int) -> bool:
+        """Whether a Parquet column has one value a row."""
+        return bool(self._file.schema.column(index).max_repetition_level == 0)
 
     def _read(self, group: int, size: int, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """Read the batches of a row group; of a small file all columns in one batch, once for texts and rows."""
         if not self._is_small:
             yield from self._reader().iter_batches(size, row_groups=[group], columns=names, use_threads=False)
             return
-        self._small = self._small or next(self._file.iter_batches(BLOCK_ROWS, use_threads=False))
-        yield self._small
+        self._small = self._small or next(self._file.iter_batches(BLOCK_ROWS, use_threads=False), None)
+        if self._small is not None:
+            yield self._small
 
     def _reader(self) -> pq.ParquetFile:
         """Choose what reads one row group.
@@ -141,7 +224,13 @@ class ParquetSource(ColumnarSource):
         """
         if self.location.store is None:
             return self._file
-        return pq.ParquetFile(self._opened, metadata=self._file.metadata, pre_buffer=True)
+        return self._reopened(self._int96_unit, pre_buffer=True)
+
+    def _reopened(self, int96_unit: str | None, *, pre_buffer: bool) -> pq.ParquetFile:
+        metadata = self._file.metadata
+        return pq.ParquetFile(
+            self._opened, metadata=metadata, pre_buffer=pre_buffer, coerce_int96_timestamp_unit=int96_unit
+        )
 
     @property
     def _is_small(self) -> bool:
@@ -151,20 +240,18 @@ class ParquetSource(ColumnarSource):
         return bool(group.num_rows <= BLOCK_ROWS and group.total_byte_size <= SMALL_BYTES)
 
     def _columns_of(self, names: Sequence[str]) -> list[int]:
-        """Find the Parquet columns that hold the columns `names`.
-
-        Only these are looked at: to ask a row group for an encrypted one would end the process.
-        """
-        heads = {name.partition(".")[0] for name in names} | set(names)
+        """Find the Parquet columns that hold the columns `names`."""
+        heads = heads_of(names)
         paths = [self._file.schema.column(index).path for index in range(len(self._file.schema))]
         return [index for index, path in enumerate(paths) if path.partition(".")[0] in heads]
 
 
-def _bytes_of(metadata: pq.RowGroupMetaData, wanted: Sequence[int] | None) -> int:
-    """Uncompressed bytes of the columns `wanted` (default: all) of a row group."""
-    if wanted is None:
-        return int(metadata.total_byte_size)
-    return sum(metadata.column(index).total_uncompressed_size for index in wanted if index < metadata.num_columns)
+def _can_be_cast(batch: pa.RecordBatch, schema: pa.Schema) -> bool:
+    try:
+        batch.cast(schema)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 class ParquetAppender:
@@ -235,7 +322,7 @@ class ParquetAppender:
         except ValueError as error:
             raise InputError(f"{self._source.path}: has another footer than it had ({error}); it has changed") from None
         found = pq.read_schema(pa.BufferReader(MAGIC + footer))
-        if not found.equals(pa.schema([*self._source.schema(), *self._schema])):
+        if not found.equals(pa.schema([*self._source.schema_of_file, *self._schema])):
             raise OutputError(f"{self._path}: the columns can't be copied; set writer.compression to snappy")
         self._stream.write(footer)
 
@@ -272,13 +359,12 @@ class ParquetWriter:
     """
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        for field in destination.columns.fields:
-            schema = schema.append(field)
-        self._schema, self._columns = schema, destination.columns
+        self._columns = destination.columns
+        self._schema = schema_with_fields(schema, self._columns.fields)
         self._labels = string_array(destination.labels)
         self._writer = pq.ParquetWriter(
             destination.draft.write_bytes(),
-            schema,
+            self._schema,
             compression=destination.compression or "snappy",
             data_page_size=PAGE_BYTES,
         )

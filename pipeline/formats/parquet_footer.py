@@ -8,9 +8,12 @@ Parquet.
 
 from __future__ import annotations
 
+import ast
 import base64
+import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,6 +29,7 @@ _COLUMNS, _BYTES, _GROUP_ROWS, _COMPRESSED = 1, 2, 3, 6  # RowGroup
 _FILE, _METADATA = 1, 3  # ColumnChunk: the name of another file, and ColumnMetaData
 _CHUNK_OFFSETS = (2, 4, 6)  # ColumnChunk: where it is in the file, and where its indexes are
 _PAGE_OFFSETS = (9, 10, 11, 14)  # ColumnMetaData: where its pages are, and a Bloom filter
+_VALUES = 5  # ColumnMetaData: how many there are
 _KEY, _VALUE = 1, 2  # KeyValue
 
 _ARROW_SCHEMA = b"ARROW:schema"  # the key under which Arrow keeps its own types: an IPC message, in base64
@@ -56,6 +60,16 @@ class Footer:
             raise ValueError("columns that can't be read in this file by everybody")
         if not is_sum or any(len(group) != columns for group in groups):
             raise ValueError("row groups that are not those of the file")
+
+    def lengths(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield of each row group its rows, and how many values each column has.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        for group in self._file[_GROUPS].structs:
+            chunks = [thrift.decode(chunk[_METADATA].encoded, CLOSED) for chunk in group[_COLUMNS].structs]
+            yield thrift.decode_integer(group[_GROUP_ROWS]), [thrift.decode_integer(chunk[_VALUES]) for chunk in chunks]
 
     def with_columns(self, appended: bytes, start: int) -> bytes:
         """Make the footer of a file in which each row group has more columns, and the 8 bytes that follow a footer.
@@ -113,16 +127,23 @@ def _shifted(fields: Struct, offsets: Sequence[int], start: int) -> Struct:
 
 
 def _key_values_with_fields(key_values: list[Struct], more: list[Struct]) -> list[Struct]:
-    """Add the new fields to Arrow's schema, if there is one; every other pair of key and value stays as it is."""
+    """Add the new fields wherever the columns are listed; every other pair of key and value stays as it is."""
     new = [field for pair in more if (schema := _arrow_schema(pair)) is not None for field in schema]
-    schemas = [(pair, _arrow_schema(pair)) for pair in key_values]
-    return [pair if schema is None else _with_fields(pair, schema, new) for pair, schema in schemas]
+    return [_with_fields(pair, new) for pair in key_values]
 
 
-def _with_fields(pair: Struct, schema: pa.Schema, fields: Sequence[pa.Field]) -> Struct:
-    for field in fields:
-        schema = schema.append(field)
-    return pair | {_VALUE: thrift.encode_binary(base64.b64encode(schema.serialize()))}
+def _with_fields(pair: Struct, fields: Sequence[pa.Field]) -> Struct:
+    if (schema := _arrow_schema(pair)) is not None:
+        return pair | {_VALUE: thrift.encode_binary(base64.b64encode(schema_with_fields(schema, fields).serialize()))}
+    if _KEY not in pair or _VALUE not in pair or (key := thrift.decode_binary(pair[_KEY])) not in _LISTS:
+        return pair
+    return pair | {_VALUE: thrift.encode_binary(_list_with_fields(key, thrift.decode_binary(pair[_VALUE]), fields))}
+
+
+def schema_with_fields(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Schema:
+    """Append fields to a schema, also where its metadata lists the columns for another program."""
+    metadata = {key: _list_with_fields(key, value, fields) for key, value in (schema.metadata or {}).items()}
+    return pa.schema([*schema, *fields], metadata or None)
 
 
 def _arrow_schema(pair: Struct) -> pa.Schema | None:
@@ -137,3 +158,73 @@ def _arrow_schema(pair: Struct) -> pa.Schema | None:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.decode_binary(pair[_VALUE]))))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(f"Arrow's schema: {error}") from None
+
+
+# -- Metadata in which other programs list the columns. They read what is listed there, or fail on what is not.
+
+
+def _add_to_pandas(pandas: dict[str, Any], names: list[str], kinds: list[str]) -> None:  # noqa: ARG001 - no kinds there
+    """Keep names of columns that are no strings, beside new ones that are: both are `object`s then."""
+    levels = pandas["column_indexes"]
+    if len(levels) == 1 and levels[0]["pandas_type"] in _STRINGS_OF_PANDAS:
+        return
+    parsers = [_NUMBERS_OF_PANDAS.get(level["pandas_type"].rstrip("0123456789"), str) for level in levels]
+    is_nested = len(levels) > 1  # then a name is a tuple, as text
+    for column in pandas["columns"]:
+        if column["field_name"] not in pandas["index_columns"]:
+            parts = ast.literal_eval(column["name"]) if is_nested else [column["name"]]
+            parsed = tuple(parse(part) for parse, part in zip(parsers, parts, strict=True))
+            column["name"] = str(parsed) if is_nested else parsed[0]
+    if is_nested:
+        blank = [""] * (len(levels) - 1)
+        described = {"pandas_type": "object", "numpy_type": "object", "metadata": None}
+        pandas["columns"] += [{"name": str((name, *blank)), "field_name": name, **described} for name in names]
+    for level in levels:
+        level |= {"pandas_type": "mixed", "numpy_type": "object"}
+
+
+def _add_to_spark(spark: dict[str, Any], names: list[str], kinds: list[str]) -> None:
+    array = {"type": "array", "elementType": "double", "containsNull": True}
+    types = [array if kind == "list" else kind for kind in kinds]
+    spark["fields"] += [
+        {"name": name, "type": type_, "nullable": True, "metadata": {}}
+        for name, type_ in zip(names, types, strict=True)
+    ]
+
+
+def _add_to_avro(avro: dict[str, Any], names: list[str], kinds: list[str]) -> None:
+    array = {"type": "array", "items": ["null", "double"]}
+    types = [array if kind == "list" else kind for kind in kinds]
+    avro["fields"] += [
+        {"name": name, "type": ["null", type_], "default": None} for name, type_ in zip(names, types, strict=True)
+    ]
+
+
+def _add_to_hugging_face(datasets: dict[str, Any], names: list[str], kinds: list[str]) -> None:
+    for name, kind in zip(names, kinds, strict=True):
+        value = {"dtype": {"double": "float64", "list": "float64", "boolean": "bool"}.get(kind, kind), "_type": "Value"}
+        datasets["info"]["features"][name] = {"feature": value, "_type": "Sequence"} if kind == "list" else value
+
+
+_STRINGS_OF_PANDAS = ("unicode", "string", "mixed", "mixed-integer", "empty")
+_NUMBERS_OF_PANDAS: dict[str, Callable[[str], Any]] = {"int": int, "uint": int, "float": float}
+_KINDS = {pa.string(): "string", pa.float64(): "double", pa.bool_(): "boolean"}  # others are lists of doubles
+_LISTS: dict[bytes, Callable[[dict[str, Any], list[str], list[str]], None]] = {
+    b"pandas": _add_to_pandas,
+    b"org.apache.spark.sql.parquet.row.metadata": _add_to_spark,
+    b"parquet.avro.schema": _add_to_avro,
+    b"huggingface": _add_to_hugging_face,
+}
+
+
+def _list_with_fields(key: bytes, value: bytes, fields: Sequence[pa.Field]) -> bytes:
+    """Add fields to the list of columns that a program keeps under `key`; what is none of that stays as it is."""
+    if key not in _LISTS:
+        return value
+    try:
+        listed = json.loads(value)
+        before = json.dumps(listed)
+        _LISTS[key](listed, [field.name for field in fields], [_KINDS.get(field.type, "list") for field in fields])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError):
+        return value
+    return value if json.dumps(listed) == before else json.dumps(listed).encode()

@@ -103,7 +103,7 @@ class TextSpec:
     `columns` are the distinct names in the order of first use; `render` takes their values in that order.
 
     Raises:
-        ConfigError: the template holds something else than names in braces.
+        ConfigError: the template holds something else than names in braces, or a text column is named twice.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -111,6 +111,8 @@ class TextSpec:
             parts = _parse_template(loader.template)
         else:
             parts = [("\n" if index else "", name) for index, name in enumerate(loader.text_columns)]
+            if twice := [name for name, times in Counter(loader.text_columns).items() if times > 1]:
+                raise ConfigError(f"the text column {twice[0]!r} is named twice; name it once, or set loader.template")
         self.columns = list(dict.fromkeys(name for _, name in parts if name is not None))
         self.is_plain = loader.template is None and len(parts) == 1  # the value of the one column is the text
         self._parts = [(text, None if name is None else self.columns.index(name)) for text, name in parts]
@@ -147,14 +149,14 @@ def refuse_existing(path: str, columns: Collection[str], appended: Sequence[str]
             raise InputError(f"{path}: has a column {name!r} already; choose another writer.prefix")
 
 
-def refuse_duplicates(path: str, columns: Sequence[str]) -> None:
-    """See that each column has a name of its own, or a name would not tell which column is meant.
+def refuse_duplicates(path: str, columns: Sequence[str], wanted: Sequence[str] | None = None) -> None:
+    """See that each of the columns `wanted`, by default all, has a name of its own: else it would not tell which.
 
     Raises:
         InputError: naming the column.
     """
     for name, times in Counter(columns).items():
-        if times > 1:
+        if times > 1 and (wanted is None or name in wanted):
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")
 
 

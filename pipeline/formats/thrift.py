@@ -34,6 +34,13 @@ class Value(NamedTuple):
         return self.data
 
     @property
+    def encoded(self) -> bytes:
+        """A value that was not opened."""
+        if not isinstance(self.data, bytes):
+            raise ValueError("opened")  # noqa: TRY004
+        return self.data
+
+    @property
     def struct(self) -> Struct:
         """A struct that was opened."""
         if not isinstance(self.data, dict):

@@ -2,7 +2,7 @@
 
 nested (list, struct, map)     JSON, a map as a list of pairs; as text in CSV and Parquet, as it is in JSONL
 binary                         base64
-decimal, timestamp, date, time text
+decimal, timestamp, date, time text; beyond the years that Arrow prints, the integer it is stored as
 duration                       the integer it is stored as
 NaN and infinite numbers       null in JSONL and inside nested values; `nan`, `inf` in CSV
 null                           null in JSONL, an empty cell in CSV
@@ -11,13 +11,20 @@ null                           null in JSONL, an empty cell in CSV
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
+
+_BEYOND = re.compile(r"<value out of range: (-?\d+)>")  # what Arrow writes instead of a date or time
+_YEARS_S = 97 * 10**10  # seconds of almost 32,767 years after 1970, the last one that Arrow prints
+# Of a timestamp whose local time Arrow can compute: with nanoseconds, a day less than 64 bits hold.
+_MOST_LOCAL = {"s": _YEARS_S, "ms": _YEARS_S * 10**3, "us": _YEARS_S * 10**6, "ns": 2**63 - 86_400 * 10**9}
 
 
 def to_cells(array: pa.Array, name: str) -> list[str | None]:
@@ -28,10 +35,10 @@ def to_cells(array: pa.Array, name: str) -> list[str | None]:
     """
     plain = _plain(array, name)
     if pa.types.is_nested(plain.type):
-        return [None if value is None else msgspec.json.encode(value).decode() for value in plain.to_pylist()]
+        return [None if value is None else msgspec.json.encode(value).decode() for value in _values(plain)]
     if _is_binary(plain.type):
         return [None if value is None else base64.b64encode(value).decode() for value in plain.to_pylist()]
-    return _texts(pc.cast(plain, pa.large_string()))
+    return _printed(array, _texts(pc.cast(plain, pa.large_string())))
 
 
 def to_json(array: pa.Array, name: str) -> list[Any]:
@@ -42,9 +49,8 @@ def to_json(array: pa.Array, name: str) -> list[Any]:
     """
     plain = _plain(array, name)
     if pa.types.is_large_string(plain.type) or pa.types.is_string(plain.type):
-        return list(_texts(plain))
-    values: list[Any] = plain.to_pylist()
-    return values
+        return list(_printed(array, _texts(plain)))
+    return _values(plain)
 
 
 def _texts(array: pa.Array) -> list[str | None]:
@@ -54,6 +60,39 @@ def _texts(array: pa.Array) -> list[str | None]:
     except UnicodeDecodeError:
         raw = array.cast(pa.large_binary()).to_pylist()
         texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]
+    return texts
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """Make Python values; strings inside that are no UTF-8 become escapes, as `_texts` says."""
+    try:
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError:
+        values = [_value(scalar) for scalar in array]
+    return values
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    if scalar.is_valid and isinstance(scalar, pa.StructScalar):
+        return {field.name: _value(scalar[index]) for index, field in enumerate(scalar.type)}
+    if scalar.is_valid and isinstance(scalar, pa.ListScalar):
+        values = [_value(each) for each in scalar.values]
+        return [[*pair.values()] for pair in values] if pa.types.is_map(scalar.type) else values
+    if scalar.is_valid and isinstance(scalar, pa.StringScalar):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
+    return scalar.as_py()
+
+
+def _printed(array: pa.Array, texts: list[str | None]) -> list[str | None]:
+    """Put the integer in the place of each date or time that Arrow can't print, or whose local time wraps around."""
+    if not pa.types.is_temporal(array.type):
+        return texts
+    texts = [text and _BEYOND.sub(r"\1", text) for text in texts]
+    if pa.types.is_timestamp(array.type) and array.type.tz:
+        stored = np.frombuffer(array.buffers()[1] or b"", np.int64)[array.offset : array.offset + len(array)]
+        most = _MOST_LOCAL[array.type.unit]
+        for index in np.flatnonzero((stored > most) | (stored < -most)).tolist():
+            texts[index] = texts[index] and str(stored[index])
     return texts
 
 
@@ -77,6 +116,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:  # noqa: C901, PLR0911 - one 
     if types.is_dictionary(kind):
         return _plain_type(kind.value_type)
     if types.is_struct(kind):
+        if len({field.name for field in kind}) < kind.num_fields:
+            raise pa.ArrowInvalid("two fields of a struct have the same name")
         return pa.struct([pa.field(field.name, _plain_type(field.type)) for field in kind])
     if types.is_map(kind):
         return pa.map_(_plain_type(kind.key_type), _plain_type(kind.item_type))

@@ -56,6 +56,14 @@ def test_a_wrong_column_names_those_that_are_there(classify: Command, tmp_path: 
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.usefixtures("source")
+def test_a_text_column_that_is_named_twice_is_a_mistake(classify: Command) -> None:
+    """Each text would be sent twice over; `check` says the same."""
+    for command in ("run", "check"):
+        done = classify(command, "-i", "in.csv", "-t", "review", "-t", "id", "-t", "review", *NOWHERE, expect=2)
+        complaint(done, "the text column 'review' is named twice")
+
+
 def test_a_wrong_delimiter_is_guessed(classify: Command, tmp_path: Path) -> None:
     """A header that is one cell with semicolons in it leads to loader.delimiter."""
     (tmp_path / "in.csv").write_text("id;text\n1;a\n")

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from answers import answers_of
+from commands import Command, complaint
+from fake import FakeServer
 from files import rows_of
 from joining import ADDED, joined
 
@@ -213,3 +215,45 @@ def test_doubles_keep_every_bit(value: float, tmp_path: Path) -> None:
         (row,) = rows_of(tmp_path / out)
         assert repr(float(row["x"])) == repr(value)
         assert repr(float(row["predicted_score"])) == repr(value)
+
+
+def test_a_struct_with_two_fields_of_one_name_is_refused_before_the_run(
+    fake: FakeServer, classify: Command, tmp_path: Path
+) -> None:
+    """JSON has no such object; a copy has. Also inside a list."""
+    inside = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+    lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), inside)
+    pq.write_table(pa.table({"text": ["x"], "odd": lists}), tmp_path / "in.parquet")
+    for command, out in (("check", "out.jsonl"), ("run", "out.jsonl"), ("run", "out.csv")):
+        done = classify(command, "-i", "in.parquet", "-o", out, "--url", fake.url, "--quiet", expect=2)
+        complaint(done, "'odd'", "two fields of a struct have the same name", "choose a Parquet output")
+    assert not fake.answered
+    classify("run", "-i", "in.parquet", "-o", "out.parquet", "--url", fake.url, "--quiet")
+
+
+def test_a_label_that_the_encoding_lacks_loses_no_answer(fake: FakeServer, classify: Command, tmp_path: Path) -> None:
+    """The message says how to go on, and going on sends nothing."""
+    fake.labels = ("是", "否")
+    (tmp_path / "in.csv").write_bytes("text\ngröße\nb\n".encode("latin-1"))
+    arguments = ("run", "-i", "in.csv", "-o", "out.csv", "--set", "loader.encoding=latin-1", "--url", fake.url)
+    done = classify(*arguments, "--quiet", expect=2)
+    complaint(done, "can't be written in", "what was answered is kept", "--set writer.format=jsonl")
+    fake.answered.clear()
+    classify(*arguments, "--quiet", "--set", "writer.format=jsonl")
+    assert not {"größe", "b"} & {*fake.answered}
+    rows = [json.loads(line) for line in (tmp_path / "out.csv").read_text().splitlines()]
+    assert {row["predicted_label"] for row in rows} <= {"是", "否"}
+
+
+@pytest.mark.parametrize(("setting", "name"), [("prefix=是_", "是_label"), ('labels=["是", "no", "maybe"]', "是")])
+def test_a_name_that_the_encoding_lacks_is_refused_before_the_run(
+    setting: str, name: str, fake: FakeServer, classify: Command, tmp_path: Path
+) -> None:
+    """Of a new column, or of a label that the config gives; another format takes it."""
+    (tmp_path / "in.csv").write_bytes("text\ngröße\n".encode("latin-1"))
+    settings = ("--set", "loader.encoding=latin-1", "--set", f"writer.{setting}", "--url", fake.url, "--quiet")
+    for command in ("check", "run"):
+        complaint(classify(command, "-i", "in.csv", "-o", "out.csv", *settings, expect=2), "out.csv", repr(name))
+    assert not fake.answered
+    if "prefix" in setting:
+        classify("run", "-i", "in.csv", "-o", "out.jsonl", *settings)

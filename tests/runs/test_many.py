@@ -321,6 +321,25 @@ def test_failed_rows_of_one_file_are_its_own(tmp_path: Path, fake: FakeServer, c
     assert hidden(tmp_path / "out", "*.checkpoint*") == []
 
 
+def test_retrying_with_cut_texts_leaves_the_other_files_alone(
+    tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """What is done with a text that is too long makes no difference to a file without one, then and later."""
+    for name in ("a.csv", "b.csv", "c.csv"):
+        write(tmp_path / "in" / name, [f"{name} {n}" for n in range(6)])
+    fake.rules.append((lambda text: text == "b.csv 2", refuse(400, "I don't like it")))
+    classify("run", "in", "-o", "out/", "--url", fake.url, expect=3)
+    others = {name: data for name, data in seen(tmp_path / "out").items() if name != "b.csv"}
+    fake.rules.clear()
+    sent(fake)
+    cut = ("--set", "request.too_long=truncate")
+    classify("run", "in", "-o", "out/", "--url", fake.url, "--retry-failed", *cut)
+    assert sent(fake) == {"b.csv 2": 1}
+    assert {name: data for name, data in seen(tmp_path / "out").items() if name != "b.csv"} == others
+    for later in (cut, ("--retry-failed", *cut), ()):
+        assert "3 complete already" in last_line(classify("run", "in", "-o", "out/", *NOWHERE, *later))
+
+
 def test_of_several_codes_the_first_that_matters_is_told(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """2 beats 3, and 75 beats 2: all of them are named, and what can be done is done."""
     for name in ("failing.csv", "held.csv", "good.csv"):

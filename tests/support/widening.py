@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from joining import ADDED, LABELS
 
 from pipeline.answers import Answers
 from pipeline.formats import thrift
+from pipeline.formats.thrift import Struct
 
 KINDS: list[tuple[pa.DataType, list[Any]]] = [
     (pa.string(), ["a", None, "größe 😀", ""]),
@@ -52,6 +53,14 @@ def parts_of(path: Path) -> tuple[bytes, bytes]:
     content = path.read_bytes()
     end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     return content[:end], content[end:-8]
+
+
+def change_footer(path: Path, change: Callable[[Struct], bytes | None]) -> None:
+    """Let `change` have the fields of the footer; it may give bytes to stand in place of them."""
+    body, footer = parts_of(path)
+    fields = thrift.decode(footer, {4: {1: {3: {}}}})
+    changed = change(fields) or thrift.encode(fields)
+    path.write_bytes(body + changed + len(changed).to_bytes(4, "little") + b"PAR1")
 
 
 def compressed(path: Path) -> list[int]:
