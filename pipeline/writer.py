@@ -17,9 +17,9 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
-from pipeline.formats.registry import PIPED, format_of
+from pipeline.formats.registry import FORMATS, PIPED, format_of
 from pipeline.formats.source import Destination, Source, Writer
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
@@ -94,6 +94,7 @@ def join(
         labels,
         compression=config.writer.compression,
         all_rows=rows == source.total_rows,
+        has_header=config.loader.header,
     )
     with disk_errors(draft.path):
         writer, blocks = _open_writer(source, destination)
@@ -162,7 +163,9 @@ def _pairs(
 
 def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iterator[Any]]:
     """Open what writes the output, and the rows that it takes: as their own bytes where possible, else as columns."""
-    if source.format == destination.format and (appender := source.appender(destination)):
+    objects = {FORMATS["json"], FORMATS["jsonl"]}  # which differ only in what stands between two rows
+    is_same = source.format == destination.format or objects == {source.format, destination.format}
+    if is_same and (appender := source.appender(destination)):
         return appender
     open_writer = destination.format.load(destination.format.writer)
     return open_writer(destination, source.schema()), source.batches()
@@ -174,7 +177,11 @@ def check_types(config: Config, source: Source) -> None:
     Raises:
         OutputError: naming the column and its type.
     """
-    if source.format.is_text or not format_of(config.writer.output, config.writer.format, "writer.format").is_text:
+    output = format_of(config.writer.output, config.writer.format, "writer.format")
+    dialect = getattr(source, "dialect", None)  # of a CSV file
+    if dialect and source.format == output and config.writer.probs == "list" and not dialect.can_hold("[0,1]"):
+        raise OutputError(f"{source.path}: a cell without quotes can't hold a list; set loader.escape or writer.probs")
+    if source.format.is_text or not output.is_text:
         return
     from pipeline.formats.values import to_cells
 
