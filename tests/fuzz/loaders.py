@@ -62,6 +62,8 @@ def csv_cell(rng: random.Random, loader: dict[str, Any], delimiter: str) -> str:
     if loader["quoting"] == "none" and "escape" not in loader:
         for special in (delimiter, "\r", "\n"):
             text = text.replace(special, "")
+    if "escape" in loader:
+        text = text.rstrip("\r")  # which would escape the whole line end, CR and LF, that follows it
     return text.lstrip("\ufeff")
 
 
@@ -372,7 +374,10 @@ def run_batch(case: Case, place: Path, output: str, server: FakeServer) -> Itera
         yield f"{output}: {type(error).__name__}: {error}"
         return
     for name in case.files:
-        yield from differences(case, name, target / f"{Path(name).stem}.{output}")
+        try:
+            yield from differences(case, name, target / f"{Path(name).stem}.{output}")
+        except (OSError, ValueError, LookupError) as error:  # it is not there, or another reader can't read it
+            yield f"{name} to {output}: {type(error).__name__}: {error}"
 
 
 def main() -> int:
