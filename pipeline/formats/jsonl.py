@@ -219,7 +219,7 @@ class JsonlSource:
                 members = parse_members(line)
             except ValueError as error:
                 if not self._skip_bad:
-                    what = f"no JSON object: {error}; {_advice(line)}"
+                    what = f"no JSON object: {error}; {_advice(line, line_number)}"
                     raise InputError(f"{self.path}:{line_number}: {what}") from None
                 self.skipped += 1
                 continue
@@ -227,9 +227,9 @@ class JsonlSource:
             yield Row(raw, members)
 
 
-def _advice(line: bytes) -> str:
+def _advice(line: bytes, number: int) -> str:
     """Say what to do about a line that is no object; not to leave it out, where that would cost all rows."""
-    if line.strip() in (b"{", b"}", b"{}", b"[", b"]"):
+    if number == 1 and line.strip() in (b"{", b"["):
         return "an object that spans several lines is made one with jq -c . FILE > NEW.jsonl"
     return 'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
 
