@@ -19,7 +19,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import PIPE, Config
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
-from pipeline.formats.registry import format_of
+from pipeline.formats.registry import FORMATS, format_of
 from pipeline.formats.source import Destination, Source, Writer, refuse_duplicates
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
@@ -94,6 +94,7 @@ def join(
         labels,
         compression=config.writer.compression,
         all_rows=rows == source.total_rows,
+        has_header=config.loader.header,
     )
     with disk_errors(draft.path):
         writer, blocks = _open_writer(source, destination)
@@ -165,7 +166,9 @@ def _pairs(
 
 def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iterator[Any]]:
     """Open what writes the output, and the rows that it takes: as their own bytes where possible, else as columns."""
-    if source.format == destination.format and (appender := source.appender(destination)):
+    objects = {FORMATS["json"], FORMATS["jsonl"]}  # which differ only in what stands between two rows
+    is_same = source.format == destination.format or objects == {source.format, destination.format}
+    if is_same and (appender := source.appender(destination)):
         return appender
     open_writer = destination.format.load(destination.format.writer)
     return open_writer(destination, source.schema()), source.batches()
@@ -178,13 +181,16 @@ def check_types(config: Config, source: Source) -> None:
         InputError: two columns have the same name, or the rows can't be read. OutputError: naming column and type, or
             the name that the encoding has no characters for.
     """
-    target = format_of(config.writer.output, config.writer.format, "writer.format")
+    output = format_of(config.writer.output, config.writer.format, "writer.format")
     columns = getattr(source, "columns", ())  # of a header: JSON Lines have none, and escapes for any character
-    if source.format != target or not (target.is_text or target.name == "parquet"):  # these two take any names
+    if source.format != output or not (output.is_text or output.name == "parquet"):  # these two take any names
         refuse_duplicates(source.path, columns)
-    elif target.is_text and columns:
+    elif output.is_text and columns:
         _see_encodable(config, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())])
-    if source.format.is_text or not target.is_text:
+    dialect = getattr(source, "dialect", None)  # of a CSV file
+    if dialect and source.format == output and config.writer.probs == "list" and not dialect.can_hold("[0,1]"):
+        raise OutputError(f"{source.path}: a cell without quotes can't hold a list; set loader.escape or writer.probs")
+    if source.format.is_text or not output.is_text:
         return
     from pipeline.formats.values import to_cells
 

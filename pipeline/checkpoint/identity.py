@@ -56,7 +56,12 @@ def was_piped(identity: Mapping[str, Any]) -> bool:
 def identity_of(config: Config, input_digest: str) -> Identity:
     """Return the identity as far as config and input say it; the model's part is added later, under `model.`."""
     loader, request = config.loader, config.request
-    texts = {"loader.template": loader.template} if loader.template else {"loader.text_column": loader.text_columns}
+    texts: dict[str, Any] = (
+        {"loader.template": loader.template} if loader.template else {"loader.text_column": loader.text_columns}
+    )
+    dialect = {"loader.quoting": loader.quoting, "loader.escape": loader.escape, "loader.header": loader.header}
+    # Only what is set: checkpoints of versions before these keys have none of them.
+    texts |= {key: value for key, value in dialect.items() if value not in ("double", None, True)}
     return {
         "input": input_digest,
         **texts,

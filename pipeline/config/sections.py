@@ -82,6 +82,25 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "Reviews"
     """
+    quoting: Literal["double", "none"] = "double"
+    """What a quote in a CSV file is.
+
+    `"double"`: a cell in quotes may hold delimiters, line ends, and quotes that are doubled. `"none"`: a quote is a
+    character like any other, as in the files of IMDb and Tatoeba, and every line is a record.
+    """
+    escape: str | None = None
+    """The character of a CSV file that makes the one after it plain: a quote, a delimiter, a line end, or itself.
+
+    A backslash in files of Spark and MySQL. Before any other character it is a plain character itself.
+
+    Example: "\\\\"
+    """
+    header: bool = True
+    """Whether the first record of a CSV file names the columns.
+
+    If not, they are `column_1`, `column_2` and so on, and a CSV output has no header either: the new columns follow
+    the last one in the order that the page on the output describes.
+    """
     on_bad_line: Literal["stop", "skip"] = "stop"
     """What to do about a line that is no row: CSV with too many or too few cells, JSON Lines without an object.
 
@@ -106,6 +125,10 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
             raise ValueError(f"loader.delimiter is one character, no quote or line break, not {self.delimiter!r}")
+        if self.escape is not None and (len(self.escape) != 1 or self.escape in '"\r\n ' + (self.delimiter or ",\t")):
+            raise ValueError(
+                f"loader.escape is one character, no quote, space, line break or delimiter, not {self.escape!r}"
+            )
         if not self.text_column:
             raise ValueError("loader.text_column names no column")
         try:

@@ -1,4 +1,4 @@
-"""CSV and TSV files with a header.
+"""CSV and TSV files.
 
 Reading: records that are written the regular way are found thousands at a time by `CsvScanner`, from the bytes alone.
 From the first other one on, `RecordReader` reads record by record with the csv module. Both find the same cells; not
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedText
+from pipeline.formats.dialect import LOOK_BYTES, Dialect, doubts
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     Destination,
@@ -68,6 +70,8 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}  # by the name of the format
 LONGEST_RECORD = 256 << 20  # bytes: a longer one is a quote that nobody closed, which could take in the whole file
 MOST_HELD = 2 << 20  # bytes without a whole record, from which on the scanner gives up
 MOST_AT_ONCE = 16 << 20  # bytes that the scanner looks at: it takes several times as many of memory
+_LONG_NAME = 60  # characters: a longer one is a text, and no name of a column
+_delimiter_line = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*').fullmatch  # the first line of what Excel is to open
 
 
 class CsvSource:
@@ -79,7 +83,6 @@ class CsvSource:
 
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
         self.location, self.path, self.format = location, location.shown, file_format
-        self.delimiter = loader.delimiter or DELIMITERS[file_format.name]
         self.total_rows: int | None = None
         self.skipped = 0
         self._skip_bad = loader.on_bad_line == "skip"
@@ -87,12 +90,11 @@ class CsvSource:
         self.seekable = self.file.seekable
         # The limit is the csv module's, for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))
-        reader = RecordReader(self.file, self.delimiter, Position(0, len(self.file.bom), 0))
-        header = next(iter(reader), None)
-        self.is_empty = header is None
-        self.columns: list[str] = header.cells if header else []
-        self.header_bytes: bytes = header.raw if header else b""  # without the BOM
-        self.start = Position(0, *reader.reached)
+        self.dialect = Dialect.of(loader, DELIMITERS[file_format.name])
+        self.header_bytes = b""  # what is before the first row, without the BOM
+        self.has_header, self.columns = loader.header, list[str]()
+        self.start = Position(0, len(self.file.bom), 0)
+        self.is_empty = not self._read_header(loader)
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
         """See `Source.check`."""
@@ -101,6 +103,9 @@ class CsvSource:
                 raise InputError(f"{self.path}: no column {name!r}; {self._advice(name)}")
         refuse_duplicates(self.path, self.columns, spec.columns)
         refuse_existing(self.path, self.columns, appended)
+        for name in appended:
+            if not self.dialect.can_hold(name):
+                raise InputError(f"{self.path}: a cell without quotes can't hold the name {name!r}; set loader.escape")
 
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
         """See `Source.texts`."""
@@ -147,10 +152,10 @@ class CsvSource:
     def _scanner(self, position: Position, column: int | None = None) -> CsvScanner | None:
         """Make a scanner, if it knows the encoding and the delimiter."""
         self.skipped = 0
-        if not self.file.is_utf8 or not self.delimiter.isascii():
+        if not self.file.is_utf8 or not self.dialect.delimiter.isascii() or self.dialect.escape:
             return None
         buffers = self.file.buffers(position)
-        return CsvScanner(buffers, position, self.delimiter, width=len(self.columns), column=column)
+        return CsvScanner(buffers, position, self.dialect, width=len(self.columns), column=column)
 
     def _block_of_cells(self, position: Position, records: RowBytes, cells: pa.LargeBinaryArray) -> TextBlock:
         """Make a block of the cells that were scanned, whose quotes are doubled still."""
@@ -158,10 +163,11 @@ class CsvSource:
         if not data.isascii() and not is_utf8(memoryview(data)[:size]):
             for number, line in enumerate(data[:size].splitlines(), position.line + 1):
                 self.file.decode(line, number)  # says which line it is
-        joined = join_values(cells)
-        texts = escape_joined(joined, len(cells), doubled=True)
+        joined, doubled = join_values(cells), self.dialect.has_quotes
+        texts = escape_joined(joined, len(cells), doubled=doubled)
         if texts is None:
-            texts = Texts.of([escape(text.decode()) for text in joined.replace(b'""', b'"').split(SEPARATOR)])
+            joined = joined.replace(b'""', b'"') if doubled else joined
+            texts = Texts.of([escape(text.decode()) for text in joined.split(SEPARATOR)])
         return block_of_escaped(position, texts)
 
     def _rows(
@@ -169,7 +175,7 @@ class CsvSource:
     ) -> Iterator[tuple[Position, list[Record]]]:
         """Read the records that are rows, some thousand at a time; with them comes the position of the first."""
         row = position.row
-        records = RecordReader(self.file, self.delimiter, position, buffers)
+        records = RecordReader(self.file, self.dialect, position, buffers)
         for block in blocks_of(self._only_rows(records), lambda record: len(record.raw)):
             yield Position(row, block[0].offset, block[0].line), block
             row += len(block)
@@ -191,13 +197,57 @@ class CsvSource:
                     f'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
                 )
 
+    def in_words(self) -> str:
+        """Say how the file is read, as `check` shows it."""
+        header = "yes" if self.has_header else f"no, columns are column_1 to column_{len(self.columns)}"
+        return f"{self.dialect.in_words()}, header {header}, encoding {self.file.encoding}"
+
+    def doubts(self) -> list[str]:
+        """Say what else would fit the first rows better, see `dialect.doubts`."""
+        buffers, head = self.file.buffers(Position(0, 0, 0)), b""
+        for buffer in buffers:
+            head += buffer
+            if len(head) > LOOK_BYTES:
+                break
+        text = head[:LOOK_BYTES].decode("utf-8" if self.file.is_utf8 else self.file.encoding, "replace")
+        return doubts(text, self.dialect, len(self.columns), is_whole=len(head) <= LOOK_BYTES)
+
+    def _read_header(self, loader: Loader) -> bool:
+        """Read what is before the rows: blank lines, `sep=;`, the names of the columns.
+
+        Returns:
+            Whether there are columns.
+        """
+        here, before = self.start, b""
+        while record := next(iter(RecordReader(self.file, self.dialect, here)), None):
+            after, raw = (
+                Position(0, record.offset + len(record.raw), record.line + len(record.raw.splitlines())),
+                before + record.raw,
+            )
+            named = _delimiter_line(self.file.decode(record.raw, record.line + 1))
+            if named and here == self.start:
+                self.dialect = self.dialect._replace(delimiter=loader.delimiter or named[1])
+                self.header_bytes, self.start = raw, after
+            elif record.cells:
+                self.columns = record.cells
+                if self.has_header:
+                    self.header_bytes, self.start = self.header_bytes + raw, after
+                else:
+                    self.columns = [f"column_{number}" for number in range(1, len(self.columns) + 1)]
+                return True
+            before, here = b"" if named else raw, after
+        return False
+
     def _advice(self, missing: str) -> str:
-        """Say which columns there are, or that the header looks as if another delimiter were meant."""
+        """Say which columns there are, or that the header looks as if another delimiter or no header were meant."""
         if len(self.columns) == 1:
             for other in ";\t|,":
-                if other != self.delimiter and other in self.columns[0]:
+                if other != self.dialect.delimiter and other in self.columns[0]:
                     return f"the header is one column {self.columns[0]!r}; set loader.delimiter to {other!r}?"
-        return existing_columns(self.columns, missing)
+        advice = existing_columns(self.columns, missing)
+        if self.has_header and any(not name or name[0].isdigit() or len(name) > _LONG_NAME for name in self.columns):
+            advice += "; if the first record is a row and no header, set loader.header = false"
+        return advice
 
 
 class CsvScanner:
@@ -210,10 +260,11 @@ class CsvScanner:
     """
 
     def __init__(
-        self, buffers: Iterator[bytes], position: Position, delimiter: str, *, width: int, column: int | None = None
+        self, buffers: Iterator[bytes], position: Position, dialect: Dialect, *, width: int, column: int | None = None
     ) -> None:
         self.position = position
-        self._delimiter, self._width, self._column = ord(delimiter), width, column
+        self._delimiter, self._has_quotes = ord(dialect.delimiter), dialect.has_quotes
+        self._width, self._column = width, column
         self._buffers, self._held = whole_lines(buffers), b""
         self._may_stand_beside_quotes = np.zeros(256, bool)
         self._may_stand_beside_quotes[[self._delimiter, LF, CR, QUOTE]] = True
@@ -229,7 +280,8 @@ class CsvScanner:
                 size = int(rows.ends[-1])
                 self._held = self._held[size:]
                 self.position = Position(here.row + len(rows), here.offset + size, here.line + lines)
-                yield here, rows, None if self._column is None else _cells_of(rows, separators, self._column)
+                column, has_quotes = self._column, self._has_quotes
+                yield here, rows, None if column is None else _cells_of(rows, separators, column, has_quotes=has_quotes)
             elif len(self._held) > MOST_HELD:
                 return
 
@@ -243,7 +295,8 @@ class CsvScanner:
         Returns the offsets of the delimiter or line end after each cell, (records, width), and the number of lines.
         """
         codes = np.frombuffer(data, np.uint8)
-        marks = np.flatnonzero((codes == QUOTE) | (codes == self._delimiter) | ends_line(data))
+        separates = (codes == self._delimiter) | ends_line(data)
+        marks = np.flatnonzero(separates | (codes == QUOTE) if self._has_quotes else separates)
         kinds = codes[marks]
         is_quote, is_line_end = kinds == QUOTE, (kinds == LF) | (kinds == CR)
         is_open = np.cumsum(is_quote, dtype=np.uint8) & 1
@@ -266,11 +319,11 @@ class CsvScanner:
         return int(min([len(codes), *odd_before[:1], *odd_after[:1]]))
 
 
-def _cells_of(rows: RowBytes, separators: Offsets, column: int) -> pa.LargeBinaryArray:
+def _cells_of(rows: RowBytes, separators: Offsets, column: int, *, has_quotes: bool = True) -> pa.LargeBinaryArray:
     """Take the cells of one column, without their outer quotes."""
     starts = separators[:, column - 1] + 1 if column else rows.starts
     stops = separators[:, column] if column < separators.shape[1] - 1 else rows.body_ends
-    is_quoted = rows.codes[starts] == QUOTE
+    is_quoted = (rows.codes[starts] == QUOTE) & has_quotes
     edges = np.column_stack([starts + is_quoted, stops - is_quoted]).ravel()
     return even_values(binary_slices(rows.data, edges))  # the odd ones are what stands between two cells
 
@@ -296,16 +349,16 @@ class RecordReader:
     """
 
     def __init__(
-        self, file: TextFile, delimiter: str, position: Position, buffers: Iterator[bytes] | None = None
+        self, file: TextFile, dialect: Dialect, position: Position, buffers: Iterator[bytes] | None = None
     ) -> None:
-        self._file, self._delimiter = file, delimiter
+        self._file, self._dialect = file, dialect
         self._buffers = file.buffers(position) if buffers is None else buffers
         self.reached = position.offset, position.line
         self._held: list[bytes] = []  # the lines of the record that is not whole yet
         self._at_end = False
 
     def __iter__(self) -> Iterator[Record]:
-        reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        reader = self._dialect.reader(self._lines())
         while (cells := self._next(reader)) is not None:
             if self._at_end:  # the csv module has asked for one more line to finish this record
                 raise self._endless()
@@ -336,7 +389,8 @@ class RecordReader:
     def _endless(self) -> InputError:
         return InputError(
             f"{self._file.path}:{self.reached[1] + 1}: a quote is opened in this record and never closed, or the "
-            f"record is longer than {LONGEST_RECORD >> 20} MiB; mend it"
+            f'record is longer than {LONGEST_RECORD >> 20} MiB; mend it, or set loader.quoting = "none" if quotes are '
+            f"plain characters"
         )
 
 
@@ -344,16 +398,18 @@ class CsvAppender:
     """Copies each record's bytes and appends cells before its line end, in the file's own encoding."""
 
     def __init__(self, source: CsvSource, destination: Destination) -> None:
-        file, delimiter = source.file, source.delimiter
+        file, dialect = source.file, source.dialect
         encoding = "utf-8" if file.is_utf8 else file.encoding
         self._stream = write_text(destination.draft, file.encoding)
-        self._appended = _appended_cells(destination, delimiter, encoding)
-        names = _encode(_line(destination.columns.names, delimiter), encoding)
-        if source.is_empty:  # there are no columns that ours could follow
+        self._appended = _appended_cells(destination, dialect, encoding)
+        names = _encode(_line(destination.columns.names, dialect), encoding)
+        if not source.has_header:
+            header = source.header_bytes
+        elif source.is_empty:  # there are no columns that ours could follow
             header = names + b"\n"
         else:
             body = source.header_bytes.rstrip(b"\r\n")
-            header = body + _encode(delimiter, encoding) + names + source.header_bytes[len(body) :]
+            header = body + _encode(dialect.delimiter, encoding) + names + source.header_bytes[len(body) :]
         self._stream.write(file.bom + header)
 
     def write(self, rows: RowBytes, answers: Answers) -> None:
@@ -371,14 +427,15 @@ class CsvWriter:
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
         self._stream = write_text(destination.draft)
-        self._names, self._delimiter = schema.names, DELIMITERS[destination.format.name]
-        self._appended = _appended_cells(destination, self._delimiter, "utf-8")
-        self._stream.write(_line([*self._names, *destination.columns.names], self._delimiter).encode() + b"\n")
+        self._names, self._dialect = schema.names, Dialect(DELIMITERS[destination.format.name])
+        self._appended = _appended_cells(destination, self._dialect, "utf-8")
+        if destination.has_header:
+            self._stream.write(_line([*self._names, *destination.columns.names], self._dialect).encode() + b"\n")
 
     def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
         """See `Writer.write`."""
         columns = [to_cells(column, name) for column, name in zip(rows.columns, self._names, strict=True)]
-        lines = [_line(cells, self._delimiter).encode() for cells in zip(*columns, strict=True)]
+        lines = [_line(cells, self._dialect).encode() for cells in zip(*columns, strict=True)]
         pairs = zip(lines, self._appended.of(answers).to_pylist(), strict=True)
         self._stream.write(b"".join([b"%b%b\n" % pair for pair in pairs]))
 
@@ -387,37 +444,33 @@ class CsvWriter:
         self._stream.close()
 
 
-def _appended_cells(destination: Destination, delimiter: str, encoding: str) -> AppendedText:
+def _appended_cells(destination: Destination, dialect: Dialect, encoding: str) -> AppendedText:
     """Make the cells that are appended to a record, each after a delimiter.
 
-    Characters of error messages that the encoding does not have become escapes: the words of a server are no reason to
-    end the run.
+    Characters of error messages that the encoding does not have become escapes, and those that the dialect can't write
+    become spaces: the words of a server are no reason to end the run.
     """
+    write = dialect.cell_writer()
 
     def spell(value: Any) -> bytes:
         if value is None:
             return b""
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        return _encode(_quote(text, delimiter), encoding)
+        return _encode(write(text), encoding)
 
     def spell_error(value: str | None) -> bytes:
-        return spell(value and value.encode(encoding, "backslashreplace").decode(encoding))
+        return spell(value and dialect.softened(value).encode(encoding, "backslashreplace").decode(encoding))
 
     count = len(destination.columns.names)
     spells = [spell] * count
     spells[2] = spell_error
-    return AppendedText(destination.columns, destination.labels, [_encode(delimiter, encoding)] * count, spells)
+    return AppendedText(destination.columns, destination.labels, [_encode(dialect.delimiter, encoding)] * count, spells)
 
 
-def _line(cells: Sequence[str | None], delimiter: str) -> str:
+def _line(cells: Sequence[str | None], dialect: Dialect) -> str:
     # Not csv.writer: with LF as its line end it leaves a cell with a lone CR unquoted (Python 3.11).
-    return delimiter.join([_quote(cell, delimiter) if cell else "" for cell in cells])
-
-
-def _quote(text: str, delimiter: str) -> str:
-    if delimiter in text or '"' in text or "\n" in text or "\r" in text:
-        return '"' + text.replace('"', '""') + '"'
-    return text
+    write = dialect.cell_writer()
+    return dialect.delimiter.join([write(cell) if cell else "" for cell in cells])
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -75,6 +75,8 @@ class JsonlSource:
         self.seekable = self.file.seekable
         self.is_empty = False  # no bytes are no lines: a file without rows, not a broken one
         self.start = Position(0, len(self.file.bom), 0)
+        if self.file.start.strip(b"\0\xff\xfe\xef\xbb\xbf \t\r\n").startswith(b"["):
+            self._refuse_array()
         self._appended: tuple[str, ...] = ()  # members that no line may have
         self._first: tuple[TextSpec, TextBlock] | None = None  # what `check` has scanned, for the next reading
 
@@ -129,6 +131,11 @@ class JsonlSource:
             else:
                 yield RowBytes.of([line for line in lines if not line.isspace()])
 
+    def _rows_in_utf8(self) -> Iterator[RowBytes]:
+        """Read the bytes of all rows, in UTF-8."""
+        for rows in self.row_bytes():
+            yield rows if self.file.is_utf8 else RowBytes.of([self.file.decode(row, 0).encode() for row in rows])
+
     def schema(self) -> pa.Schema:
         """See `Source.schema`: the members of all lines. The first call reads the whole file."""
         return pa.schema([(storable(name), ARROW_TYPES[kind]) for name, kind in self._kinds.items()])
@@ -142,11 +149,31 @@ class JsonlSource:
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[RowBytes]]:
         """See `Source.appender`."""
+        if destination.format != self.format:
+            return ArrayAppender(destination), self._rows_in_utf8()
         return JsonlAppender(self.file, destination), self.row_bytes()
 
     def _scanner(self, spec: TextSpec) -> Scan | None:
         """Make a scanner, if it knows the encoding and the text is that of one member."""
         return text_scanner(spec.columns[0], self._appended) if spec.is_plain and self.file.is_utf8 else None
+
+    def in_words(self) -> str:
+        """Say how the file is read, as `check` shows it."""
+        return f"encoding {self.file.encoding}"
+
+    def _refuse_array(self) -> None:
+        """See that the file, which begins with a bracket, is no array of objects; one line that is an array is bad."""
+        head = (
+            next(self.file.buffers(self.start), b"")[:SHALLOW]
+            .decode("utf-8" if self.file.is_utf8 else self.file.encoding, "replace")
+            .lstrip()
+        )
+        first, _, rest = head.partition("\n")
+        if re.match(r"\[\s*(\{|$)", first) and not (first.rstrip().endswith("]") and rest.strip()):
+            raise InputError(
+                f"{self.path}: is a JSON array, not one object a line; end its name in .json, or set "
+                f'loader.format = "json"'
+            )
 
     def _can_scan_first_lines(self, spec: TextSpec) -> bool:
         """Scan the first lines, and say whether all of them hold texts and none of the members to be appended."""
@@ -192,14 +219,19 @@ class JsonlSource:
                 members = parse_members(line)
             except ValueError as error:
                 if not self._skip_bad:
-                    raise InputError(
-                        f"{self.path}:{line_number}: no JSON object: {error}; mend the line, or leave such lines out "
-                        f'with loader.on_bad_line = "skip"'
-                    ) from None
+                    what = f"no JSON object: {error}; {_advice(line, line_number)}"
+                    raise InputError(f"{self.path}:{line_number}: {what}") from None
                 self.skipped += 1
                 continue
             refuse_existing(f"{self.path}:{line_number}", members, self._appended)
             yield Row(raw, members)
+
+
+def _advice(line: bytes, number: int) -> str:
+    """Say what to do about a line that is no object; not to leave it out, where that would cost all rows."""
+    if number == 1 and line.strip() in (b"{", b"["):
+        return "an object that spans several lines is made one with jq -c . FILE > NEW.jsonl"
+    return 'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
 
 
 def _block_by_row(position: Position, rows: Iterator[Row], spec: TextSpec) -> TextBlock:
@@ -301,14 +333,14 @@ class JsonlAppender:
         self._stream.write(file.bom)
         # In another encoding everything is ASCII: JSON's escapes stand for the characters that the encoding lacks.
         encode = _encode if file.encoding == "utf-8" else _encode_ascii
-        self._members = _appended_members(destination, encode)
+        self._members = appended_members(destination, encode)
 
     def write(self, rows: RowBytes, answers: Answers) -> None:
         """See `Writer.write`."""
         members = self._members.of(answers)
         braces = _closing_braces(rows)
         if braces is None:
-            self._stream.write(b"".join(map(_append, rows, members.to_pylist())))
+            self._stream.write(b"".join(map(append_members, rows, members.to_pylist())))
             return
         for part in insert(rows, braces, members):
             self._stream.write(part)
@@ -318,28 +350,64 @@ class JsonlAppender:
         self._stream.close()
 
 
+class ArrayAppender:
+    """Writes objects as an array, their bytes with appended members. It takes what is between two commas.
+
+    Args:
+        head: what is before the first one, with the opening bracket.
+        tail: gives what is after the last one, when all are read; by default each object gets a line of its own.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        head: bytes = b"[",
+        tail: Callable[[], bytes] | None = None,
+    ) -> None:
+        self._tail = tail
+        self._stream, self._members = write_text(destination.draft), appended_members(destination)
+        self._stream.write(head)
+        self._between = b""
+
+    def write(self, rows: Iterable[bytes], answers: Answers) -> None:
+        """See `Writer.write`."""
+        raw = rows if self._tail else [b"\n%b" % row.strip() for row in rows]
+        objects = list(map(append_members, raw, self._members.of(answers).to_pylist()))
+        self._stream.write(self._between + b",".join(objects))
+        self._between = b","
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._stream.write(self._tail() if self._tail else b"\n]\n")
+        self._stream.close()
+
+
 class JsonlWriter:
     """Writes JSON Lines: UTF-8, LF."""
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
         self._stream = write_text(destination.draft)
         self._names = schema.names
-        self._members = _appended_members(destination, _encode)
+        self._members = appended_members(destination, _encode)
 
     def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
         """See `Writer.write`."""
+        self._stream.write(b"".join([b"%b\n" % line for line in self.lines(rows, answers)]))
+
+    def lines(self, rows: pa.RecordBatch, answers: Answers) -> list[bytes]:
+        """Make a JSON object of each row, without a line end."""
         columns = [to_json(column, name) for column, name in zip(rows.columns, self._names, strict=True)]
         lines = (_encode(dict(zip(self._names, row, strict=True))) for row in zip(*columns, strict=True))
         members = self._members.of(answers).to_pylist()
         pairs = zip(lines, members, strict=True)
-        self._stream.write(b"".join([b"%b%b}\n" % (line[:-1], appended) for line, appended in pairs]))
+        return [b"%b%b}" % (line[:-1], appended) for line, appended in pairs]
 
     def close(self) -> None:
         """See `Writer.close`."""
         self._stream.close()
 
 
-def _appended_members(destination: Destination, encode: Callable[[Any], bytes]) -> AppendedText:
+def appended_members(destination: Destination, encode: Callable[[Any], bytes] = _encode) -> AppendedText:
     """Make the members that are appended to a line, each after a comma."""
     heads = [b",%b:" % encode(name) for name in destination.columns.names]
     return AppendedText(destination.columns, destination.labels, heads, [encode] * len(heads))
@@ -357,7 +425,7 @@ def _closing_braces(rows: RowBytes) -> Offsets | None:
     return braces if is_usual.all() else None
 
 
-def _append(line: bytes, members: bytes) -> bytes:
+def append_members(line: bytes, members: bytes) -> bytes:
     """Append members to one line, whose closing brace only white space follows."""
     before, brace, after = line.rpartition(b"}")  # a line without one is seen as a change of the input, later
     if before.rstrip().endswith(b"{"):

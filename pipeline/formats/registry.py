@@ -54,6 +54,7 @@ class Format(NamedTuple):
 _CSV = ("pipeline.formats.csv:CsvSource", "pipeline.formats.csv:CsvWriter")
 _PARQUET = ("pipeline.formats.parquet:ParquetSource", "pipeline.formats.parquet:ParquetWriter")
 _JSONL = ("pipeline.formats.jsonl:JsonlSource", "pipeline.formats.jsonl:JsonlWriter")
+_JSON = ("pipeline.formats.json_array:JsonArraySource", "pipeline.formats.json_array:JsonArrayWriter")
 _ARROW = ("pipeline.formats.arrow:ArrowSource", "pipeline.formats.arrow:ArrowWriter")
 
 FORMATS = {  # by name, in the order in which they are listed
@@ -61,6 +62,7 @@ FORMATS = {  # by name, in the order in which they are listed
     "tsv": Format(("tsv",), *_CSV, is_text=True),
     "parquet": Format(("parquet",), *_PARQUET, codecs=("snappy", "gzip", "zstd", "lz4", "brotli")),
     "jsonl": Format(("jsonl", "ndjson"), *_JSONL, is_text=True),
+    "json": Format(("json",), *_JSON, is_text=True),
     "arrow": Format(("arrow", "feather"), *_ARROW, codecs=("zstd", "lz4")),
     "orc": Format(("orc",), "pipeline.formats.orc:OrcSource", written_as="parquet"),
     "xlsx": Format(("xlsx",), "pipeline.formats.xlsx:XlsxSource", written_as="csv", extra="xlsx"),

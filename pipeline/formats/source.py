@@ -81,6 +81,7 @@ class Destination(NamedTuple):
     labels: Sequence[str]  # names by label id; while a run is going on, more may come
     compression: str | None = None  # of the pages of a Parquet file, `writer.compression`
     all_rows: bool = False  # whether every row of the input is wanted
+    has_header: bool = True  # whether a CSV output begins with the names of the columns
 
 
 class Writer(Protocol):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import codecs
 import functools
+import gzip
+import re
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import DiskTrouble, InputError
+from pipeline.errors import ConfigError, DiskTrouble, InputError
 from pipeline.formats.registry import compression_of
 from pipeline.storage import Draft, Location, Pipe, StoreStream
 from pipeline.texts import SEPARATOR, Codes, Mask, Offsets, Position, binary_scalar, binary_slices
@@ -26,7 +29,24 @@ from pipeline.texts import SEPARATOR, Codes, Mask, Offsets, Position, binary_sca
 READ_BYTES = 2 << 20
 MOST_LINES = 16_384  # of a buffer: a line of one byte becomes an object of forty
 
+_LONGEST_WINDOW = 1 << 31  # bytes, of zstd: what `--long=31` makes; a decompressor holds one in memory
+_ZSTD_BYTES = 16 << 10  # that are decompressed at once: they may become thousands of times as many
+
 LF, CR, QUOTE = b'\n\r"'
+_COMPRESSED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}  # how their files begin
+_OTHER_FILES = [  # how files of other kinds begin, what they are, and what to do
+    (rb"\x1f\x8b", "is compressed with gzip; end its name in .gz"),
+    (rb"\x28\xb5\x2f\xfd", "is compressed with zstd; end its name in .zst"),
+    (rb"BZh[1-9]1AY&SY", "is compressed with bzip2; end its name in .bz2"),
+    (rb"\xfd7zXZ\0", "is compressed with xz, which is not read; decompress it first, with xz -d"),
+    (rb"PAR1", 'is a Parquet file; end its name in .parquet, or set loader.format = "parquet"'),
+    (rb"PK\x03\x04|\xd0\xcf\x11\xe0", "is a zip archive or an Excel file; unzip it, or end its name in .xlsx"),
+    (rb"ARROW1", 'is an Arrow file; end its name in .arrow, or set loader.format = "arrow"'),
+    (rb"ORC[\0-\x08]", 'is an ORC file; end its name in .orc, or set loader.format = "orc"'),
+    (rb"Obj\x01|SQLite format 3|%PDF-", "is no text file; convert it first"),
+    (rb"\s*<(?:!(?i:doctype)|(?i:html)|\?xml)", "is a web page or XML; look at it: a download may have failed"),
+]
+START_BYTES = 16  # that are looked at
 
 
 class TextFile:
@@ -41,7 +61,9 @@ class TextFile:
     def __init__(self, location: Location, encoding: str) -> None:
         self.path = location.shown
         self._location, self._compression = location, compression_of(location.name)
-        start = next(self._read(0, 4), b"")
+        self.start = start = next(self._read(0, START_BYTES), b"")
+        if other := _other_file(start):
+            raise InputError(f"{self.path}: {other}")
         self.encoding = codecs.lookup(encoding).name.removesuffix("-sig")
         if self.encoding == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise InputError(f'{self.path}:1: begins like UTF-16, not utf-8; set loader.encoding = "utf-16"')
@@ -89,28 +111,69 @@ class TextFile:
             ) from None
 
     def _read(self, skip: int = 0, size: int = 0) -> Iterator[bytes]:
-        """Read the decompressed bytes from `skip` on, `size` (default: `READ_BYTES`) at a time."""
+        """Read the decompressed bytes, `size` (default: `READ_BYTES`) at a time; of a file as it is from `skip` on."""
+        given = 0
         try:
             with self._open(skip) as stream:
                 while data := stream.read(size or READ_BYTES):
+                    given += len(data)
                     yield data
         except OSError as error:
-            if error.errno:  # the device, not what is on it
-                raise DiskTrouble(f"{self.path}: reading failed: {_reason(error)}") from None
-            what = f"its {self._compression} data is cut short or broken" if self._compression else "reading failed"
-            raise InputError(f"{self.path}: {what} ({_reason(error)})") from None
+            if error.errno or self._compression not in ("gzip", "zstd"):
+                raise self._unreadable(error) from None
+            yield from self._read_otherwise(given, size or READ_BYTES, error)
+
+    def _read_otherwise(self, skip: int, size: int, error: OSError) -> Iterator[bytes]:
+        """Go on after `skip` bytes, at which Arrow's decompressor failed with `error`, with another one.
+
+        That of Python takes the zeros with which tapes and disk images fill a gzip file up, and zstandard the windows
+        of more than 128 MiB that `zstd --long` makes.
+        """
+        try:
+            if self._compression == "gzip":
+                blocks = iter(functools.partial(gzip.GzipFile(fileobj=self._open_raw()).read, size), b"")
+            elif "too much memory" in str(error):
+                blocks = _zstd_blocks(self._open_raw())
+            else:
+                raise error
+            for block in blocks:
+                if skip < len(block):
+                    yield block[skip:]
+                skip = max(0, skip - len(block))
+        except ModuleNotFoundError:
+            raise ConfigError(
+                f'{self.path}: is compressed with a long window; pip install "classify-pipeline[zstd]", or compress it '
+                f"again without --long"
+            ) from None
+        except (OSError, EOFError, zlib.error):
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> Exception:
+        if error.errno:  # the device, not what is on it
+            return DiskTrouble(f"{self.path}: reading failed: {_reason(error)}")
+        if self._compression:
+            with self._open_raw() as raw:
+                start = bytes(raw.read(START_BYTES))
+            if not start.startswith(_COMPRESSED[self._compression]):
+                other = _other_file(start) or f"is not compressed with {self._compression}; mend the ending of its name"
+                return InputError(f"{self.path}: {other}")
+        what = f"its {self._compression} data is cut short or broken" if self._compression else "reading failed"
+        return InputError(f"{self.path}: {what} ({_reason(error)})")
 
     def _open(self, skip: int) -> pa.NativeFile | StoreStream:
         try:
+            if self._compression is not None:
+                return pa.CompressedInputStream(self._open_raw(), self._compression)
             stream = self._location.stream()
-            if self._compression is None:
-                stream.seek(skip)
-                return stream
-            if isinstance(stream, StoreStream):
-                stream = pa.PythonFile(stream, "r")
-            return pa.CompressedInputStream(stream, self._compression)
+            stream.seek(skip)
         except OSError as error:
             raise InputError(f"{self.path}: {_reason(error)}") from None
+        return stream
+
+    def _open_raw(self) -> pa.NativeFile:
+        """Open the bytes as they are stored."""
+        stream = self._location.stream()
+        return pa.PythonFile(stream, "r") if isinstance(stream, StoreStream) else stream
 
     def _as_utf8(self, buffers: Iterator[bytes]) -> Iterator[bytes]:
         """Turn a wide encoding into UTF-8; in the place of what is broken comes a byte that `decode` refuses."""
@@ -122,6 +185,32 @@ class TextFile:
         except UnicodeDecodeError as error:
             self._broken = error.reason
             yield error.object[: error.start].decode(self.encoding).encode() + SEPARATOR
+
+
+def _zstd_blocks(raw: pa.NativeFile) -> Iterator[bytes]:
+    """Decompress zstd with windows of up to 2 GiB.
+
+    Raises:
+        EOFError: a frame does not end.
+    """
+    import zstandard
+
+    data = raw.read(_ZSTD_BYTES)
+    while data:
+        frame = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW).decompressobj()
+        while not frame.eof:
+            if not data:
+                raise EOFError
+            try:
+                yield frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise OSError(str(error)) from None
+            data = raw.read(_ZSTD_BYTES) if not frame.eof else frame.unused_data or raw.read(_ZSTD_BYTES)
+
+
+def _other_file(start: bytes) -> str | None:
+    """Say what a file is that begins so, and what to do; None if it may be text."""
+    return next((what for pattern, what in _OTHER_FILES if re.match(pattern, start)), None)
 
 
 def write_text(draft: Draft | Pipe, encoding: str = "utf-8") -> Any:

@@ -12,11 +12,11 @@ from pipeline.config import PIPE, Config, describe, origin
 from pipeline.errors import InputError, RequestFailed, ServerGone, UserError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
-from pipeline.loader import estimate_rows
+from pipeline.loader import dialect_of, estimate_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.reuse import inspect, path_of
 from pipeline.runs import planned
-from pipeline.runs.file import open_checked, output_of
+from pipeline.runs.file import MOST_DOUBTFUL, open_checked, output_of
 from pipeline.runs.first_pass import urls_of
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair
@@ -36,7 +36,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
         ClassifyError: the first thing that would stop it. InputError: bad ones among many files, when all was shown.
     """
     told, plan = _told(config), await planned(config, progress)
-    bad: list[str] = []
+    bad, dialect, doubts = list[str](), list[str](), list[str]()
     first: tuple[Source, TextSpec, str] | None = None
     rows, exact = 0, True
     async with spooled(config, plan) as (plan, _):
@@ -50,6 +50,9 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
                 bad.append(storable(str(error)))
                 continue
             first = first or (source, spec, output)
+            if len(doubts) < MOST_DOUBTFUL:
+                dialect, found_doubts = await asyncio.to_thread(dialect_of, source)
+                doubts += found_doubts
             rows, exact = rows + found, exact and is_exact
         about = f"{'' if exact else 'about '}{rows:,} rows"
         inputs, outputs = [f"{len(plan.pairs):,} files, {about}"], [str(folder) for folder in plan.folders]
@@ -58,7 +61,8 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
             inputs.append(f"and {len(bad) - MOST_BAD:,} more can't be classified")
         if plan.is_single and first:
             source, spec, output = first
-            inputs, outputs = [f"{source.path}: {about}, text from {', '.join(spec.columns)}"], [output]
+            inputs, outputs = [f"{source.path}: {about}, text from {', '.join(spec.columns)}", *dialect], [output]
+        inputs += doubts
         lines = [
             *_section("config", describe(config)),
             *_section("input", inputs),

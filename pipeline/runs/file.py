@@ -18,7 +18,7 @@ from pipeline.config import PIPE, Config
 from pipeline.errors import ClassifyError, ConfigError, InputError, OutputHeld, UserError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
-from pipeline.loader import estimate_rows, open_source
+from pipeline.loader import dialect_of, estimate_rows, open_source
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.monitoring.record import RunRecord, nothing_to_do
 from pipeline.runs.output import Next, Output, locate_output, make_directory, output_at
@@ -126,6 +126,9 @@ class RunFile:
         self.output.lock.release()
 
 
+MOST_DOUBTFUL = 5  # files of a run of which it is said that another dialect would fit
+
+
 def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
     """Return an input and what its texts are made of, checked as far as that goes without a server."""
     source = open_source(config.loader, location)
@@ -155,6 +158,7 @@ class Opener:
 
     def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
         self._config, self._plan, self._progress, self._private = config, plan, progress, private
+        self._doubtful = 0  # files whose first rows look as if they were written in another way
         self._writable: set[str] = set()  # directories in stores that are known to take outputs
 
     def open(self, pair: Pair) -> RunFile | RunRecord:
@@ -162,6 +166,7 @@ class Opener:
         if pair.trouble is not None:
             raise pair.trouble
         source, spec = open_checked(self._config, pair.source.loaded(SMALL))
+        self._tell_doubts(source)
         began_s, started = self._progress.elapsed_s, datetime.now(UTC)
         if self._private is not None and self._config.writer.output == PIPE:
             config, output = self._config, Output(Location("stdout", str(self._private / "stdout")))
@@ -186,6 +191,14 @@ class Opener:
             self._look_at_rows(file)
             held.pop_all()
         return file
+
+    def _tell_doubts(self, source: Source) -> None:
+        """Say what would fit the first rows of a text file better, of a few files: the others are like them."""
+        if self._doubtful < MOST_DOUBTFUL:
+            _, doubts = dialect_of(source)
+            self._doubtful += len(doubts)
+            for each in doubts:
+                self._progress.notice(each)
 
     def _checkpoint(self, output: Output, source: Source, decision: Next) -> Checkpoint:
         """Return a checkpoint in memory for a small new file among many: one on the disk costs more than its answers.

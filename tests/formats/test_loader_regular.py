@@ -15,6 +15,7 @@ import pipeline.formats.textfile
 from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.formats.csv import CsvScanner
+from pipeline.formats.dialect import Dialect
 from pipeline.formats.source import TextSpec
 from pipeline.formats.textfile import TextFile
 from pipeline.loader import open_source
@@ -106,7 +107,7 @@ def test_regular_records_are_read_at_once(tmp_path: Path) -> None:
     body = 'a,1\n"b,""c""\nd",2\r\n,3\ne,4'
     (tmp_path / "in.csv").write_text(body, newline="")
     file = TextFile(locate(str(tmp_path / "in.csv")), "utf-8")
-    scanner = CsvScanner(file.buffers(Position(0, 0, 0)), Position(0, 0, 0), ",", width=2, column=0)
+    scanner = CsvScanner(file.buffers(Position(0, 0, 0)), Position(0, 0, 0), Dialect(","), width=2, column=0)
     cells = [cell for _, _, found in scanner if found is not None for cell in found.to_pylist()]
     assert cells == [b"a", b'b,""c""\nd', b""]
     assert scanner.position == Position(3, body.index("e,4"), 4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.answers import Answers, Labels
 from pipeline.config import Config, Request, Writer
 from pipeline.formats.appended_columns import AppendedColumns, AppendedText
-from pipeline.formats.jsonl import _append, _closing_braces
+from pipeline.formats.jsonl import _closing_braces, append_members
 from pipeline.formats.textfile import MOST_LINES, RowBytes, insert, line_ends, rows_of_lines, whole_lines
 from pipeline.texts import binary_array, string_array
 
@@ -85,7 +85,7 @@ def test_members_come_into_many_lines_as_into_one(pairs: list[tuple[bytes, bytes
     content = b"".join(lines)
     rows = RowBytes(content, 0, line_ends(content))
     members = [b',"n":%d' % index for index in range(len(lines))]
-    alone = list(map(_append, lines, members))
+    alone = list(map(append_members, lines, members))
     for line, index in zip(alone, range(len(lines)), strict=True):
         assert json.loads(line)["n"] == index
     is_usual = all(line[-2:] != b"{}" and line[-2:-1] != b" " and line[-1:] == b"}" for line, _ in pairs)

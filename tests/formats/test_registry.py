@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.formats import textfile
 from pipeline.formats.arrow import ArrowSource, ArrowWriter
 from pipeline.formats.csv import CsvSource, CsvWriter
+from pipeline.formats.json_array import JsonArraySource, JsonArrayWriter
 from pipeline.formats.jsonl import JsonlSource, JsonlWriter
 from pipeline.formats.orc import OrcSource
 from pipeline.formats.parquet import ParquetSource, ParquetWriter
@@ -36,6 +37,7 @@ READERS: dict[str, type[Source]] = {
     "tsv": CsvSource,
     "parquet": ParquetSource,
     "jsonl": JsonlSource,
+    "json": JsonArraySource,
     "arrow": ArrowSource,
     "orc": OrcSource,
     "xlsx": XlsxSource,
@@ -45,6 +47,7 @@ WRITERS: dict[str, type[FileWriter]] = {
     "tsv": CsvWriter,
     "parquet": ParquetWriter,
     "jsonl": JsonlWriter,
+    "json": JsonArrayWriter,
     "arrow": ArrowWriter,
 }
 LINES = [f"line {number} é" for number in range(30)]
@@ -99,7 +102,7 @@ def test_a_format_is_a_module_and_a_line(folder: Path, fake: FakeServer, monkeyp
 def test_a_format_that_is_only_read_is_no_output(folder: Path, fake: FakeServer) -> None:
     """It is said before anything is sent, with the endings that an output may have."""
     with pytest.raises(
-        ConfigError, match=r"y.txt: txt files are only read; .* .csv, .tsv, .parquet, .jsonl or .arrow$"
+        ConfigError, match=r"y.txt: txt files are only read; .* .csv, .tsv, .parquet, .jsonl, .json or .arrow$"
     ):
         run(settings(folder, fake, "y.txt"))
     assert not fake.requests
@@ -107,7 +110,7 @@ def test_a_format_that_is_only_read_is_no_output(folder: Path, fake: FakeServer)
 
 def test_a_format_that_was_taken_out_is_not_known(folder: Path, fake: FakeServer) -> None:
     """The message names the formats there are."""
-    assert endings_in_words() == ".csv, .tsv, .parquet, .jsonl, .arrow, .orc, .xlsx or .txt"
+    assert endings_in_words() == ".csv, .tsv, .parquet, .jsonl, .json, .arrow, .orc, .xlsx or .txt"
     del FORMATS["txt"]
     with pytest.raises(ConfigError, match=r"x.txt: the ending names no format; end it in .csv, .tsv, .parquet, .j"):
         run(settings(folder, fake, "y.jsonl"))
@@ -124,7 +127,7 @@ def test_the_config_takes_each_name_of_a_format() -> None:
     """Also a second ending of one."""
     names = get_args(sections.__dict__["FormatName"])
     assert {FORMATS[name].name for name in FORMATS} <= {*names}
-    assert {*names} == {"csv", "tsv", "parquet", "jsonl", "ndjson", "arrow", "feather", "orc", "xlsx"}
+    assert {*names} == {"csv", "tsv", "parquet", "jsonl", "ndjson", "json", "arrow", "feather", "orc", "xlsx"}
     assert {format_of("x", name, "").name for name in names} == {*FORMATS}
 
 

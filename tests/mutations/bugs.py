@@ -173,7 +173,7 @@ ROWS = (
         "formats/test_raw_rows.py::test_what_is_added_is_spelled_value_by_value"),
     bug("many empty JSON objects get a comma", "formats.jsonl:_closing_braces",
         change("A != ord('{')", "A == A"), "formats/test_raw_rows.py::test_members_come_into_many_lines_as_into_one"),
-    bug("an empty JSON object gets a comma", "formats.jsonl:_append",
+    bug("an empty JSON object gets a comma", "formats.jsonl:append_members",
         change("A[1:]", "A[:]"), "formats/test_writer.py::test_json_lines_keep_their_bytes"),
     bug("the header of every CSV file ends in LF", "formats.csv:CsvAppender.__init__",
         change("A + B + C + D[len(A):]", "A + B + C + b'\\n'"),
