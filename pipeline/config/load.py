@@ -169,6 +169,7 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     for name in PATH_KEYS:
         section, key = name.split(".")
         tree[section][key] = _shown(tree[section][key])
+    server["proxy"] = config.server.proxy and mask_url(config.server.proxy)
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
     return tree

@@ -30,7 +30,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.client import Client
+from pipeline.servers.client import Client, proxy_for
 from pipeline.servers.dialect import DEFAULT, Dialect
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.limiter import BatchSize
@@ -65,7 +65,10 @@ class Endpoints:
         headers = config.server.request_headers(environment)
         self.all = [
             Endpoint(client, dialect, config, self.facts, progress, keeps_probs=keeps_probs)
-            for client in (Client(url, config.server, headers, dialect.headers) for url in urls)
+            for client in (
+                Client(url, config.server, headers, dialect.headers, proxy_for(url, config.server, environment))
+                for url in urls
+            )
         ]
         self.slots = Slots(self.all)
         self._config, self._progress = config, progress
@@ -115,7 +118,7 @@ class Endpoints:
             try:
                 return await self._identify(endpoint)
             except BadAddress as error:
-                raise Misconfigured(f"{error}; check server.url") from None
+                raise Misconfigured(str(error)) from None
             except BadAnswer as error:
                 raise Misconfigured(f"{endpoint.shown}: {error}; is it the address of a classifier?") from None
             except RequestFailed as error:
@@ -162,7 +165,7 @@ class Endpoints:
         """
         while True:
             async with self.slots.take(alone=alone) as endpoint:
-                sent_at = time.monotonic()
+                sent_at, reconnects = time.monotonic(), endpoint.client.reconnects
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
@@ -175,7 +178,8 @@ class Endpoints:
                 except RequestFailed as failed:
                     self._note(endpoint, failed, len(texts), sent_at)
                     return endpoint, failed
-                if endpoint.is_doubtful:  # a connection broke meanwhile: is this the answer of the same server?
+                # A connection broke meanwhile: is this the answer of the same server?
+                if endpoint.is_doubtful or endpoint.client.reconnects > reconnects:
                     unsure = Unreachable("another connection broke before this answer came", server=endpoint.shown)
                     if not await self.is_well(endpoint, unsure):
                         return endpoint, unsure

@@ -41,7 +41,8 @@ def error_of(
         target = shorten(mask_url(headers.get("Location", "another address")))
         advice = "redirects are not followed, give that url"
         return Misconfigured(f"HTTP {status}: redirects to {target}; {advice}", status=status)
-    return Misconfigured(f"{message}; check server.url and server.model", status=status)
+    advice = "that is a proxy: check server.proxy" if status == 407 else "check server.url and server.model"  # noqa: PLR2004
+    return Misconfigured(f"{message}; {advice}", status=status)
 
 
 def error_message(body: bytes) -> str:
