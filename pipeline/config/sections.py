@@ -171,7 +171,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for url in self.urls:
             if url != EMBEDDED and not is_http(url):
                 raise ValueError(f'server.url is http://HOST:PORT, https://... or "{EMBEDDED}", not {mask_url(url)!r}')
-        if self.proxy is not None and self.proxy != "none" and not is_secret_url(self.proxy):
+        is_variable_named = (self.proxy or "").startswith(FROM_ENVIRONMENT)
+        if self.proxy not in (None, "none") and not is_variable_named and not is_http(self.proxy or ""):
             raise ValueError('server.proxy is http://HOST:PORT, "env:NAME" or "none"')
         if self.api_key_env and not is_variable(self.api_key_env):
             raise ValueError("server.api_key_env is the name of an environment variable: letters, digits and _")

@@ -259,7 +259,7 @@ def test_check_lists_the_bad_files_and_writes_nothing(tmp_path: Path, fake: Fake
     for name in ("column.csv", "cut.parquet", "empty.csv", "done.csv"):
         assert len([line for line in done.stdout.splitlines() if f"in/{name}" in line]) == 1, done.stdout
     assert "6 files, 3 rows" in done.stdout
-    assert "  out/" in done.stdout.splitlines()
+    assert "  out/: 2 will be made" in done.stdout.splitlines()
     assert "model fake, 3 classes" in done.stdout
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "state").exists()
