@@ -249,8 +249,8 @@ class Opener:
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
         if file.checkpoint.is_in_memory:
-            file.feed.read_ahead()
-            return
-        rows, is_exact = estimate_rows(file.source, file.spec)
+            rows, is_exact = file.feed.read_ahead(), False
+        else:
+            rows, is_exact = estimate_rows(file.source, file.spec)
         file.expected = rows if file.wanted is None else min(rows, file.wanted)
         file.is_expected_exactly = is_exact or file.total is not None

@@ -116,7 +116,8 @@ class Endpoints:
         is_told = False
         while True:
             try:
-                return await self._identify(endpoint)
+                await self._identify(endpoint)
+                return self._progress.end_waiting()
             except BadAddress as error:
                 raise Misconfigured(str(error)) from None
             except BadAnswer as error:
@@ -126,6 +127,7 @@ class Endpoints:
                 if time.monotonic() >= until:
                     raise ServerGone(f"{message}; start the server, or check server.url") from None
                 if not is_told:
+                    self._progress.begin_waiting(until - time.monotonic())
                     self._progress.notice(f"{message}; waiting {until - time.monotonic():.0f} s for it")
                 is_told = True
                 await asyncio.sleep(SHORTEST_PAUSE_S)
@@ -184,6 +186,7 @@ class Endpoints:
                     if not await self.is_well(endpoint, unsure):
                         return endpoint, unsure
                 self._failing_since = None
+                self._progress.end_waiting()
                 now = time.monotonic()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
@@ -245,8 +248,12 @@ class Endpoints:
             if endpoint.health_check is asyncio.current_task():  # else a later one decides
                 endpoint.is_doubtful = False
         except RequestFailed as sick:
-            self._progress.notice(f"{endpoint.with_address(error)}; and then: {sick}; it is left alone for a while")
             self.quarantine(endpoint)
+            again = "" if sick.reason == error.reason else f"; and then: {sick.reason}"
+            then = f"waiting up to {self._config.server.wait_s:g} s for it, no row is lost"
+            if not self._are_all_quarantined:
+                then = "going on without it until it answers"
+            self._progress.notice(f"{endpoint.with_address(error)}{again}; {then}", f"{endpoint.shown} is gone")
             return False
         except UserError as wrong:
             self.drop(endpoint, wrong)
@@ -261,8 +268,14 @@ class Endpoints:
         """Send it nothing but the canary, until that passes."""
         if not endpoint.is_quarantined:  # else it is watched already, or was dropped
             endpoint.is_quarantined = True
+            if self._are_all_quarantined:
+                self._progress.begin_waiting(self._config.server.wait_s)
             self.slots.wake_all()
             self._begin(self._watch(endpoint))
+
+    @property
+    def _are_all_quarantined(self) -> bool:
+        return all(each.is_quarantined for each in self.all)
 
     async def _watch(self, endpoint: Endpoint) -> None:
         attempt = 0
@@ -274,11 +287,12 @@ class Endpoints:
                 endpoint.is_quarantined = False
                 endpoint.is_doubtful &= endpoint.health_check is not None  # a check under way began later
             except RequestFailed as sick:
-                if all(each.is_quarantined for each in self.all):
+                if self._are_all_quarantined:
                     self._stop_if_gone(sick)
             except UserError as wrong:
                 return self.drop(endpoint, wrong)
-        self._progress.notice(f"{endpoint.shown} answers again")
+        self._progress.end_waiting()
+        self._progress.notice(f"{endpoint.shown} answers again", f"{endpoint.shown} is back")
         self.slots.wake_all()
         return None
 
