@@ -93,7 +93,9 @@ class Lock:
         except OSError as error:
             self._close()
             # some network file systems have no locks
-            raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another directory") from None
+            raise OutputError(
+                f"{self.path}: can't be locked: {error.strerror}; name a local directory in run.state_dir"
+            ) from None
         return True
 
     def __exit__(self, *_: object) -> None:

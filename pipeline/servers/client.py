@@ -91,6 +91,11 @@ class Client:
         # The longest first, so that none is cut out of another one; short words are no secrets.
         self._secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether requests carry a key or a password."""
+        return "Authorization" in self._headers
+
     async def __aenter__(self) -> Self:
         self._tls = _tls(self._server.ca_bundle)
         self._stack = AsyncExitStack()

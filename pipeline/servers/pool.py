@@ -121,7 +121,10 @@ class Endpoints:
             except BadAddress as error:
                 raise Misconfigured(str(error)) from None
             except BadAnswer as error:
-                raise Misconfigured(f"{endpoint.shown}: {error}; is it the address of a classifier?") from None
+                is_https = ", and is it http, not https" if endpoint.shown.startswith("http://") else ""
+                raise Misconfigured(
+                    f"{endpoint.shown}: {error}; is it the address of a classifier{is_https}?"
+                ) from None
             except RequestFailed as error:
                 message = endpoint.with_address(error)
                 if time.monotonic() >= until:
