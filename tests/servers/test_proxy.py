@@ -60,7 +60,15 @@ async def test_a_run_goes_through_the_proxy(tmp_path: Path, classify: Command, f
     classify("run", "a.csv", "--url", "http://gpu.invalid:8000", env={"http_proxy": fake.url, "no_proxy": ""})
     assert fake.requests[-1].headers["Host"] == "gpu.invalid:8000"
     shown = classify(
-        "check", "a.csv", "--url", fake.url, "--set", "server.proxy=http://u:s3cret@127.0.0.1:1", expect=75
+        "check",
+        "a.csv",
+        "-o",
+        "b.csv",
+        "--url",
+        fake.url,
+        "--set",
+        "server.proxy=http://u:s3cret@127.0.0.1:1",
+        expect=75,
     )
     assert "the proxy http://u:***@127.0.0.1:1: connection refused" in shown.stderr
     assert "s3cret" not in shown.stderr + shown.stdout
