@@ -55,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = make_parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
             _complete(parser)
-        _see_command(arguments)
         options = parser.parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run_command
         return run(options)
@@ -78,22 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         streams.say(f"{known.get('traceback', '')}classify: {message}")
     return exit_code
-
-
-def _see_command(arguments: Sequence[str]) -> None:
-    """See that the first argument is not simply a file.
-
-    Raises:
-        ConfigError: it is; the command to type is named.
-    """
-    from pipeline.formats.registry import format_by_ending
-
-    first = arguments[0] if arguments else ""
-    if not first.startswith("-") and (first.endswith(".toml") or format_by_ending(first) or os.path.exists(first)):  # noqa: PTH110
-        from pipeline.config import mask_uri
-
-        column = "" if first.endswith(".toml") else " -t COLUMN"
-        raise ConfigError(f"{mask_uri(first)} is no command; to classify it: classify run {mask_uri(first)}{column}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -406,7 +389,19 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from pipeline.config import mask_words
 
+        if wrong := re.match(r"argument COMMAND: invalid choice: '(.+?)' \(", message):
+            _see_no_file(wrong[1])
         raise ConfigError(f"{mask_words(message)}{_hint(message)}; see `{self.prog} --help`")
+
+
+def _see_no_file(first: str) -> None:
+    """Name the command to type, as a ConfigError, where a file stands in the place of the command."""
+    from pipeline.config import mask_uri
+    from pipeline.formats.registry import format_by_ending
+
+    if first.endswith(".toml") or format_by_ending(first) or os.path.exists(first):  # noqa: PTH110
+        column = "" if first.endswith(".toml") else " -t COLUMN"
+        raise ConfigError(f"{mask_uri(first)} is no command; to classify it: classify run {mask_uri(first)}{column}")
 
 
 def _hint(message: str) -> str:
