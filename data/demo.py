@@ -31,7 +31,10 @@ def main() -> None:
     right = sum(row["language"] == row["predicted_label"] for row in rows)
     share = 100 * right / len(rows)
     print(f"\nThe label agrees with the column `language` on {right} of {len(rows)} rows ({share:.1f} %).")
-    print(f'Try it:\n\n  {typed} text "Guten Morgen" "buenos días" --url embedded')
+    print("Try it, as it stands here; then with a file of your own, and the column that holds its texts:\n")
+    print(f'  {typed} text "Guten Morgen" "buenos días" --url embedded')
+    print(f"  {typed} run data/reviews.csv -t review -o out/mine.csv --url embedded")
+    print("\nTo type `classify` in any directory: pipx install . (or: uv tool install .)")
 
 
 if __name__ == "__main__":

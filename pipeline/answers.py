@@ -18,6 +18,9 @@ Ids = np.ndarray[Any, np.dtype[np.int32]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
+SHOWN_PROBS = 8
+
+
 class Prediction(NamedTuple):
     """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None."""
 
@@ -26,6 +29,17 @@ class Prediction(NamedTuple):
     probs: Sequence[float] | None = None
     error: str | None = None
     truncated: bool = False
+
+    def __repr__(self) -> str:
+        """Show at most `SHOWN_PROBS` of the values: a model may have hundreds of classes."""
+        probs = self.probs
+        if probs is not None and len(probs) > SHOWN_PROBS:
+            shown = ", ".join(f"{value:.4g}" for value in probs[:SHOWN_PROBS])
+            probs_shown = f"({shown}, ... {len(probs)} values)"
+        else:
+            probs_shown = repr(probs)
+        more = ", truncated=True" if self.truncated else ""
+        return f"Prediction({self.label!r}, {self.score!r}, probs={probs_shown}, error={self.error!r}{more})"
 
 
 class Labels:

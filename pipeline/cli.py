@@ -299,7 +299,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     """Add the options of `run` and `check`; return the group of those that say what to run."""
     endings, compressions = " ".join(f".{name}" for name in FORMATS), " ".join(COMPRESSIONS)
     files = parser.add_argument_group("input and output")
-    files.add_argument("config", nargs="?", metavar="CONFIG.toml", help="a config file, or simply the input file")
+    files.add_argument(
+        "config", nargs="*", metavar="CONFIG.toml", help="a config file, or simply the input: a file, or several"
+    )
     files.add_argument(
         "-i",
         "--input",
@@ -349,16 +351,22 @@ def _load_config(options: argparse.Namespace, flags: dict[str, str]) -> Config:
     """
     from pipeline.config import load, mask_uri, parse_setting
 
-    path = getattr(options, "config", None)
-    if path is not None and not path.endswith(".toml"):  # `classify run reviews.parquet`
+    paths: list[str] = getattr(options, "config", [])
+    configs = [each for each in paths if each.endswith(".toml")]
+    inputs = [each for each in paths if each not in configs]
+    if len(configs) > 1:
+        raise ConfigError(f"{', '.join(configs)}: a command takes one config file")
+    if inputs:  # `classify run reviews.parquet`, or `data/*.csv`, which the shell has expanded
         if options.input is not None:
-            raise ConfigError(f"{mask_uri(path)}: a config file ends in .toml; and --input names the input already")
-        options.input, path = [path], None
+            raise ConfigError(
+                f"{mask_uri(inputs[0])}: a config file ends in .toml; and --input names the input already"
+            )
+        options.input = inputs
     settings = dict(parse_setting(text) for text in options.set)
     if getattr(options, "text_column", None) is not None:
         settings["loader.template"] = None  # of a config: it would win over the flag
     settings |= {key: getattr(options, flag) for flag, key in flags.items() if getattr(options, flag) is not None}
-    return load(path, settings)
+    return load(configs[0] if configs else None, settings)
 
 
 def _progress(options: argparse.Namespace, config: Config) -> Progress:
@@ -381,7 +389,31 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from pipeline.config import mask_words
 
-        raise ConfigError(f"{mask_words(message)}; see `{self.prog} --help`")
+        if wrong := re.match(r"argument COMMAND: invalid choice: '(.+?)' \(", message):
+            _see_no_file(wrong[1])
+        raise ConfigError(f"{mask_words(message)}{_hint(message)}; see `{self.prog} --help`")
+
+
+def _see_no_file(first: str) -> None:
+    """Name the command to type, as a ConfigError, where a file stands in the place of the command."""
+    from pipeline.config import mask_uri
+    from pipeline.formats.registry import format_by_ending
+
+    if first.endswith(".toml") or format_by_ending(first) or os.path.exists(first):  # noqa: PTH110
+        column = "" if first.endswith(".toml") else " -t COLUMN"
+        raise ConfigError(f"{mask_uri(first)} is no command; to classify it: classify run {mask_uri(first)}{column}")
+
+
+def _hint(message: str) -> str:
+    """Return how a key of the config is set that was typed as an option of its own."""
+    unknown = re.match(r"unrecognized arguments: --([a-z-]+)", message)
+    if unknown is None:
+        return ""
+    from pipeline.config.load import known_keys
+
+    name = unknown[1].replace("-", "_")
+    keys = [key for key in known_keys() if key.endswith(f".{name}")]
+    return f"; it is a key of the config: --set {keys[0]}=VALUE" if keys else ""
 
 
 def _examples(*commands: str) -> str:

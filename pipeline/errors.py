@@ -16,7 +16,7 @@ ClassifyError                    exit code
 │   ├── OutputHeld                    another run holds this output
 │   └── DiskTrouble                   disk full, quota, input/output error
 ├── DeadlineReached              4    run.deadline came; everything answered is kept
-├── Stopped                      130 / 143
+├── Stopped                      130 / 143 / 129
 │   └── ReaderGone               141      whoever read our standard output has seen enough
 └── RequestFailed                     one request failed; it never leaves the batcher
     ├── Overloaded                    try again later, with fewer in flight: 429, 503, 408, 425
@@ -125,7 +125,8 @@ class Stopped(ClassifyError):
 
     def __init__(self, signal_number: int, advice: str = "") -> None:
         self.exit_code = 128 + signal_number
-        super().__init__(("interrupted" if signal_number == signal.SIGINT else "terminated") + advice)
+        ways = {signal.SIGINT: "interrupted", signal.SIGHUP: "hung up"}
+        super().__init__(ways.get(signal.Signals(signal_number), "terminated") + advice)
 
 
 class ReaderGone(Stopped):

@@ -7,6 +7,7 @@ All take `progress=True`, which shows a bar: in a notebook a widget, if ipywidge
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -32,6 +33,19 @@ from pipeline.texts import string_array
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def see_column(frame: pd.DataFrame, text_column: Hashable) -> None:
+    """See that the frame has the column.
+
+    Raises:
+        KeyError: it has not; the nearest is named.
+    """
+    if text_column not in frame.columns:
+        names = [str(name) for name in frame.columns]
+        near = difflib.get_close_matches(str(text_column), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:20])}"
+        raise KeyError(f"no column {text_column!r}; {hint}")
 
 
 def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[Any]:
@@ -233,6 +247,7 @@ def classify_frame(
     >>> labelled.loc["x", "predicted_label"], labelled.loc["y", "predicted_error"]
     ('de', 'empty: no text')
     """
+    see_column(frame, text_column)  # here, where the traceback is short
     return run_blocking(classify_frame_async(frame, text_column, url=url, config=config, progress=progress))
 
 
@@ -254,6 +269,7 @@ async def classify_frame_async(
     ['fr']
     """
     config = _with_url(config, url)
+    see_column(frame, text_column)
     column: Any = frame[text_column]
     if column.ndim != 1:
         raise InputError(f"the frame: {column.shape[1]} columns are called {text_column!r}; rename all but one")

@@ -1,7 +1,7 @@
 """Run a coroutine from code that has no event loop, and end it when a signal (SIGINT, SIGTERM) comes.
 
 `run_blocking` is for a caller, which may have a loop of its own, as a notebook has. `run_with_signals` is for a
-command: SIGINT and SIGTERM cancel the coroutine.
+command: SIGINT, SIGTERM and SIGHUP cancel the coroutine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from pipeline.errors import Stopped
 
 SHUTDOWN_S = 8.0  # from the first signal to the end of the process, whatever hangs
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal or the ssh session was closed
 
 T = TypeVar("T")
 
@@ -71,7 +73,9 @@ def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
 
 
 def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
-    """Run `work` to its end and return its result; SIGINT and SIGTERM cancel it, with a `Stopped` as the reason.
+    """Run `work` to its end and return its result; SIGNALS cancel it, with a `Stopped` as the reason.
+
+    A signal that the process has inherited as ignored stays ignored: `nohup` and the `&` of a script want it so.
 
     A second SIGINT ends the process at once. So does a timer, `SHUTDOWN_S` after the first signal: a thread that hangs
     in a call to a file system can't be cancelled. `advice` is what the message of the `Stopped` ends with.
@@ -94,8 +98,9 @@ def run_with_signals(work: Coroutine[Any, Any, T], advice: str = "") -> T:
                 last_resort.start()
             task.cancel(received[0])  # whoever catches the CancelledError finds the reason in its arguments
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop, number)
         return await task
 
     try:

@@ -45,13 +45,14 @@ class Feed:
         self._read_to = 0  # the row after the last one read
         self.total: int | None = None  # rows in the file, once its end was seen
 
-    def read_ahead(self) -> None:
-        """Read the first blocks, all of a small file: its rows then need no other thread."""
+    def read_ahead(self) -> int:
+        """Read the first blocks, all of a small file: they need no other thread then. Return their number of rows."""
         self._blocks = self._source.texts(self._spec)
         first = next(self._blocks, None)
         self._ahead.append(first)
         if first is not None and first.texts.size < SMALL:
             self._ahead.append(next(self._blocks, None))
+        return sum(len(block.texts) for block in self._ahead if block is not None)
 
     async def has_rows(self) -> bool:
         """Return whether there is any open row; read no further than that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -59,8 +60,25 @@ class Lock:
             time.sleep(LOOK_S)  # `is_held` may have been looking
             if not self._taken():
                 self._close()
-                holder = read_holder(self.path) or "unknown"
-                raise OutputHeld(f"another run ({holder}) holds this output; wait for it, or stop it")
+                raise self._held()
+
+    def _held(self) -> OutputHeld:
+        holder = read_holder(self.path) or "unknown"
+        return OutputHeld(f"another run ({holder}) holds this output; wait for it, or stop it")
+
+    def see_free(self) -> None:
+        """See that it could be taken now, and change nothing.
+
+        Raises:
+            OutputHeld, OutputError: as taking it would.
+        """
+        if is_held(self.path):
+            raise self._held()
+        folder = self.path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder}: can't be written to: {os.strerror(errno.EACCES)}")
 
     def _is_seen(self) -> bool:
         with suppress(FileNotFoundError):
@@ -75,7 +93,9 @@ class Lock:
         except OSError as error:
             self._close()
             # some network file systems have no locks
-            raise OutputError(f"{self.path}: can't be locked: {error.strerror}; choose another directory") from None
+            raise OutputError(
+                f"{self.path}: can't be locked: {error.strerror}; name a local directory in run.state_dir"
+            ) from None
         return True
 
     def __exit__(self, *_: object) -> None:

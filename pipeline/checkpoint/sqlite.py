@@ -7,9 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import ClassifyError
+from pipeline.errors import ClassifyError, OutputError
 
 ANY_OTHER = -1
+# A network file system without them: more room, or a later time, would not help.
+NO_LOCKS = (
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+)
 Meanings = Mapping[int, tuple[type[ClassifyError], str]]  # primary result code -> class, message with {} for SQLite's
 
 
@@ -30,6 +37,11 @@ def sqlite_errors(path: Path, meanings: Meanings) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
+        if getattr(error, "sqlite_errorcode", 0) in NO_LOCKS:
+            raise OutputError(
+                f"{path}: this file system has no locks or no shared memory ({error}); "
+                f"name a local directory in run.state_dir"
+            ) from None
         kind, message = meanings.get(primary_code(error), meanings[ANY_OTHER])
         raise kind(f"{path}: {message.format(error)}") from None
 

@@ -71,11 +71,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}; the first argument of run is a config file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        hint = "; a text stands in quotes" if "Invalid value" in str(error) else ""
+        raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from None
     for name in PATH_KEYS:
         section, key = name.split(".")
         keys = tree.get(section)
@@ -169,6 +170,7 @@ def public_settings(config: Config) -> dict[str, dict[str, Any]]:
     for name in PATH_KEYS:
         section, key = name.split(".")
         tree[section][key] = _shown(tree[section][key])
+    server["proxy"] = config.server.proxy and mask_url(config.server.proxy)
     server["headers"] = dict.fromkeys(config.server.headers, "***")
     tree["run"]["notify_url"] = config.run.notify_url and origin(config.run.notify_url)
     return tree

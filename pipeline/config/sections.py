@@ -173,6 +173,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "ca.pem"
     """
+    proxy: str | None = None
+    """The HTTP proxy to the servers; `"none"` for none, `"env:NAME"` reads it from the environment variable NAME.
+
+    Default: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the environment, read as curl does; servers on
+    this machine are then asked directly.
+
+    Example: "http://proxy.example.com:3128"
+    """
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 300.0
     """The time for one request, in seconds."""
     start_wait_s: Seconds = 15.0
@@ -186,6 +194,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for url in self.urls:
             if url != EMBEDDED and not is_http(url):
                 raise ValueError(f'server.url is http://HOST:PORT, https://... or "{EMBEDDED}", not {mask_url(url)!r}')
+        is_variable_named = (self.proxy or "").startswith(FROM_ENVIRONMENT)
+        if self.proxy not in (None, "none") and not is_variable_named and not is_http(self.proxy or ""):
+            raise ValueError('server.proxy is http://HOST:PORT, "env:NAME" or "none"')
         if self.api_key_env and not is_variable(self.api_key_env):
             raise ValueError("server.api_key_env is the name of an environment variable: letters, digits and _")
         for name, value in self.headers.items():

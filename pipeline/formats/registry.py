@@ -87,9 +87,12 @@ def format_of(path: str, given: str | None, key: str, shown: str | None = None) 
         return PIPED
     if found := format_by_ending(path):
         return found
-    raise ConfigError(
-        f"{path if shown is None else shown}: the ending names no format; end it in {endings_in_words()}, or set {key}"
-    )
+    import difflib
+
+    near = difflib.get_close_matches(path.rpartition(".")[2].lower(), list(FORMATS), n=1, cutoff=0.6)
+    hint = f"did you mean .{near[0]}? Else end" if near else "end"
+    named = path if shown is None else shown
+    raise ConfigError(f"{named}: the ending names no format; {hint} it in {endings_in_words()}, or set {key}")
 
 
 def format_by_ending(path: str) -> Format | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -163,6 +164,9 @@ def refuse_duplicates(path: str, columns: Sequence[str], wanted: Sequence[str] |
 
 def existing_columns(columns: Sequence[str], missing: str) -> str:
     """Say which columns there are, and which of them was probably meant: the end of a message about a missing one."""
+    same = [each for each in columns if unicodedata.normalize("NFKC", each) == unicodedata.normalize("NFKC", missing)]
+    if same:
+        return f"{same[0]!r} only looks the same: there it is {same[0]!a}; copy the name from the file"
     near = difflib.get_close_matches(missing, columns, n=1)
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return f"the columns are {shown}" + (f"; did you mean {near[0]!r}?" if near else "; choose one with --text-column")

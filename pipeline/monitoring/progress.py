@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import warnings
@@ -18,6 +19,9 @@ from pipeline.streams import say, say_event
 
 SHOW_EVERY_S = 0.25  # also of commits: with the time of one, far less than a second of answers can be lost
 LINE_EVERY_S = 10.0
+REPEAT_EVERY_S = 60.0  # a message about the same
+BAR_WIDTH = 12  # characters at least; what is less important than that is left out of the line
+SLOW_S = 5.0  # from then on the age of the oldest request is worth its room
 Style = Literal["auto", "bar", "quiet", "json"]
 
 
@@ -89,6 +93,18 @@ class Counts:
         return {"requests": self.requests, "texts_sent": self.texts_sent, "retries": self.retries}
 
 
+class _Said:
+    """What was said of a topic, and how often it happened since."""
+
+    def __init__(self, at: float) -> None:
+        self.at, self.times, self.message = at, 0, ""
+
+    def take(self, now: float) -> str:
+        """Return the last message, with how often there was one since it was said last."""
+        times, self.times, self.at = self.times, 0, now
+        return f"{self.message} ({times} times)" if times > 1 else self.message
+
+
 class Progress(Counts):
     """The counts of a command, and all its output on stderr while it runs.
 
@@ -106,6 +122,8 @@ class Progress(Counts):
         self._started = self._shown = time.monotonic()
         self._in_flight: dict[int, float] = {}
         self._bar: Any = None
+        self._said: dict[str, _Said] = {}
+        self._waiting: tuple[float, float] | None = None  # since when no server answers, and for how long it is waited
 
     @contextmanager
     def request(self, texts: int) -> Iterator[None]:
@@ -121,8 +139,6 @@ class Progress(Counts):
     def expect(self, rows: int, *, is_exact: bool) -> None:
         """Set the number of rows of the input, or an estimate."""
         self.rows_total, self.total_is_exact = rows, is_exact
-        if self._bar is not None:
-            self._bar.total = rows
 
     @property
     def elapsed_s(self) -> float:
@@ -133,16 +149,41 @@ class Progress(Counts):
     def _rate(self) -> float:
         return self.rows_answered / max(self.elapsed_s, 1e-9)
 
-    def notice(self, message: str) -> None:
-        """Print a message now, unless it is empty."""
-        if not message:
-            return
+    def notice(self, message: str, topic: str = "") -> None:
+        """Print a message now, unless it is empty.
+
+        Of messages with the same `topic` the first is printed, then in each minute the last, with their number.
+        """
+        now = time.monotonic()
+        if topic:
+            said = self._said.setdefault(topic, _Said(now - REPEAT_EVERY_S))
+            said.message, said.times = message, said.times + 1
+            if now - said.at >= REPEAT_EVERY_S:
+                self._print(said.take(now))
+        elif message:
+            self._print(message)
+
+    def _print(self, message: str) -> None:
         if self._style == "json":
             say_event("notice", "warning", message=message)
         elif self._bar is not None:
             self._bar.write(message, file=sys.stderr)
         else:
             say(message)
+
+    def _print_repeated(self, older_than_s: float) -> None:
+        now = time.monotonic()
+        for said in self._said.values():
+            if said.times and now - said.at >= older_than_s:
+                self._print(said.take(now))
+
+    def begin_waiting(self, for_s: float) -> None:
+        """Show from now on that no server answers, and that it is waited so long for one."""
+        self._waiting = self._waiting or (time.monotonic(), for_s)
+
+    def end_waiting(self) -> None:
+        """Show that a server answers."""
+        self._waiting = None
 
     def begin(self) -> None:
         """Start to show progress: makes the bar, if there is one."""
@@ -152,20 +193,23 @@ class Progress(Counts):
                 warnings.simplefilter("ignore")  # about missing ipywidgets: a notebook then gets a bar of characters
                 from tqdm.auto import tqdm
             self._bar = tqdm(
-                total=self.rows_total, initial=self.rows_done, unit=" rows", unit_scale=True, dynamic_ncols=True,
-                file=sys.stderr, smoothing=0.1, mininterval=0.2,
-            )  # fmt: skip
+                total=self.rows_total, initial=self.rows_done, dynamic_ncols=True, file=sys.stderr, bar_format=" "
+            )
 
     def show(self) -> None:
-        """Update the bar, or print a line every `LINE_EVERY_S`; called every `SHOW_EVERY_S`."""
+        """Draw the bar anew, or print a line every `LINE_EVERY_S`; called every `SHOW_EVERY_S`."""
+        self._print_repeated(REPEAT_EVERY_S)
         if self._bar is not None:
-            is_asking = self.rows_written is None
-            said = self._details() if is_asking else f"writing {self.rows_written:,}"
-            said += f", file {self.files_done:,} of {self.files_total:,}" if self.files_total > 1 else ""
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(self.rows_done - self._bar.n)
-            if not is_asking:  # `update` shows nothing if no row is added
-                self._bar.refresh()
+            done, total = self.rows_done, self.rows_total
+            if self.rows_written is not None:
+                done, total = self.rows_written, self.rows_done
+            self._bar.n, self._bar.total = done, None if total is None else max(total, done)
+            try:
+                columns = os.get_terminal_size(2).columns
+            except OSError:
+                columns = 80
+            self._bar.bar_format = self.bar_format(columns)
+            self._bar.refresh()
         elif self._style != "quiet" and time.monotonic() - self._shown >= LINE_EVERY_S:
             self._shown = time.monotonic()
             if self._style == "json":
@@ -173,8 +217,43 @@ class Progress(Counts):
             else:
                 say(self._line())
 
+    def bar_format(self, columns: int) -> str:
+        """Return the line of a terminal as tqdm's `bar_format`: as many facts as leave room for a bar."""
+        head = "{percentage:3.0f}% |{bar}| " if self.rows_total is not None else ""
+        room = columns - len("100% || ") - BAR_WIDTH - 1
+        if self.rows_written is not None:
+            return f"{head}writing {self.rows_written:,} of {self.rows_done:,} rows"
+        said = ""
+        for fact in self._facts():
+            if not said or len(said) + len(fact) + 2 <= room:
+                said += f", {fact}" if said else fact
+        return head + said
+
+    def _facts(self) -> Iterator[str]:
+        """Yield what is told beside the bar, the most important first."""
+        about = "" if self.total_is_exact else "about "
+        yield f"{self.rows_done:,}" + (
+            f" of {about}{self.rows_total:,} rows" if self.rows_total is not None else " rows"
+        )
+        if self._waiting is not None:
+            yield self._wait().removeprefix(", ")
+        if self.files_total > 1:
+            yield f"file {self.files_done:,} of {self.files_total:,}"
+        if self._waiting is None and (eta := self._eta_s) is not None:
+            yield f"ETA {_duration(eta)}"
+        if self.rows_failed:
+            yield f"{self.rows_failed:,} failed"
+        if self._waiting is None:
+            yield f"{self._rate:,.0f}/s"
+        if self._oldest_s >= SLOW_S:
+            yield f"oldest {self._oldest_s:.0f} s"
+        yield f"{len(self._in_flight)} in flight"
+        if self.retries:
+            yield f"{self.retries} retries"
+
     def end(self) -> None:
         """Stop showing progress; the bar stays as it is."""
+        self._print_repeated(0)
         if self._bar is not None:
             self.show()
             self._bar.close()
@@ -229,7 +308,13 @@ class Progress(Counts):
 
     def _details(self) -> str:
         requests = f"{len(self._in_flight)} in flight, {self.retries} retries"
-        return f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s"
+        return f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s{self._wait()}"
+
+    def _wait(self) -> str:
+        if self._waiting is None:
+            return ""
+        since, for_s = self._waiting
+        return f", no server answers, for {time.monotonic() - since:.0f} s of {for_s:.0f} s"
 
 
 def _duration(seconds: float) -> str:

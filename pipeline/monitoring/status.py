@@ -32,6 +32,7 @@ class Status(msgspec.Struct, kw_only=True):
     servers: list[str] = []
     model: str | None = None
     held_by: str | None = None
+    is_whole: bool = True  # of a complete output: whether it has all rows of the input
     files: dict[str, int] = {}  # of a directory: how many are in which state
 
 
@@ -57,9 +58,10 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
         output=str(output),
         state="complete" if output.exists() else "complete, but the output is gone",
         rows=record.rows,
-        rows_total=record.rows,
+        rows_total=record.rows if record.is_whole else None,
         failed=record.failed,
         empty=record.empty,
+        is_whole=record.is_whole,
         rows_per_s=record.rows_per_s,
         since=record.started,
         servers=record.settings["server"]["url"],
@@ -152,6 +154,10 @@ def as_lines(status: Status) -> list[str]:
         lines.append(f"server: {', '.join(status.servers)}, model {status.model or '(unnamed)'}")
     if status.held_by:
         lines.append(f"held by: {status.held_by}")
-    if status.state == "interrupted":
-        lines.append("the same `classify run` goes on from here")
-    return lines
+    return lines + _next_command(status)
+
+
+def _next_command(status: Status) -> list[str]:
+    if not status.is_whole:
+        return ["these are the first rows of the input; `classify run` without --limit-rows goes on from here"]
+    return ["the same `classify run` goes on from here"] if status.state == "interrupted" else []

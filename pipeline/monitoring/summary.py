@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline.answers import Prediction
+from pipeline.config import PIPE
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.record import Outcome, RunRecord
 from pipeline.streams import one_line, storable
@@ -28,10 +29,24 @@ def summary(record: RunRecord) -> list[str]:
         lines.append(f"empty: {record.empty:,} rows have no text - ALL of them; is it the right column?")
     if record.skipped_lines:
         lines.append(f"skipped: {record.skipped_lines:,} bad lines of the input are not in the output")
+    return [*lines, *_next_commands(record), closing_line(record)]
+
+
+def _next_commands(record: RunRecord) -> list[str]:
+    """Return what can be typed next, and why."""
+    lines = []
     if record.failed:
         codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
-        lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why")
-    return [*lines, closing_line(record)]
+        advice = "the error column says why; the same command with --retry-failed classifies them again"
+        lines.append(f"failed: {record.rows_failed:,} rows ({codes}); {advice}")
+    if not record.is_whole and not record.files and record.output != PIPE:
+        lines.append("there are more rows; the same command without --limit-rows goes on from here")
+    if record.settings.get("writer", {}).get("probs") == "columns" and not record.settings["writer"].get("labels"):
+        names = [record.model.get("names", {}).get(str(index)) for index in range(record.model.get("num_classes") or 0)]
+        if names and None not in names and len(names) <= MOST_LABELS:
+            labels = msgspec.json.encode(names).decode()
+            lines.append(f"all classes have names; --set writer.labels='{labels}' names the columns after them")
+    return lines
 
 
 def closing_line(record: RunRecord) -> str:
@@ -45,8 +60,10 @@ def closing_line(record: RunRecord) -> str:
         line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
     else:
         counts += [f"{record.requests:,} requests", f"{record.retries:,} retries"]
-        took = f"{record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s)"
-        line += f"{record.rows:,} rows in {took}, {', '.join(counts)}"
+        answered = record.rows - record.resumed_rows
+        some = f", {answered:,} of them" if record.resumed_rows else ""
+        speed = f"in {record.seconds:,.1f} s ({record.rows_per_s:,.0f} rows/s)"
+        line += f"{record.rows:,} rows{some} {speed}, {', '.join(counts)}"
     if record.exit_code:
         line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
     return line

@@ -1,99 +1,161 @@
-"""Look before the run: config, input, output, server, model, one canary. Writes nothing."""
+"""Look before the run: config, input, output, server, model, one canary. Writes nothing.
+
+It is the first half of a run: the same files are opened and the same is decided. What stops the run stops the check, in
+the same words and with the same exit code.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config import PIPE, Config, describe, origin
-from pipeline.errors import InputError, RequestFailed, ServerGone, UserError
+from pipeline.errors import ClassifyError, RequestFailed, ServerGone
 from pipeline.formats.appended_columns import AppendedColumns
-from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import dialect_of, estimate_rows
 from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.summary import closing_line
 from pipeline.reuse import inspect, path_of
 from pipeline.runs import planned
-from pipeline.runs.file import MOST_DOUBTFUL, open_checked, output_of
+from pipeline.runs.file import MOST_DOUBTFUL, OF_ONE_FILE, Look, look
 from pipeline.runs.first_pass import urls_of
+from pipeline.runs.output import Next, lock_of_directory, see_same_model
 from pipeline.runs.pipes import spooled
-from pipeline.runs.plan import Pair
+from pipeline.runs.plan import Pair, Plan
+from pipeline.runs.totals import Totals
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import BatchSize
 from pipeline.servers.pool import Endpoints
 from pipeline.streams import storable
-from pipeline.writer import check_types
 
 MOST_BAD = 20  # files that can't be classified, of those that are named
 
 
 async def check(config: Config, progress: Progress, show: Callable[[list[str]], None]) -> None:
-    """Show what a run with this config would meet, in lines; of many files, name those that can't be classified.
+    """Show what a run with this config would meet, in lines.
 
     Raises:
-        ClassifyError: the first thing that would stop it. InputError: bad ones among many files, when all was shown.
+        ClassifyError: what would stop the run, or make its exit code another one than 0.
     """
     told, plan = _told(config), await planned(config, progress)
-    bad, dialect, doubts = list[str](), list[str](), list[str]()
-    first: tuple[Source, TextSpec, str] | None = None
-    rows, exact = 0, True
     async with spooled(config, plan) as (plan, _):
-        for pair in plan.pairs:
+        look_at = _Looks(config, plan, progress)
+        await asyncio.to_thread(look_at.open)
+        server = await _server(config, progress, look_at)
+        show(
+            [
+                *("config", *(f"  {line}" for line in describe(config))),
+                *("input", *look_at.inputs),
+                *("output", *look_at.outputs),
+                *_stored_answers(config),
+                *("server", *server),
+                *told,
+                *("estimate", _estimate(config, look_at.open_rows)),
+            ]
+        )
+        look_at.raise_if_failed()
+
+
+class _Looks:
+    """The files of a run, each looked at, and what is wrong with them."""
+
+    def __init__(self, config: Config, plan: Plan, progress: Progress) -> None:
+        self._config, self._plan = config, plan
+        self._totals = Totals(config, plan, progress)
+        self._bad: list[str] = []
+        self._dialect: list[str] = []  # of the text file looked at last
+        self._doubts: list[str] = []  # that the files have it
+        self._rows, self._is_exact = 0, True
+        self._ways = Counter[str]()
+        self.all: list[tuple[Pair, Look]] = []
+        self.open_rows = 0
+
+    def open(self) -> None:
+        """Look at all files.
+
+        Raises:
+            ClassifyError: the only one can't be classified, or another run holds the directory of the outputs.
+        """
+        for folder in self._plan.folders:
+            lock_of_directory(folder, self._config.run.state_dir).see_free()
+        for pair in self._plan.pairs:
             try:
-                source, spec, output = await asyncio.to_thread(_open, config, pair)
-                found, is_exact = await asyncio.to_thread(estimate_rows, source, spec)
-            except UserError as error:
-                if plan.is_single:
-                    raise
-                bad.append(storable(str(error)))
+                seen = look(self._config, pair)
+                rows, is_exact = estimate_rows(seen.source, seen.spec)
+                if len(self._doubts) < MOST_DOUBTFUL:
+                    self._dialect, doubts = dialect_of(seen.source)
+                    self._doubts += doubts
+            except ClassifyError as error:
+                self.fail(pair, error)
                 continue
-            first = first or (source, spec, output)
-            if len(doubts) < MOST_DOUBTFUL:
-                dialect, found_doubts = await asyncio.to_thread(dialect_of, source)
-                doubts += found_doubts
-            rows, exact = rows + found, exact and is_exact
-        about = f"{'' if exact else 'about '}{rows:,} rows"
-        inputs, outputs = [f"{len(plan.pairs):,} files, {about}"], [str(folder) for folder in plan.folders]
-        inputs += [f"can't be classified: {each}" for each in bad[:MOST_BAD]]
-        if len(bad) > MOST_BAD:
-            inputs.append(f"and {len(bad) - MOST_BAD:,} more can't be classified")
-        if plan.is_single and first:
-            source, spec, output = first
-            inputs, outputs = [f"{source.path}: {about}, text from {', '.join(spec.columns)}", *dialect], [output]
-        inputs += doubts
-        lines = [
-            *_section("config", describe(config)),
-            *_section("input", inputs),
-            *_section("output", outputs),
-            *_section("stored answers", _stored_answers(config)),
-            *_section("server", await _server(config, progress, first[0], first[1]) if first else []),
-            *_section("in the end", told),
-            *_section("estimate", [_estimate(config, rows)]),
+            self.all.append((pair, seen))
+            self._rows, self._is_exact = self._rows + rows, self._is_exact and is_exact
+            if seen.record is not None:
+                self._totals.add(seen.record)
+            else:
+                self.open_rows += max(0, min(rows, self._config.run.limit_rows or rows) - seen.answered)
+            self._ways[seen.way] += 1
+
+    def fail(self, pair: Pair, error: ClassifyError) -> None:
+        """Note that a file can't be classified.
+
+        Raises:
+            ClassifyError: `error`, if it ends the run.
+        """
+        if self._plan.is_single or not isinstance(error, OF_ONE_FILE):
+            raise error
+        self._totals.fail(pair, error)
+        self._bad.append(storable(str(error)))
+
+    @property
+    def inputs(self) -> list[str]:
+        """What there is to read."""
+        about = f"{'' if self._is_exact else 'about '}{self._rows:,} rows"
+        if self._plan.is_single:
+            _, seen = self.all[0]
+            texts = f"{seen.source.path}: {about}, text from {', '.join(seen.spec.columns)}"
+            return [f"  {line}" for line in (texts, *self._dialect, *self._doubts)]
+        more = len(self._bad) - MOST_BAD
+        return [
+            f"  {len(self._plan.pairs):,} files, {about}",
+            *(f"  can't be classified: {each}" for each in self._bad[:MOST_BAD]),
+            *([f"  and {more:,} more can't be classified"] if more > 0 else []),
+            *(f"  {doubt}" for doubt in self._doubts),
         ]
-    show(lines)
-    if bad:
-        raise InputError(f"{len(bad):,} of {len(plan.pairs):,} files can't be classified; mend them, or leave them out")
+
+    @property
+    def outputs(self) -> list[str]:
+        """What becomes of the outputs."""
+        if self._config.writer.output == PIPE:
+            return ["  stdout: rows go out as they are answered"]
+        if self._plan.is_single:
+            _, seen = self.all[0]
+            answered = f"{seen.answered:,} rows are answered, " if seen.answered else ""
+            return [f"  {seen.output.location}: {answered}{seen.way}"]
+        ways = ", ".join(f"{count:,} {way}" for way, count in self._ways.items())
+        return [f"  {', '.join(map(str, self._plan.folders))}: {ways}"]
+
+    def raise_if_failed(self) -> None:
+        """Say what a run would say in its end.
+
+        Raises:
+            ClassifyError: a file can't be classified, or a complete output has more failed rows than allowed.
+        """
+        if code := self._totals.code:
+            record = self.all[0][1].record if self._plan.is_single else None
+            error = ClassifyError(closing_line(record) if record else self._totals.why(code))
+            error.exit_code = code
+            raise error
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
-    return [title, *(f"  {line}" for line in lines)] if lines else []
-
-
-def _open(config: Config, pair: Pair) -> tuple[Source, TextSpec, str]:
-    """Return the input, what its texts are made of, and what is said of its output, which can hold its columns."""
-    if pair.trouble is not None:
-        raise pair.trouble
-    source, spec = open_checked(config, pair.source)
-    if config.writer.output == PIPE:
-        return source, spec, "stdout: rows go out as they are answered"
-    config, output = output_of(config, pair, source)
-    check_types(config, source)
-    return source, spec, f"{output.location}: {'exists' if output.location.exists() else 'will be made'}"
-
-
-async def _server(config: Config, progress: Progress, source: Source, spec: TextSpec) -> list[str]:
+async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str]:
+    unfinished = [(pair, seen) for pair, seen in looks.all if seen.next is not Next.DONE]
+    if not unfinished:
+        return ["  not asked: there is nothing to send"]
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), progress) as endpoints:
         await endpoints.connect(wait=False)
         endpoint = next(each for each in endpoints.all if not each.is_quarantined)
@@ -101,14 +163,19 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
             canary, facts = await endpoint.ask_canary()
         except RequestFailed as error:  # it has just answered
             raise ServerGone(endpoint.with_address(error)) from None
-        await asyncio.to_thread(source.check, spec, AppendedColumns(config, facts.num_classes).names)
+        for pair, seen in unfinished:
+            try:
+                see_same_model(seen.output.location, seen.begun, endpoints.identity)
+                await asyncio.to_thread(seen.source.check, seen.spec, AppendedColumns(config, facts.num_classes).names)
+            except ClassifyError as error:
+                looks.fail(pair, error)
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
         names = ", ".join(facts.names.values()) or "none"
         return [
-            f"{shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
-            f"names seen so far: {names}",
+            f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
+            f"  names seen so far: {names}",
             *(
-                f"{text!r}: {prediction.label} {prediction.score:.4f}"
+                f"  {text!r}: {prediction.label} {prediction.score:.4f}"
                 for text, prediction in zip(CANARY, canary, strict=True)
             ),
         ]
@@ -116,8 +183,7 @@ async def _server(config: Config, progress: Progress, source: Source, spec: Text
 
 def _estimate(config: Config, rows: int) -> str:
     per_request = BatchSize(config.request.rows).texts
-    wanted = min(rows, config.run.limit_rows or rows)
-    return f"about {math.ceil(wanted / per_request):,} requests of up to {per_request} texts"
+    return f"  about {math.ceil(rows / per_request):,} requests of up to {per_request} texts"
 
 
 def _stored_answers(config: Config) -> list[str]:
@@ -125,7 +191,7 @@ def _stored_answers(config: Config) -> list[str]:
         return []
     size = inspect(path_of(config.run.reuse))
     shown = "will be made" if size is None else f"{size / 1e9:.3f} GB of at most {config.run.reuse_max_gb:g}"
-    return [f"{path_of(config.run.reuse)}: {shown}"]
+    return ["stored answers", f"  {path_of(config.run.reuse)}: {shown}"]
 
 
 def _told(config: Config) -> list[str]:
@@ -137,7 +203,7 @@ def _told(config: Config) -> list[str]:
         there = "" if Path(path).absolute().parent.is_dir() else ": its directory does not exist"
         other = "" if may_replace(Path(path)) else ": is there, and no metrics file of ours"
         ending = "" if path.endswith(".prom") else ": node_exporter reads only files that end in .prom"
-        lines.append(f"metrics: {storable(path)}{there or other or ending}")
+        lines.append(f"  metrics: {storable(path)}{there or other or ending}")
     if url := config.run.url_to_notify(dict(os.environ)):
-        lines.append(f"notification: {origin(url)}")
-    return lines
+        lines.append(f"  notification: {origin(url)}")
+    return ["in the end", *lines] if lines else []

@@ -153,6 +153,52 @@ def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Outpu
     return msgspec.structs.replace(config, writer=writer), output
 
 
+@dataclass(frozen=True)
+class Look:
+    """What `Opener.open` would meet in a file, and do with its output."""
+
+    source: Source
+    spec: TextSpec
+    output: Output
+    next: Next
+    record: RunRecord | None  # of an output that is complete
+    begun: Identity  # of the answers that are there
+    answered: int  # rows that will not be sent
+
+    @property
+    def way(self) -> str:
+        """What becomes of the output, in words."""
+        if self.next is Next.FRESH:
+            return "exists, will be replaced" if self.output.location.exists() else "will be made"
+        return "goes on from there" if self.next is Next.RESUME else "complete already, nothing to do"
+
+
+def look(config: Config, pair: Pair) -> Look:
+    """Look at a file as `Opener.open` does, and change nothing.
+
+    Raises:
+        ClassifyError: it can't be classified, or not now.
+    """
+    if pair.trouble is not None:
+        raise pair.trouble
+    source, spec = open_checked(config, pair.source)
+    if config.writer.output == PIPE:
+        check_types(config, source)
+        return Look(source, spec, Output(Location("stdout", "stdout")), Next.FRESH, None, {}, 0)
+    config, output = output_of(config, pair, source)
+    check_types(config, source)
+    output.lock.see_free()
+    decision = output.decide(config, identity_of(config, digest_file(source.location)), only_look=True)
+    if decision is Next.DONE and (record := output.record) is not None:
+        return Look(source, spec, output, decision, nothing_to_do(record, datetime.now(UTC), 0.0), {}, record.rows)
+    if decision is Next.FRESH:
+        return Look(source, spec, output, decision, None, {}, 0)
+    with closing(Checkpoint(output.checkpoint_path, read_only=True)) as checkpoint:
+        rows, codes = checkpoint.counts()
+        again = sum(count for code, count in codes.items() if code != "empty") if config.run.retry_failed else 0
+        return Look(source, spec, output, decision, None, checkpoint.get("identity") or {}, rows - again)
+
+
 class Opener:
     """Opens the files of one run. `private` is a directory of its own, for what is written to standard output."""
 
@@ -216,8 +262,8 @@ class Opener:
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
         if file.checkpoint.is_in_memory:
-            file.feed.read_ahead()
-            return
-        rows, is_exact = estimate_rows(file.source, file.spec)
+            rows, is_exact = file.feed.read_ahead(), False
+        else:
+            rows, is_exact = estimate_rows(file.source, file.spec)
         file.expected = rows if file.wanted is None else min(rows, file.wanted)
         file.is_expected_exactly = is_exact or file.total is not None

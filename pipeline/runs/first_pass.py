@@ -13,12 +13,12 @@ from typing import Any
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
-from pipeline.checkpoint import differences
 from pipeline.config import EMBEDDED, Config
-from pipeline.errors import CheckpointMismatch, DeadlineReached
+from pipeline.errors import DeadlineReached
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
 from pipeline.runs.file import OF_ONE_FILE, RunFile
+from pipeline.runs.output import see_same_model
 from pipeline.runs.reused import Reusing
 from pipeline.servers.pool import Endpoints
 
@@ -132,12 +132,7 @@ class FirstPass:
     async def _adopt(self, file: RunFile) -> None:
         """See that the model that answers is the one whose answers the file has already."""
         endpoints = self._connected
-        begun = {key: file.identity.get(key) for key in endpoints.identity}
-        if other := differences(begun, endpoints.identity):
-            raise CheckpointMismatch(
-                f"{file.output.location}: was begun with another model ({'; '.join(map(str, other))}); "
-                f"start over with --restart, or choose another output"
-            )
+        see_same_model(file.output.location, file.identity, endpoints.identity)
         added = AppendedColumns(file.config, endpoints.facts.num_classes).names
         if added != AppendedColumns(file.config, 0).names:
             await asyncio.to_thread(file.source.check, file.spec, added)

@@ -161,14 +161,18 @@ class Output:
         if self.location.store is not None and not self.record_location.exists():
             self.record_location.put(iter([b""]))
 
-    def decide(self, config: Config, identity: Identity) -> Next:
-        """Decide what the command does, by the table in docs/resume-and-reuse.md; remove a checkpoint of no more use.
+    def decide(self, config: Config, identity: Identity, *, only_look: bool = False) -> Next:
+        """Decide what the command does, by the table in docs/resume-and-reuse.md.
+
+        A checkpoint of no more use is removed, unless we `only_look`.
 
         Raises:
             OutputError: there is a file that is not ours. CheckpointMismatch: what was begun is of another run.
         """
         was_begun = self.checkpoint_path.exists()
-        checkpoint = Checkpoint(self.checkpoint_path) if was_begun and not config.run.restart else None
+        checkpoint = None
+        if was_begun and not config.run.restart:
+            checkpoint = Checkpoint(self.checkpoint_path, read_only=only_look)
         try:
             published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
             there = self._there = digest_file(self.location) if self.location.exists() else None
@@ -189,7 +193,9 @@ class Output:
             if checkpoint:
                 checkpoint.close()
         finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
-        if was_begun and (decision is Next.FRESH or finished):  # killed before the clean-up, the second time
+        if (
+            was_begun and (decision is Next.FRESH or finished) and not only_look
+        ):  # killed before the clean-up, the second time
             remove(self.checkpoint_path)
         return decision
 
@@ -262,6 +268,19 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
     if other or more:
         raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other, *more))
     return Next.RESUME
+
+
+def see_same_model(output: Location, begun: Identity, found: Identity) -> None:
+    """See that the model which answers is the one whose answers an output has already.
+
+    Raises:
+        CheckpointMismatch: it is another one.
+    """
+    if other := differences({key: begun.get(key) for key in found}, found):
+        raise CheckpointMismatch(
+            f"{output}: was begun with another model ({'; '.join(map(str, other))}); "
+            f"start over with --restart, or choose another output"
+        )
 
 
 def _refusal(output: str, what: str, other: list[Difference], *more: str) -> str:

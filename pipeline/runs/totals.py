@@ -12,7 +12,7 @@ from pipeline.monitoring.record import FailedFile, RunRecord, fields_of_run
 from pipeline.runs.plan import Pair, Plan
 from pipeline.streams import one_line, storable
 
-PRECEDENCE = (1, 130, 143, 75, 4, 2, 3, 0)  # which exit code of several is that of the command
+PRECEDENCE = (1, 130, 143, 129, 75, 4, 2, 3, 0)  # which exit code of several is that of the command
 TOLD = 20  # files that failed, at most, that are told of while it goes on
 NAMED = 3  # of these, at most, in the closing line
 SUMMED = ("rows", "labelled", "empty", "truncated", "skipped_lines", "resumed_rows", "shared_rows", "reused_rows")
@@ -55,10 +55,10 @@ class Totals:
     def worse_than(self, error: ClassifyError) -> ClassifyError | None:
         """Return an error that counts for more than the one that ended the run, if a file has failed so."""
         self._codes[error.exit_code] += 1
-        code = self._code
+        code = self.code
         if code == error.exit_code:
             return None
-        worse = ClassifyError(f"{error}; {self._why(code)}")
+        worse = ClassifyError(f"{error}; {self.why(code)}")
         worse.exit_code = code
         return worse
 
@@ -68,7 +68,8 @@ class Totals:
         return self._sums["rows"]
 
     @property
-    def _code(self) -> int:
+    def code(self) -> int:
+        """The exit code of the command, as far as its files have ended."""
         return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
 
     def record(self) -> RunRecord:
@@ -78,11 +79,11 @@ class Totals:
             raise RuntimeError(f"of {files} files {self._codes.total()} ended")  # never say that all is well
         if self._plan.is_single and self._one is not None:
             return self._one
-        failed, code = self._failed_files, self._code
+        failed, code = self._failed_files, self.code
         sums: dict[str, Any] = {name: self._sums[name] for name in SUMMED}
         return RunRecord(
             exit_code=code,
-            error=self._why(code) if code else None,
+            error=self.why(code) if code else None,
             input=self._config.loader.shown,
             input_digest="",
             output=self._output(),
@@ -106,7 +107,8 @@ class Totals:
             identity={},
         )
 
-    def _why(self, code: int) -> str:
+    def why(self, code: int) -> str:
+        """Return which files failed and why, first those with this exit code."""
         worst = sorted(self._failed_files, key=lambda each: each.exit_code != code)  # first those that decide
         named = "; ".join(each.told for each in worst[:NAMED])
         more = f"; and {len(worst) - NAMED:,} more" if len(worst) > NAMED else ""

@@ -58,6 +58,7 @@ class Walk:
         self._open: dict[RunFile, Pair] = {}
         self._answered: deque[RunFile] = deque()
         self._writers = 0
+        self._bytes_ended = self._bytes_total = 0
         self._publishing: set[asyncio.Task[None]] = set()
         self._fatal: Exception | None = None
 
@@ -74,6 +75,7 @@ class Walk:
                     make_directory(Path(folder.path))
                 locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))
             if not self._plan.is_single:
+                self._bytes_total = await asyncio.to_thread(lambda: sum(map(_size, self._plan.pairs)))
                 self._progress.begin()
             ticking = asyncio.ensure_future(self._tick())
             try:
@@ -214,7 +216,7 @@ class Walk:
                 self._progress.resume(opened.rows, opened.failed | {"empty": opened.empty})
             else:
                 fatal = self._failed(pair, opened) or fatal
-            self._ended()
+            self._ended(pair)
         if fatal is not None:
             raise fatal
         if self._config.is_piped and files:
@@ -224,6 +226,7 @@ class Walk:
         if self._plan.is_single and files:
             self._progress.expect(files[0].expected, is_exact=files[0].is_expected_exactly)
             self._progress.begin()
+        self._expect()
         return files
 
     # -- publishing
@@ -282,8 +285,7 @@ class Walk:
     def _close(self, files: list[RunFile]) -> None:
         for file in files:
             file.close()
-            del self._open[file]
-            self._ended()
+            self._ended(self._open.pop(file))
 
     def _end_with(self, error: Exception) -> None:
         """Let the run end with this error, after what is being published."""
@@ -299,14 +301,28 @@ class Walk:
         self._progress.notice(self._totals.fail(pair, error))
         return None
 
-    def _ended(self) -> None:
+    def _ended(self, pair: Pair) -> None:
         self._room.release()
-        progress = self._progress
-        progress.files_done += 1
+        self._progress.files_done += 1
+        self._bytes_ended += _size(pair)
+        self._expect()
+
+    def _expect(self) -> None:
+        """Estimate the rows of all files: what is known of some says how many rows there are to a byte."""
+        progress, limit = self._progress, self._config.run.limit_rows
         if self._plan.is_single:
             return
-        # Those that are open may be far larger than those that are done: what is known of them counts.
-        expected = [file.expected for file in self._open]
-        begun = progress.files_done + len(expected)
-        rows = max(self._totals.rows + sum(expected), progress.rows_done) / begun * progress.files_total
-        progress.expect(int(rows), is_exact=progress.files_done == progress.files_total)
+        known = {file: pair for file, pair in self._open.items() if file.expected}
+        rows = self._totals.rows + sum(file.expected for file in known)
+        size = self._bytes_ended + sum(map(_size, known.values()))
+        if not size:
+            return
+        total = rows * max(1.0, self._bytes_total / size)
+        if limit is not None:
+            total = min(total, limit * progress.files_total)
+        progress.expect(max(int(total), progress.rows_done), is_exact=progress.files_done == progress.files_total)
+
+
+def _size(pair: Pair) -> int:
+    """Return the bytes of an input on a disk. One in a store counts as one: so all are taken for equally long."""
+    return 1 if pair.source.store else pair.source.look()[1]

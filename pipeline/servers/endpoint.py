@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pipeline.answers import Answers
 from pipeline.config import Config
-from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
+from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected, RequestFailed
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import OK, Client
 from pipeline.servers.dialect import Dialect
@@ -70,7 +70,8 @@ class Endpoint:
         with self._progress.request(len(texts)):
             reply = await self.client.post(path, body, self.dialect.largest_answer(len(texts), facts))
         if reply.status != OK:
-            raise self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
+            refusal = self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
+            raise self._with_advice(refusal, path)
         is_canary = facts is not self.facts
         known_as = "" if is_canary else self.answers_as
         answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
@@ -121,7 +122,9 @@ class Endpoint:
             raise Misconfigured(f"{self.shown} refuses even a short text: {error}") from None
         except Misconfigured as error:
             message = self.with_address(error)
-            if self.entry and error.status == NOT_FOUND:  # the usual reason, where the server lists the model
+            if (
+                self.entry and error.status == NOT_FOUND and "used as it is" not in message
+            ):  # the usual reason, where the server lists the model
                 message = f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
             raise Misconfigured(message, status=error.status) from None
         if reason := self.dialect.cannot(self._config.request, canary):
@@ -141,6 +144,23 @@ class Endpoint:
         """Return the error's message, with the address of the endpoint if it does not name it."""
         message = str(error)
         return message if self.shown in message else f"{self.shown}: {message}"
+
+    def _with_advice(self, refusal: RequestFailed | Misconfigured, path: str) -> RequestFailed | Misconfigured:
+        """Add to a refusal what only this endpoint knows: whether a key was sent, and where."""
+        if refusal.status in (401, 403) and self.client.has_key:
+            said = str(refusal).partition("; put the server's key")[0]
+            return Misconfigured(
+                f"{said}; the key that was sent is refused: correct it, in the environment variable "
+                f"{self._config.server.api_key_env} or in server.headers",
+                status=refusal.status,
+            )
+        if refusal.status in (404, 405) and not path.endswith(self.dialect.path):
+            usual = self._base.removesuffix("/v1") + self.dialect.path
+            return Misconfigured(
+                f"HTTP {refusal.status} for {path}: a url with a path is used as it is; try {usual}, or no path",
+                status=refusal.status,
+            )
+        return refusal
 
     def _check_labels(self, facts: ModelFacts) -> None:
         """Compare the names that the config gives with those of the model: all of them, in its order."""

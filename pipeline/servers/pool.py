@@ -30,7 +30,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.client import Client
+from pipeline.servers.client import Client, proxy_for
 from pipeline.servers.dialect import DEFAULT, Dialect
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.limiter import BatchSize
@@ -65,7 +65,10 @@ class Endpoints:
         headers = config.server.request_headers(environment)
         self.all = [
             Endpoint(client, dialect, config, self.facts, progress, keeps_probs=keeps_probs)
-            for client in (Client(url, config.server, headers, dialect.headers) for url in urls)
+            for client in (
+                Client(url, config.server, headers, dialect.headers, proxy_for(url, config.server, environment))
+                for url in urls
+            )
         ]
         self.slots = Slots(self.all)
         self._config, self._progress = config, progress
@@ -113,16 +116,21 @@ class Endpoints:
         is_told = False
         while True:
             try:
-                return await self._identify(endpoint)
+                await self._identify(endpoint)
+                return self._progress.end_waiting()
             except BadAddress as error:
-                raise Misconfigured(f"{error}; check server.url") from None
+                raise Misconfigured(str(error)) from None
             except BadAnswer as error:
-                raise Misconfigured(f"{endpoint.shown}: {error}; is it the address of a classifier?") from None
+                is_https = ", and is it http, not https" if endpoint.shown.startswith("http://") else ""
+                raise Misconfigured(
+                    f"{endpoint.shown}: {error}; is it the address of a classifier{is_https}?"
+                ) from None
             except RequestFailed as error:
                 message = endpoint.with_address(error)
                 if time.monotonic() >= until:
                     raise ServerGone(f"{message}; start the server, or check server.url") from None
                 if not is_told:
+                    self._progress.begin_waiting(until - time.monotonic())
                     self._progress.notice(f"{message}; waiting {until - time.monotonic():.0f} s for it")
                 is_told = True
                 await asyncio.sleep(SHORTEST_PAUSE_S)
@@ -162,7 +170,7 @@ class Endpoints:
         """
         while True:
             async with self.slots.take(alone=alone) as endpoint:
-                sent_at = time.monotonic()
+                sent_at, reconnects = time.monotonic(), endpoint.client.reconnects
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
@@ -175,11 +183,13 @@ class Endpoints:
                 except RequestFailed as failed:
                     self._note(endpoint, failed, len(texts), sent_at)
                     return endpoint, failed
-                if endpoint.is_doubtful:  # a connection broke meanwhile: is this the answer of the same server?
+                # A connection broke meanwhile: is this the answer of the same server?
+                if endpoint.is_doubtful or endpoint.client.reconnects > reconnects:
                     unsure = Unreachable("another connection broke before this answer came", server=endpoint.shown)
                     if not await self.is_well(endpoint, unsure):
                         return endpoint, unsure
                 self._failing_since = None
+                self._progress.end_waiting()
                 now = time.monotonic()
                 endpoint.limiter.succeeded(len(texts), sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
@@ -241,8 +251,12 @@ class Endpoints:
             if endpoint.health_check is asyncio.current_task():  # else a later one decides
                 endpoint.is_doubtful = False
         except RequestFailed as sick:
-            self._progress.notice(f"{endpoint.with_address(error)}; and then: {sick}; it is left alone for a while")
             self.quarantine(endpoint)
+            again = "" if sick.reason == error.reason else f"; and then: {sick.reason}"
+            then = f"waiting up to {self._config.server.wait_s:g} s for it, no row is lost"
+            if not self._are_all_quarantined:
+                then = "going on without it until it answers"
+            self._progress.notice(f"{endpoint.with_address(error)}{again}; {then}", f"{endpoint.shown} is gone")
             return False
         except UserError as wrong:
             self.drop(endpoint, wrong)
@@ -257,8 +271,14 @@ class Endpoints:
         """Send it nothing but the canary, until that passes."""
         if not endpoint.is_quarantined:  # else it is watched already, or was dropped
             endpoint.is_quarantined = True
+            if self._are_all_quarantined:
+                self._progress.begin_waiting(self._config.server.wait_s)
             self.slots.wake_all()
             self._begin(self._watch(endpoint))
+
+    @property
+    def _are_all_quarantined(self) -> bool:
+        return all(each.is_quarantined for each in self.all)
 
     async def _watch(self, endpoint: Endpoint) -> None:
         attempt = 0
@@ -270,11 +290,12 @@ class Endpoints:
                 endpoint.is_quarantined = False
                 endpoint.is_doubtful &= endpoint.health_check is not None  # a check under way began later
             except RequestFailed as sick:
-                if all(each.is_quarantined for each in self.all):
+                if self._are_all_quarantined:
                     self._stop_if_gone(sick)
             except UserError as wrong:
                 return self.drop(endpoint, wrong)
-        self._progress.notice(f"{endpoint.shown} answers again")
+        self._progress.end_waiting()
+        self._progress.notice(f"{endpoint.shown} answers again", f"{endpoint.shown} is back")
         self.slots.wake_all()
         return None
 

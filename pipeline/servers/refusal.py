@@ -6,6 +6,7 @@ A dialect calls `error_of` and corrects it where its server means something else
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC
@@ -41,7 +42,8 @@ def error_of(
         target = shorten(mask_url(headers.get("Location", "another address")))
         advice = "redirects are not followed, give that url"
         return Misconfigured(f"HTTP {status}: redirects to {target}; {advice}", status=status)
-    return Misconfigured(f"{message}; check server.url and server.model", status=status)
+    advice = "that is a proxy: check server.proxy" if status == 407 else "check server.url and server.model"  # noqa: PLR2004
+    return Misconfigured(f"{message}; {advice}", status=status)
 
 
 def error_message(body: bytes) -> str:
@@ -53,7 +55,10 @@ def error_message(body: bytes) -> str:
     try:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return shorten(body[:2000].decode("utf-8", "replace"))
+        text = body[:2000].decode("utf-8", "replace")
+        return shorten(
+            re.sub(r"(?is)<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text) if text.lstrip()[:1] == "<" else text
+        )
     for key in ("error", "message", "detail"):
         if isinstance(tree, dict) and key in tree:
             tree = tree[key]

@@ -17,6 +17,7 @@ Read in the source of 0.9 to 0.33, recorded from 0.32 (tests/samples/):
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ TOO_LONG = b"maximum context length"  # in the message of every version
 # The most bytes of an answer while nothing is known of the model; then per request, per text, and per text and class.
 FIRST_ANSWER_BYTES = 64 << 20
 ANSWER_BYTES, TEXT_BYTES, CLASS_BYTES = 64 << 10, 2 << 10, 40
+GZIP = b"\x1f\x8b"  # its first bytes
 LONGEST_LABEL = 1_000  # characters
 
 _encode = msgspec.json.Encoder().encode
@@ -75,6 +77,9 @@ class Vllm:
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
+        body = body.removeprefix(codecs.BOM_UTF8)
+        if body.startswith(GZIP):
+            raise BadAnswer("the answer is compressed, which was not asked for; correct the proxy before the server")
         answer = _read(body, texts)
         scores = [max(item.probs) for item in answer.data]
         labels = _known_labels(answer, scores, facts, model) or _learn_labels(answer, scores, facts, model)
@@ -200,7 +205,8 @@ def _names_in(claims: list[Claim]) -> dict[int, str | None]:
             raise BadAnswer(f"a label of {len(label)} characters")
         if len(places) == 1:
             if places[0] in names or (label is not None and label in names.values()):
-                raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value")
+                two = "" if places[0] in names else ", or is the name of two classes"
+                raise BadAnswer(f"the label {shorten(str(label))!r} is not that of the largest value{two}")
             names[places[0]] = label
     return names
 

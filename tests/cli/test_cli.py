@@ -48,6 +48,25 @@ def test_a_signal_keeps_what_was_answered(
     assert len(twice) <= 20, "what was answered is asked again"
 
 
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path, fake: FakeServer) -> None:
+    """`nohup classify run ...` survives the end of the terminal, and one started with & in a script survives Ctrl-C."""
+    write(tmp_path / "in.csv", TEXTS)
+    fake.latency_s = 0.05
+    ignored = (signal.SIGHUP, signal.SIGINT)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]  # inherited by the child
+    try:
+        with running(tmp_path, *run_arguments(fake)) as process:
+            wait_until_answered(fake, 100)
+            for number in ignored:
+                process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+    assert process.returncode == 0, errors
+    assert len(rows_of(tmp_path / "out.csv")) == len(TEXTS)
+
+
 def test_a_hanging_server_does_not_delay_the_end(tmp_path: Path, fake: FakeServer) -> None:
     """What is in flight is cancelled: a server that never answers can't hold the process."""
     write(tmp_path / "in.csv", TEXTS)

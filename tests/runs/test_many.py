@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import NOWHERE, Command, complaint, last_line
+from commands import NOWHERE, Command, complaint, last_line, running
 from fake import FakeServer, label_of, refuse
 from files import hidden, record, seen, snapshot, write
 from killing import finish, kill_group, start
@@ -259,7 +259,7 @@ def test_check_lists_the_bad_files_and_writes_nothing(tmp_path: Path, fake: Fake
     for name in ("column.csv", "cut.parquet", "empty.csv", "done.csv"):
         assert len([line for line in done.stdout.splitlines() if f"in/{name}" in line]) == 1, done.stdout
     assert "6 files, 3 rows" in done.stdout
-    assert "  out/" in done.stdout.splitlines()
+    assert "  out/: 2 will be made" in done.stdout.splitlines()
     assert "model fake, 3 classes" in done.stdout
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "state").exists()
@@ -669,3 +669,16 @@ def test_two_runs_never_write_below_one_prefix(
     fake.hold_after, fake.latency_s = None, 0
     assert finish(absolute)[0] == 0
     assert len(outputs_in(bucket, "out/")) == 12
+
+
+def test_the_total_counts_files_that_are_not_opened_yet(tmp_path: Path, fake: FakeServer) -> None:
+    """The rows of all files are estimated by their bytes: the last of 60 may be the largest."""
+    for number in range(60):
+        write(tmp_path / f"in/{number:02}.csv", [f"text {number}"])
+    write(tmp_path / "in/99.csv", [f"text {number}" for number in range(20_000)])
+    fake.hold_after = 8
+    with running(tmp_path, "run", "in", "-o", "out/", "--url", fake.url, "--log-json") as process:
+        assert process.stderr
+        line = next(line for line in process.stderr if '"progress"' in line)
+        process.kill()
+    assert 15_000 < json.loads(line)["rows_total"] < 40_000

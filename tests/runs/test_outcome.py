@@ -138,7 +138,7 @@ def test_a_bad_night(kind: str, tmp_path: Path, fake: FakeServer, receiver: Rece
         assert f"out.csv: {body['rows']} of 60 rows answered" in last
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_a_signal_is_told_too(
     number: signal.Signals, code: int, *, is_slow: bool, tmp_path: Path, fake: FakeServer, receiver: Receiver

@@ -15,7 +15,16 @@ from fake import FakeServer, cut, hang, reply, reset
 from sockets import BODY, LARGEST, PATH, client, count_body, raw
 
 from pipeline.config import Server
-from pipeline.errors import BadAddress, BadAnswer, ConfigError, RequestFailed, TimedOut, Unavailable
+from pipeline.errors import (
+    BadAddress,
+    BadAnswer,
+    ConfigError,
+    ConnectionLost,
+    RequestFailed,
+    TimedOut,
+    Unavailable,
+    Unreachable,
+)
 from pipeline.servers.client import Client
 
 
@@ -193,3 +202,76 @@ async def test_a_connection_that_is_not_taken_up_is_bounded() -> None:
         listening.listen(0)
         port = listening.getsockname()[1]
         assert isinstance(await failure(f"http://127.0.0.1:{port}", timeout_s=0.5), Unavailable | TimedOut)
+
+
+# -- connections that are closed unannounced, long headers, names that do not resolve for now
+
+
+async def test_a_server_that_closes_each_connection_unannounced_is_served() -> None:
+    """A request on a connection that was closed after the last answer goes again, at once, on a new one."""
+    connections = 0
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")  # the next one is read, and dies with the connection
+        writer.close()
+
+    async with raw(answer_once) as port, client(f"http://127.0.0.1:{port}") as endpoint:
+        await endpoint.get("/v1/models")
+        assert (await endpoint.post(PATH, BODY, LARGEST)).body == b"{}"
+        assert endpoint.reconnects == 1
+        assert (await endpoint.post(PATH, BODY, LARGEST)).body == b"{}"
+        assert (endpoint.reconnects, connections) == (1, 3)  # no connection is used twice any more
+
+
+async def test_a_new_connection_that_breaks_is_lost() -> None:
+    """Only a connection that was used before is excused: a request that ends its server goes out once."""
+    connections = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with raw(hang_up) as port:
+        assert isinstance(await failure(f"http://127.0.0.1:{port}"), ConnectionLost)
+    assert connections == 1
+
+
+@pytest.mark.parametrize(("length", "is_read"), [(20_000, True), (200_000, False)])
+async def test_long_headers_are_read_and_endless_ones_called_so(length: int, is_read: bool) -> None:
+    """Gateways send headers of many KB; what is too long is named, not called a status."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 2\r\n\r\n{}" % (b"x" * length))
+            await writer.drain()
+
+    async with raw(answer) as port:
+        if is_read:
+            async with client(f"http://127.0.0.1:{port}") as endpoint:
+                assert (await endpoint.post(PATH, BODY, LARGEST)).body == b"{}"
+        else:
+            assert (
+                str(await failure(f"http://127.0.0.1:{port}")) == "no HTTP answer: a header of more than 65,536 bytes"
+            )
+
+
+@pytest.mark.parametrize(("number", "kind"), [(socket.EAI_AGAIN, Unreachable), (socket.EAI_NONAME, BadAddress)])
+async def test_a_name_that_does_not_resolve_for_now_is_waited_for(
+    number: int, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EAI_AGAIN is what a machine says whose network is not up yet; the name may be right."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "resolver")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
+    assert type(await failure("http://gpu.example.com:8000")) is kind
