@@ -14,7 +14,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.config import Server, mask_url
+from pipeline.config import Secrets, Server, mask_url
 from pipeline.errors import BadAddress, BadAnswer, ConfigError, ConnectionLost, TimedOut, Unreachable
 
 OK = 200
@@ -22,7 +22,7 @@ OK = 200
 KEEP_ALIVE_S = 4.0
 CONNECT_S = 10.0
 LARGE_BODY = 1 << 20
-SHORTEST_SECRET = 4
+REFUSAL_BYTES = 64 << 10  # of a body that explains a refusal
 
 
 class Reply(NamedTuple):
@@ -61,10 +61,8 @@ class Client:
         if full.user is not None and "Authorization" not in self._headers:
             pair = base64.b64encode(f"{full.user}:{full.password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {pair}"
-        given = [*headers.values(), full.password, self._headers.get("Authorization")]
-        words = [word for value in given if value for word in (value, value.rpartition(" ")[2])]
-        # The longest first, so that none is cut out of another one; short words are no secrets.
-        self._secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
+        given = [*headers.values(), *full.query.values(), full.password, self._headers.get("Authorization")]
+        self._secrets = Secrets(word for value in given if value for word in (value, value.rpartition(" ")[2]))
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=_tls(self._server.ca_bundle))
@@ -107,22 +105,28 @@ class Client:
         except TimeoutError:
             raise TimedOut(f"no answer within {self._server.timeout_s:g} s") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise ConnectionLost(_reason(error), server=self.shown) from None
+            raise ConnectionLost(self._said(error), server=self.shown) from None
         except aiohttp.ClientError as error:
-            raise BadAnswer(f"no HTTP answer: {_reason(error)}") from None
+            raise BadAnswer(f"no HTTP answer: {self._said(error)}") from None
         return reply if reply.status == OK else self._without_secrets(reply)
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Mask what a server may repeat of what it was sent, where it explains itself."""
-        headers, body = CIMultiDict(reply.headers), reply.body
-        for secret in self._secrets:
-            body = body.replace(secret.encode(), b"***")
-            if "Location" in headers:
-                headers["Location"] = headers["Location"].replace(secret, "***")
-        return Reply(reply.status, headers, body)
+        headers = CIMultiDict(reply.headers)
+        if "Location" in headers:
+            headers["Location"] = self.mask(headers["Location"])
+        return Reply(reply.status, headers, self._secrets.mask(reply.body))
+
+    def _said(self, error: Exception) -> str:
+        return self.mask(_reason(error))[:200]  # what the HTTP parser says quotes the server
+
+    def mask(self, words: str) -> str:
+        """Mask what of a server's words is a secret that it was sent."""
+        return self._secrets.mask(words.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
         """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
+        largest = largest if response.status == OK else min(largest, REFUSAL_BYTES)
         body = bytearray()
         async for piece in response.content.iter_any():
             body += piece
@@ -153,4 +157,4 @@ def _reason(error: Exception) -> str:
     number = None if isinstance(inner, ssl.SSLError) else getattr(inner, "errno", None)
     # What the loop puts into a system error's text differs from loop to loop; what the system calls it does not.
     text = os.strerror(number).lower() if number and number > 0 else str(inner) or type(inner).__name__
-    return " ".join(str(text).split())[:200]
+    return " ".join(str(text).split())

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pipeline.answers import Answers
 from pipeline.config import Config
-from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected
+from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected, RequestFailed
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import OK, Client
 from pipeline.servers.dialect import Dialect
@@ -73,7 +73,11 @@ class Endpoint:
             raise self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
         is_canary = facts is not self.facts
         known_as = "" if is_canary else self.answers_as
-        answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
+        keeps_probs = is_canary or self._keeps_probs
+        try:
+            answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs)
+        except RequestFailed as error:  # it may quote the answer, where a proxy may have put what it was sent
+            raise type(error)(self.client.mask(error.reason)) from None
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
         return answers
