@@ -192,6 +192,11 @@ def locate(text: str) -> Location:
             f"{masked}: no bucket; it is {uri.scheme}://BUCKET/NAME (a slash in a secret is written %2F; "
             f"better leave credentials to the environment)"
         )
+    if uri.scheme == "s3" and bool(uri.user) != bool(uri.secret) and uri.user != "anonymous":
+        raise ConfigError(
+            f"{masked}: credentials are KEY:SECRET@, and anonymous@ is access without any; "
+            f"better leave them to the environment"
+        )
     key = uri.name.rstrip("/")
     if f"/{key}".find("//") >= 0:
         raise ConfigError(f"{masked}: two slashes in a row can't be reached; rename it")

@@ -13,7 +13,7 @@ from commands import Command
 from fake import FakeServer, label_of, refuse
 from files import rows_of, write
 
-from pipeline.storage import draft
+from pipeline.storage import sync_directory
 
 RUN = ("run", "-i", "in.csv", "-o", "out.csv")
 
@@ -156,5 +156,5 @@ def test_a_directory_that_may_not_be_listed_is_not_synced(tmp_path: Path, monkey
     def refused(*_: object) -> int:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr(draft.os, "open", refused)
-    draft.sync_directory(tmp_path)
+    monkeypatch.setattr(os, "open", refused)
+    sync_directory(tmp_path)
