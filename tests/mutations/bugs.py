@@ -350,7 +350,7 @@ OUTPUT = (
     bug("an output is renamed before it is on the disk", "storage.draft:Draft.sync",
         drop("os.fsync(A)"), f"{HOLES}test_an_output_is_synced_before_and_after_its_rename"),
     bug("the rename may be lost in a power cut", "storage.draft:Draft.publish",
-        drop("sync_file(A)"), f"{HOLES}test_an_output_is_synced_before_and_after_its_rename"),
+        drop("sync_directory(A)"), f"{HOLES}test_an_output_is_synced_before_and_after_its_rename"),
     bug("the checkpoint goes although rows failed", "runs.publish:_Publication.finish",
         change("A.is_whole and not A.failed", "A.is_whole"),
         "cli/test_cli.py::test_the_code_of_failed_rows_comes_back"),

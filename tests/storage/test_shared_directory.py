@@ -13,7 +13,7 @@ from commands import Command
 from fake import FakeServer, label_of, refuse
 from files import rows_of, write
 
-from pipeline.storage import sync_directory
+from pipeline.storage.draft import sync_directory
 
 RUN = ("run", "-i", "in.csv", "-o", "out.csv")
 
