@@ -67,11 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known: dict[str, Any] = {} if error.outcome is None else {"record": error.outcome}
     except KeyboardInterrupt:
         return 130
-    except Exception:  # noqa: BLE001 - the one place that may see a bug
+    except Exception as error:  # noqa: BLE001 - the one place that may see a bug
         import traceback
 
         exit_code, message = 1, "this is a bug; please report it with its traceback"
         known = {"traceback": traceback.format_exc()}
+        if isinstance(error, FileNotFoundError) and not streams.has_working_directory():
+            exit_code, known = ConfigError.exit_code, {}
+            message = "the working directory was deleted meanwhile; change to one that exists, then run this again"
     if log_json:
         streams.say_event("error", "error", message=message, exit_code=exit_code, **known)
     else:

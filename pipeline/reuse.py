@@ -29,8 +29,9 @@ import numpy as np
 
 from pipeline.answers import NO_LABEL, Answers, Labels
 from pipeline.checkpoint import Identity, differences
-from pipeline.checkpoint.sqlite import ANY_OTHER, connect, primary_code, sqlite_errors
+from pipeline.checkpoint.sqlite import ANY_OTHER, connect, make_file, primary_code, sqlite_errors
 from pipeline.errors import DiskTrouble, ReuseError
+from pipeline.storage.draft import see_no_link
 from pipeline.texts import Texts
 
 APPLICATION = 0x636C6673  # "clfs", in the header of our files
@@ -345,6 +346,7 @@ def _open_database(path: Path, cache_kib: int) -> sqlite3.Connection:
 
 
 def _opened(path: Path, cache_kib: int) -> sqlite3.Connection:
+    make_file(path)
     db = _connect(path, "rwc")
     try:
         if _is_blank(db, path):
@@ -370,6 +372,7 @@ def inspect(path: Path) -> int | None:
         raise ReuseError(f"{path}: {error.strerror}; {_ADVICE}") from None
     if not path.is_file():
         raise ReuseError(f"{path}: is no file; {_ADVICE}")
+    see_no_link(path)
     with _errors(path), closing(_connect(path, "ro")) as db:
         _is_blank(db, path)
     return size

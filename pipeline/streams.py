@@ -5,13 +5,19 @@ Data goes to standard output and messages to standard error. Neither is sure to 
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Any
 
 from pipeline.errors import DiskTrouble
+
+# Control characters but tab and line feed, separators of lines, and what changes the direction of writing.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def open_missing() -> None:
@@ -29,6 +35,35 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+    codecs.register_error("json_escapes", _escape_unknown)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="json_escapes")  # what an encoding lacks; in JSON it then means the same
+
+
+def has_working_directory() -> bool:
+    """Return whether the working directory still exists, without which no relative path can be resolved."""
+    try:
+        os.getcwd()  # noqa: PTH109 - a Path does the same
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def without_control(text: str) -> str:
+    r"""Return `text` with control characters as JSON escapes, like `\u001b`: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escape_unknown(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+def _escaped(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def write_lines(lines: Iterable[str]) -> None:
@@ -38,7 +73,7 @@ def write_lines(lines: Iterable[str]) -> None:
         DiskTrouble: it can't be written.
     """
     try:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.write("".join(f"{without_control(line)}\n" for line in lines))
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -49,7 +84,7 @@ def write_lines(lines: Iterable[str]) -> None:
 def say(message: str) -> None:
     """Write a message to standard error. If that fails, no later one is written: the exit code says the same."""
     try:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{without_control(message)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

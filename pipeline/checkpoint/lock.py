@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.errors import DISK_TROUBLE, DiskTrouble, OutputError, OutputHeld
+from pipeline.storage.draft import see_no_link
 
 LOOK_S = 0.1
+FIRST_BYTES = b'{"pid": '
 
 
 class Lock:
@@ -40,22 +42,32 @@ class Lock:
                 self._close()
                 self._take()
             if self._directory is not None:
-                self._directory.mkdir(mode=0o700, exist_ok=True)
+                see_no_link(self._directory, is_directory=True)
+                self._directory.mkdir(exist_ok=True)
         except OSError as error:
             self._close()
             kind = DiskTrouble if error.errno in DISK_TROUBLE else OutputError
             raise kind(f"{self.path.parent}: can't be written to: {error.strerror}") from None
+        except OutputError:
+            self._close()
+            raise
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        with suppress(OSError):  # the content is only for messages; the lock itself needs no room on the disk
-            os.ftruncate(self._file, 0)
-            os.write(self._file, json.dumps(holder).encode())
+        self._write(json.dumps(holder).encode())
         return self
+
+    def _write(self, content: bytes) -> None:
+        """Replace the content, which is only for messages and may fail, unless another program wrote what is there."""
+        with suppress(OSError):
+            if FIRST_BYTES.startswith(os.pread(self._file, len(FIRST_BYTES), 0)):
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, content, 0)
 
     def _take(self) -> None:
         if self._directory is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        see_no_link(self.path)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if not self._taken():
             time.sleep(LOOK_S)  # `is_held` may have been looking
             if not self._taken():
@@ -103,8 +115,8 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock, and delete an empty directory that it guards."""
+        self._write(b"")
         with suppress(OSError):
-            os.ftruncate(self._file, 0)
             if self._directory is not None:
                 self._directory.rmdir()
                 self.path.unlink()
@@ -127,9 +139,12 @@ def read_holder(path: Path) -> str | None:
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        finally:
+            os.close(file)
     return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ClassifyError, OutputError
+from pipeline.storage.draft import open_new, see_no_link
 
 ANY_OTHER = -1
 # A network file system without them: more room, or a later time, would not help.
@@ -26,6 +28,19 @@ def connect(uri: str, *, timeout_s: float) -> sqlite3.Connection:
     A statement waits up to `timeout_s` seconds for a lock that another connection holds.
     """
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout_s)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file for a database unless there is one, with the mode that the umask leaves (SQLite's has 0644).
+
+    Raises:
+        OutputError: a link is there, which SQLite would follow.
+    """
+    if path.is_symlink():
+        see_no_link(path)
+    if not path.exists():
+        with suppress(OSError):  # SQLite says it
+            os.close(open_new(path))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.answers import Answers, Labels
-from pipeline.checkpoint.sqlite import ANY_OTHER, connect, sqlite_errors
+from pipeline.checkpoint.sqlite import ANY_OTHER, connect, make_file, sqlite_errors
 from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError, RowError
 from pipeline.texts import Position
 
@@ -92,8 +92,10 @@ class Checkpoint:
         return sqlite_errors(self.path, _MEANINGS)
 
     def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
-        if not read_only and not self.path.exists():
-            remove(self.path)
+        if not read_only:
+            if not self.path.exists() and not self.path.is_symlink():
+                remove(self.path)
+            make_file(self.path)
         db = connect(f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}", timeout_s=BUSY_S)
         try:
             is_blank = self._is_blank(db)

@@ -4,6 +4,7 @@ from pipeline.config.load import describe as describe
 from pipeline.config.load import load as load
 from pipeline.config.load import parse_setting as parse_setting
 from pipeline.config.load import public_settings as public_settings
+from pipeline.config.masking import Secrets as Secrets
 from pipeline.config.masking import Uri as Uri
 from pipeline.config.masking import cut_options as cut_options
 from pipeline.config.masking import is_web as is_web

@@ -1,9 +1,11 @@
-"""URLs and URIs: check them, split them, and mask their secrets."""
+"""URLs and URIs: check them, split them, and mask their secrets; secrets in what a server says."""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +15,12 @@ from pipeline.errors import ConfigError
 _OPTIONS = re.compile(r"\?([a-z_]+=[^?&]*(?:&[a-z_]+=[^?&]*)*)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s@]+@")
 _QUERY = re.compile(r"(://\S*\?)[a-z_]+=\S*|(https?://[^\s?]*\?)\S*", re.IGNORECASE)
+SHORTEST_SECRET = 4  # characters; shorter words are not masked
+# How a byte or character may be escaped in a server's words; what has no group is left out.
+_ESCAPE = re.compile(
+    rb"\\u([0-9a-f]{4})|(?:\\x|%)([0-9a-f]{2})|&(#?\w{1,10};)|\\([^nrt\s])|\\[nrt]?|[\s\0]", re.IGNORECASE
+)
+MOST_ESCAPES = 8  # one over the other
 FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds the value
 
 
@@ -118,3 +126,61 @@ def mask_uri(text: str) -> str:
 def mask_words(message: str) -> str:
     """Mask credentials and queries of all URIs in a message."""
     return _QUERY.sub(r"\1\2***", _CREDENTIALS.sub("***@", message))
+
+
+class Secrets:
+    r"""What a server was sent and may repeat, found in its words however it is spelled there.
+
+    A character may be escaped as in JSON (`\u002B`, `\/`), a URL (`%2B`), HTML (`&#43;`, `&plus;`) or Python (`\x2b`),
+    also several times over; and the whole may be in Base64, also with other words before and after it.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        given = {secret.encode("utf-8", "surrogateescape") for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        words = {_unescape(word)[0] for secret in given for word in (secret, *_in_base64(secret))}
+        # The longest first, so that none is cut out of another one. Without any, nothing matches.
+        longest_first = sorted((word for word in words if len(word) >= SHORTEST_SECRET), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, longest_first)) or b"(?!)")
+
+    def mask(self, words: bytes) -> bytes:
+        """Return a server's words with *** for each secret."""
+        plain, spans = _unescape(words)
+        for found in reversed(list(self._pattern.finditer(plain))):
+            words = words[: spans[found.start()][0]] + b"***" + words[spans[found.end() - 1][1] :]
+        return words
+
+
+def _unescape(words: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return words without escapes and white space, and where each byte of that stands in `words`: start, stop."""
+    spans = [(index, index + 1) for index in range(len(words))]
+    for _ in range(MOST_ESCAPES):
+        plain, kept, at = bytearray(), list[tuple[int, int]](), 0
+        for found in _ESCAPE.finditer(words):
+            meant = _meant(found)
+            plain += words[at : found.start()] + meant
+            kept += spans[at : found.start()]
+            kept += [(spans[found.start()][0], spans[found.end() - 1][1])] * len(meant)
+            at = found.end()
+        if not at:
+            break
+        words, spans = bytes(plain + words[at:]), kept + spans[at:]
+    return words, spans
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    code, octet, entity, sign = escape.groups()
+    if code:
+        return chr(int(code, 16)).encode("utf-8", "surrogatepass")
+    if entity:
+        return unescape(f"&{entity.decode()}").encode()
+    return bytes.fromhex(octet.decode()) if octet else sign or b""
+
+
+def _in_base64(secret: bytes) -> set[bytes]:
+    """Return what of a secret's Base64 does not depend on the bytes around it, at each of three offsets."""
+    found = set()
+    for offset in range(3):
+        content = bytes(offset) + secret
+        whole = slice(offset and offset + 1, len(content) * 8 // 6)
+        found |= {encode(content)[whole] for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return found

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import write_to_textfile
+from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_fd_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipeline.monitoring.record import Outcome
+from pipeline.storage.draft import open_new
 from pipeline.streams import storable
 
 MOST_LABELS = 100  # series of labels; a model may have any number of classes
@@ -66,7 +68,14 @@ def write_metrics(path: Path, job: str, outcome: Outcome) -> None:
         raise OSError(errno.EEXIST, "it is there, and no metrics file of ours")
     ended = datetime.fromisoformat(outcome.finished).timestamp()
     succeeded = ended if outcome.exit_code == 0 else _last_success(path, job)
-    write_to_textfile(str(path), _Snapshot(_families(job, outcome, ended, succeeded)))
+    snapshot = _Snapshot(_families(job, outcome, ended, succeeded))
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with os.fdopen(open_new(draft), "wb") as file:
+            file.write(generate_latest(snapshot))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def may_replace(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pipeline.answers import Answers
 from pipeline.monitoring.record import RunRecord
-from pipeline.streams import say, say_event
+from pipeline.streams import say, say_event, without_control
 
 SHOW_EVERY_S = 0.25  # also of commits: with the time of one, far less than a second of answers can be lost
 LINE_EVERY_S = 10.0
@@ -167,7 +167,7 @@ class Progress(Counts):
         if self._style == "json":
             say_event("notice", "warning", message=message)
         elif self._bar is not None:
-            self._bar.write(message, file=sys.stderr)
+            self._bar.write(without_control(message), file=sys.stderr)
         else:
             say(message)
 

@@ -18,7 +18,7 @@ from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, encode_record, fields_of_run
 from pipeline.runs.file import OF_ONE_FILE, RunFile
-from pipeline.storage.draft import Draft, sync_file, write_whole
+from pipeline.storage.draft import Draft, sync_directory, write_whole
 from pipeline.streams import storable
 from pipeline.writer import join
 
@@ -85,7 +85,7 @@ def _let_appear(publications: list[_Publication]) -> None:
     for each in publications:
         each.appear()
     for folder in {each.draft.path.parent for each in publications if each.is_in_memory}:
-        sync_file(folder)
+        sync_directory(folder)
     for each in publications:
         each.finish()
 

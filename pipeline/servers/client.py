@@ -18,7 +18,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from pipeline.config import Server, mask_url
+from pipeline.config import Secrets, Server, mask_url
 from pipeline.config.masking import is_http, read_secret
 from pipeline.errors import (
     BadAddress,
@@ -36,8 +36,8 @@ OK = 200
 KEEP_ALIVE_S = 4.0
 CONNECT_S = 10.0
 LARGE_BODY = 1 << 20
+REFUSAL_BYTES = 64 << 10  # of a body that explains a refusal
 LONGEST_HEADER = 64 << 10  # bytes of one line; gateways put whole policies and tokens there
-SHORTEST_SECRET = 4
 
 
 class Reply(NamedTuple):
@@ -86,10 +86,14 @@ class Client:
             pair = base64.b64encode(f"{full.user}:{full.password or ''}".encode()).decode()
             self._headers["Authorization"] = f"Basic {pair}"
         proxy_password = URL(proxy).password if proxy else None
-        given = [*headers.values(), full.password, proxy_password, self._headers.get("Authorization")]
-        words = [word for value in given if value for word in (value, value.rpartition(" ")[2])]
-        # The longest first, so that none is cut out of another one; short words are no secrets.
-        self._secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
+        given = [
+            *headers.values(),
+            *full.query.values(),
+            full.password,
+            proxy_password,
+            self._headers.get("Authorization"),
+        ]
+        self._secrets = Secrets(word for value in given if value for word in (value, value.rpartition(" ")[2]))
 
     @property
     def has_key(self) -> bool:
@@ -177,22 +181,28 @@ class Client:
             case TimeoutError():
                 failure = TimedOut(f"no answer within {self._server.timeout_s:g} s")
             case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
-                failure = (_ClosedBefore if is_reused else ConnectionLost)(_reason(error), server=self.shown)
+                failure = (_ClosedBefore if is_reused else ConnectionLost)(self._said(error), server=self.shown)
             case _:
-                failure = BadAnswer(f"no HTTP answer: {_reason(error)}")
+                failure = BadAnswer(f"no HTTP answer: {self._said(error)}")
         return failure
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Mask what a server may repeat of what it was sent, where it explains itself."""
-        headers, body = CIMultiDict(reply.headers), reply.body
-        for secret in self._secrets:
-            body = body.replace(secret.encode(), b"***")
-            if "Location" in headers:
-                headers["Location"] = headers["Location"].replace(secret, "***")
-        return Reply(reply.status, headers, body)
+        headers = CIMultiDict(reply.headers)
+        if "Location" in headers:
+            headers["Location"] = self.mask(headers["Location"])
+        return Reply(reply.status, headers, self._secrets.mask(reply.body))
+
+    def _said(self, error: Exception) -> str:
+        return self.mask(_reason(error))[:200]  # what the HTTP parser says quotes the server
+
+    def mask(self, words: str) -> str:
+        """Mask what of a server's words is a secret that it was sent."""
+        return self._secrets.mask(words.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
         """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
+        largest = largest if response.status == OK else min(largest, REFUSAL_BYTES)
         body = bytearray()
         async for piece in response.content.iter_any():
             body += piece
@@ -300,4 +310,4 @@ def _reason(error: Exception) -> str:
     if "Got more than" in str(error):  # aiohttp calls it "400", and repeats the header
         return f"a header of more than {LONGEST_HEADER:,} bytes"
     text = os.strerror(number).lower() if number and number > 0 else str(inner) or type(inner).__name__
-    return " ".join(str(text).split())[:200]
+    return " ".join(str(text).split())

@@ -74,7 +74,11 @@ class Endpoint:
             raise self._with_advice(refusal, path)
         is_canary = facts is not self.facts
         known_as = "" if is_canary else self.answers_as
-        answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=is_canary or self._keeps_probs)
+        keeps_probs = is_canary or self._keeps_probs
+        try:
+            answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs)
+        except RequestFailed as error:  # it may quote the answer, where a proxy may have put what it was sent
+            raise type(error)(self.client.mask(error.reason)) from None
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
         return answers

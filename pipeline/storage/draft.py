@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -18,12 +20,14 @@ from pipeline.storage.store import PART_BYTES
 
 LOOK_S = 0.05  # between two checks whether the run was cancelled
 STDOUT = 1
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what file systems say that have no sync of a directory
 
 
 class Draft:
     """A file that becomes `output` when it is published, and is deleted when it is not.
 
-    Until it is renamed, or sent to a store, it is at `path` (default: `.NAME.tmp` beside the output).
+    Until it is renamed, or sent to a store, it is at `path` (default: `.NAME.tmp` beside the output). Its mode is that
+    of the file it replaces, else what the umask leaves. A link in the place of the output is replaced, not followed.
 
     Raises:
         OutputError: it can't be written. DiskTrouble: the disk is full or fails. StoreRefused, StoreGone: see `Store`.
@@ -35,7 +39,10 @@ class Draft:
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._descriptor = open_new(self.path)
+            if self.output.store is None:
+                with suppress(OSError):  # there is none, or the file system has no modes
+                    os.fchmod(self._descriptor, stat.S_IMODE(os.stat(self.output.path).st_mode) & 0o777)  # noqa: PTH116
             self.file: BinaryIO = os.fdopen(self._descriptor, "wb", buffering=1 << 20, closefd=False)
         return self
 
@@ -69,8 +76,7 @@ class Draft:
                 self.output.put(parts_of(self.path))
             return
         self.rename()
-        with disk_errors(self.output):
-            sync_file(self.path.parent)
+        sync_directory(self.path.parent)
 
     def rename(self) -> None:
         """Replace an output on a disk by the draft; durable when the directory is synced, too."""
@@ -132,13 +138,55 @@ def write_whole(location: Location, content: bytes) -> None:
         draft.publish()
 
 
-def sync_file(path: Path) -> None:
-    """Sync a file or a directory; a rename survives a power cut only when the directory is synced."""
-    descriptor = os.open(path, os.O_RDONLY)
+def open_new(path: Path) -> int:
+    """Make a file at a path that others can foresee and open it for writing, not through a link, nor over a content.
+
+    What a killed run has left there is deleted first.
+
+    Raises:
+        OutputError: a link or something else that is no file is there. OSError: it can't be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        see_no_link(path)
+        path.unlink(missing_ok=True)
+        return os.open(path, flags, 0o666)
+
+
+def see_no_link(path: Path, *, is_directory: bool = False) -> None:
+    """See that a file (a directory), or nothing, is where this program keeps one: others may have put a link there.
+
+    Raises:
+        OutputError: a link or something else is there.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISDIR(mode) if is_directory else stat.S_ISREG(mode)):
+            kept = "directory" if is_directory else "file"
+            what = "a link" if stat.S_ISLNK(mode) else f"no {kept}"
+            raise OutputError(f"{path}: is {what}, where this program keeps a {kept} of its own; remove it")
+
+
+def sync_directory(path: Path) -> None:
+    """Sync a directory: a rename survives a power cut only then. Nothing is done where a directory can't be synced.
+
+    Raises:
+        OutputError, DiskTrouble: it fails.
+    """
+    with disk_errors(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except PermissionError:  # files may be made in it, but not listed
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                raise
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

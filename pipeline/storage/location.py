@@ -192,6 +192,7 @@ def locate(text: str) -> Location:
             f"{masked}: no bucket; it is {uri.scheme}://BUCKET/NAME (a slash in a secret is written %2F; "
             f"better leave credentials to the environment)"
         )
+    _check_credentials(uri, masked)
     key = uri.name.rstrip("/")
     if f"/{key}".find("//") >= 0:
         raise ConfigError(f"{masked}: two slashes in a row can't be reached; rename it")
@@ -207,6 +208,14 @@ def _behind_fsspec(uri: Uri, masked: str) -> Location:
     except ConfigError as error:
         raise ConfigError(f"{masked}: {error}") from None
     return Location(masked.partition("?")[0].rstrip("/"), store.path.rstrip("/"), store, uri.name.endswith("/"))
+
+
+def _check_credentials(uri: Uri, masked: str) -> None:
+    if uri.scheme == "s3" and bool(uri.user) != bool(uri.secret) and uri.user != "anonymous":
+        raise ConfigError(
+            f"{masked}: credentials are KEY:SECRET@, and anonymous@ is access without any; "
+            f"better leave them to the environment"
+        )
 
 
 def local(path: str) -> Location:

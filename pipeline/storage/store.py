@@ -112,7 +112,8 @@ class Store:
             with suppress(OSError):
                 region = fs.resolve_s3_region(uri.host)
         return fs.S3FileSystem(
-            access_key=uri.user or None,
+            anonymous=uri.user == "anonymous",
+            access_key=None if uri.user == "anonymous" else uri.user or None,
             secret_key=uri.secret or None,
             region=region or None,
             scheme=self._scheme,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from commands import Command, run_arguments, running, wait_until_answered
-from fake import FakeServer, label_of, probs_of, refuse, score_of
+from fake import FakeServer, changed, label_of, probs_of, refuse, reply, score_of
 from files import rows_of, write
 
 TEXTS = [f"text {n}" for n in range(400)]
@@ -264,6 +264,24 @@ def test_secrets_appear_nowhere(mode: str, tmp_path: Path, classify: Command) ->
         assert "s3cret" not in done.stdout + done.stderr
     leaks = [path.name for path in tmp_path.iterdir() if path != known and b"s3cret" in path.read_bytes()]
     assert leaks == []
+
+
+def test_a_key_in_another_spelling_is_masked_in_the_error_of_a_row(
+    tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """A refusal as .NET and PHP write JSON, and an answer that quotes the key as a label."""
+    write(tmp_path / "in.csv", TEXTS[:5])
+    said = b'{"error": {"message": "bad input (key ab\\u002Bcd\\/ef=s3cret)"}}'
+    fake.rules.append((lambda text: text == "text 3", reply(400, said)))
+    mixed = changed(fake, lambda answer: answer["data"][0].update(label="ab+cd/ef=s3cret"))
+    fake.rules.append((lambda text: text == "text 4", mixed))
+    run = ("run", "-i", "in.csv", "-o", "out.jsonl", "--url", fake.url, "--set", "request.rows=1")
+    done = classify(*run, expect=3, env={"VLLM_API_KEY": "ab+cd/ef=s3cret"})
+    first, second = [row["predicted_error"] for row in rows_of(tmp_path / "out.jsonl")[3:]]
+    assert first == "rejected: HTTP 400: bad input (key ***)"
+    assert "named '***'" in second
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert b"s3cret" not in kept + (done.stdout + done.stderr).encode()
 
 
 @pytest.mark.parametrize("is_up", [True, False])

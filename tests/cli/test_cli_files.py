@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -192,3 +195,48 @@ def test_a_checkpoint_of_another_run_is_refused(classify: Command, tmp_path: Pat
     text = ("run", "-i", source.name, "-t", "review", "-o", "out.csv", *NOWHERE)
     complaint(classify(*text, expect=2), ".out.csv.checkpoint", "--restart")
     assert "--restart" not in classify(*text, "--restart", expect=75).stderr
+
+
+# -- what reaches a terminal
+
+
+ODD = "ü\x1b[2J\x9b1m\u202e"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_any_text_can_be_shown_in_any_encoding(
+    encoding: str, tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """What an encoding lacks and what a terminal would obey is escaped: of texts, columns, labels, and file names."""
+    fake.labels = ("eins \x1b[31m", "zwei \u20ac", "drei \U0001f600")
+    name = f"in {ODD}.csv"
+    (tmp_path / name).write_text(f'id,"text {ODD}"\n1,a\n2,b\n', encoding="utf-8")
+    fresh = {"PYTHONIOENCODING": encoding}
+    given = ("-i", name, "-t", f"text {ODD}", "--url", fake.url)
+    said = [
+        classify("text", ODD, "a", "b", "c", "--url", fake.url, env=fresh),
+        classify("text", ODD, "a", "b", "c", "--url", fake.url, "--json", env=fresh),
+        classify("check", *given, env=fresh),
+        classify("run", *given, "-o", f"out {ODD}.csv", env=fresh),
+        classify("status", f"out {ODD}.csv", env=fresh),
+        classify("run", "-i", name, "-t", "nein\x1b[2J", "--url", fake.url, env=fresh, expect=2),
+    ]
+    shown = "".join(done.stdout + done.stderr for done in said)
+    assert not [character for character in shown if character in "\x1b\x9b\u202e"]
+    assert [json.loads(line)["text"] for line in said[1].stdout.splitlines()] == [ODD, "a", "b", "c"]
+    labels = {json.loads(line)["label"] for line in said[1].stdout.splitlines()}
+    assert labels <= set(fake.labels)
+
+
+def test_a_deleted_working_directory_is_a_message(tmp_path: Path) -> None:
+    """Relative paths mean nothing there: exit 2 and what to do, whatever first looks at one."""
+    (tmp_path / "in.csv").write_text("text\na\n")
+    inside = tmp_path / "gone"
+    reuse = ["run", "-i", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.csv"), "--set", "run.reuse=r"]
+    for words in (["status", "."], ["run", "-i", ".", "-o", "out/"], reuse):
+        inside.mkdir()
+        code = "import os, sys; os.rmdir(os.getcwd()); from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, cwd=inside, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import html
+import json
+from urllib.parse import quote
 
+import pytest
 from fake import FakeServer, refuse, reply
 from sockets import BODY, LARGEST, PATH, client, count_body, raw, recorder
 
-from pipeline.errors import ConfigError
+from pipeline.errors import BadAnswer, ConfigError
 
 # -- where it goes and what it carries
 
@@ -123,3 +128,54 @@ async def test_a_refusal_that_repeats_our_secrets_is_read_without_them(fake: Fak
     assert refused.body == b"***, ***, ***"
     assert redirected.headers["location"] == "https://login.test/?key=***"
     assert answered.body == said.encode()
+
+
+KEY = 'sk-1+2/"3"<é>&=%41'
+SPELLED = {
+    "JSON": json.dumps(KEY),
+    ".NET": json.dumps(KEY).replace("+", "\\u002B").replace("<", "\\u003C"),
+    "PHP": json.dumps(KEY).replace("/", "\\/"),
+    "JSON in JSON": json.dumps(json.dumps(KEY).replace("/", "\\/")),
+    "a URL": quote(KEY, safe=""),
+    "a URL in a URL": quote(quote(KEY, safe=""), safe=""),
+    "HTML": html.escape(KEY),
+    "HTML by numbers": "".join(f"&#x{ord(character):X};" for character in KEY),
+    "HTML by names": KEY.replace("&", "&amp;").replace("+", "&plus;").replace("/", "&sol;").replace("=", "&equals;"),
+    "Python": repr(KEY.encode()),
+    "Base64": base64.b64encode(KEY.encode()).decode(),
+    "Base64 of more": base64.b64encode(f"Bearer {KEY} x".encode()).decode().replace("/", "\\/"),
+    "Base64 for URLs": base64.urlsafe_b64encode(f"u:{KEY}".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("how", SPELLED)
+async def test_a_secret_is_masked_in_every_spelling(how: str, fake: FakeServer) -> None:
+    """No five characters of a key in any notation are left in what a server says of a request; the rest is."""
+    spelled = SPELLED[how]
+    fake.script += [reply(400, f"no route for {spelled}, sorry"), reply(302, "", Location=f"/?key={quote(spelled)}")]
+    async with client(fake.url, key=KEY) as endpoint:
+        refused, redirected = [await endpoint.post(PATH, BODY, LARGEST) for _ in range(2)]
+    said = refused.body.decode()
+    assert said.startswith("no route for ")
+    assert said.endswith(", sorry")
+    shown = said + redirected.headers["location"]
+    assert shown.count("***") == 2
+    pieces = {spelled[start : start + 5] for start in range(10, len(spelled) - 14)}
+    assert not [piece for piece in pieces if piece in shown]
+
+
+async def test_a_key_in_the_query_is_masked_and_so_is_one_in_what_is_no_http() -> None:
+    """Whatever of the url was sent, and wherever the server repeats it: here in a header that can't be read."""
+
+    async def repeats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent = (await reader.readuntil(b"\r\n")).split()[1]
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(sent), sent))
+        await reader.readuntil(b"POST")
+        writer.write(b"HTTP/1.1 200 OK\r\nkey \x00%b: 1\r\n\r\n" % sent)
+
+    async with raw(repeats) as port, client(f"http://127.0.0.1:{port}/?code=s3cret%2Bkey") as endpoint:
+        assert (await endpoint.post(PATH, BODY, LARGEST)).body == b"/classify?code=***"
+        with pytest.raises(BadAnswer) as caught:
+            await endpoint.post(PATH, BODY, LARGEST)
+    assert "***" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -398,3 +398,19 @@ def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file.*run\.state_dir"), private_directory(tmp_path / "file" / "state"):
         pass
+
+
+@pytest.mark.parametrize("uri", ["s3://key@bucket/a.csv", "s3://key:@bucket/a.csv", "s3://:secret@bucket/a.csv"])
+def test_half_of_a_key_is_refused(uri: str) -> None:
+    """A key without its secret, or the other way round: what to write instead, and none of it is shown."""
+    with pytest.raises(ConfigError, match=r"KEY:SECRET@.*anonymous@") as caught:
+        locate(uri)
+    assert "secret@" not in str(caught.value)
+
+
+def test_access_without_credentials_sends_none(here: Bucket) -> None:
+    """`s3://anonymous@`, as for Google: no key of the environment is used, so a private bucket refuses."""
+    uri = here.put("a.csv", b"text\na\n")
+    assert locate(uri).read() == b"text\na\n"
+    with pytest.raises(StoreRefused, match="ACCESS_DENIED"):
+        locate(uri.replace("s3://", "s3://anonymous@")).look()
