@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from io import TextIOWrapper
 from typing import Any
 
 from pipeline.errors import DiskTrouble
@@ -35,10 +34,6 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
-    codecs.register_error("json_escapes", _escape_unknown)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="json_escapes")  # what an encoding lacks; in JSON it then means the same
 
 
 def has_working_directory() -> bool:
@@ -73,7 +68,12 @@ def write_lines(lines: Iterable[str]) -> None:
         DiskTrouble: it can't be written.
     """
     try:
-        sys.stdout.write("".join(f"{without_control(line)}\n" for line in lines))
+        codecs.register_error(
+            "json_escapes", _escape_unknown
+        )  # what the encoding lacks; in JSON it then means the same
+        encoding = sys.stdout.encoding or "utf-8"
+        shown = "".join(f"{without_control(line)}\n" for line in lines)
+        sys.stdout.write(shown.encode(encoding, "json_escapes").decode(encoding))
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
