@@ -310,10 +310,10 @@ def test_a_dotted_prefix_collides_with_names_only(tmp_path: Path) -> None:
 def test_inputs_that_can_not_be_opened(tmp_path: Path) -> None:
     """No file, a directory and an ending without a format are said as what they are."""
     (tmp_path / "dir.csv").mkdir()
-    (tmp_path / "in.xlsx").write_text("x")
+    (tmp_path / "in.docx").write_text("x")
     assert "no such file" in refusal(tmp_path / "none.csv")
     assert "directory" in refusal(tmp_path / "dir.csv")
-    assert re.search(r"format", refusal(tmp_path / "in.xlsx"))
+    assert re.search(r"format", refusal(tmp_path / "in.docx"))
 
 
 @pytest.mark.parametrize("template", ["{", "{}", "{a!r}", "{a:>5}", "no name"])
