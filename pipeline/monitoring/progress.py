@@ -231,12 +231,12 @@ class Progress(Counts):
 
     def _facts(self) -> Iterator[str]:
         """Yield what is told beside the bar, the most important first."""
+        if self._waiting is not None:
+            yield self._wait().removeprefix(", ")
         about = "" if self.total_is_exact else "about "
         yield f"{self.rows_done:,}" + (
             f" of {about}{self.rows_total:,} rows" if self.rows_total is not None else " rows"
         )
-        if self._waiting is not None:
-            yield self._wait().removeprefix(", ")
         if self.files_total > 1:
             yield f"file {self.files_done:,} of {self.files_total:,}"
         if self._waiting is None and (eta := self._eta_s) is not None:
@@ -314,7 +314,7 @@ class Progress(Counts):
         if self._waiting is None:
             return ""
         since, for_s = self._waiting
-        return f", no server answers, for {time.monotonic() - since:.0f} s of {for_s:.0f} s"
+        return f", no answer for {time.monotonic() - since:.0f} of {for_s:.0f} s"
 
 
 def _duration(seconds: float) -> str:

@@ -72,15 +72,16 @@ def test_the_line_fits_with_a_bar_that_can_be_seen(columns: int, clock: Clock) -
 def test_a_wait_for_a_server_is_shown_with_its_end(clock: Clock) -> None:
     """In the bar and in the lines: for how long, of how long."""
     progress = Progress()
-    progress.expect(500, is_exact=True)
+    progress.expect(61_659, is_exact=False)
+    progress.rows_done = 27_392
     progress.begin_waiting(600)
     clock.now = 12
     progress.begin_waiting(600)  # another server is gone, too
-    said = "no server answers, for 12 s of 600 s"
-    assert said in shown(progress, 80)
+    said = "no answer for 12 of 600 s"
+    assert f"{said}, 27,392 of about 61,659 rows" in shown(progress, 80)
     assert said in progress._line()
     progress.end_waiting()
-    assert "no server" not in shown(progress, 80) + progress._line()
+    assert "no answer" not in shown(progress, 80) + progress._line()
 
 
 def test_what_happens_again_and_again_is_said_once_a_minute(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
