@@ -45,13 +45,14 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
     async with spooled(config, plan) as (plan, _):
         look_at = _Looks(config, plan, progress)
         await asyncio.to_thread(look_at.open)
+        stored = _stored_answers(config)  # before the server is asked: a wrong file ends a run before that, too
         server = await _server(config, progress, look_at)
         show(
             [
                 *("config", *(f"  {line}" for line in describe(config))),
                 *("input", *look_at.inputs),
                 *("output", *look_at.outputs),
-                *_stored_answers(config),
+                *stored,
                 *("server", *server),
                 *told,
                 *("estimate", _estimate(config, look_at.open_rows)),

@@ -36,11 +36,11 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_input_that_cannot_be_read_is_named(classify: Command, tmp_path: Path, source: Path) -> None:
     """Missing, a directory, of unknown ending, or none at all: the file is named, and a way out where there is one."""
     (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "data.xlsx").write_bytes(b"PK")
+    (tmp_path / "data.docx").write_bytes(b"PK")
     before = snapshot(tmp_path)
     complaint(classify("run", "-i", "gone.csv", *NOWHERE, expect=2), "gone.csv", "no such file")
     complaint(classify("run", "-i", "folder.csv", *NOWHERE, expect=2), "folder.csv", "directory")
-    complaint(classify("run", "-i", "data.xlsx", *NOWHERE, expect=2), "data.xlsx", ".parquet")
+    complaint(classify("run", "-i", "data.docx", *NOWHERE, expect=2), "data.docx", ".parquet")
     complaint(classify("run", *NOWHERE, expect=2), "--input")
     complaint(classify("run", "gone.toml", *NOWHERE, expect=2), "gone.toml")
     complaint(classify("run", source, "-i", source, *NOWHERE, expect=2), "in.csv")
