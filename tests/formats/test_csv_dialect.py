@@ -132,13 +132,20 @@ def doubts_of(path: Path, content: str, **loader: Any) -> list[str]:
     return [each.removeprefix(str(path)) for each in dialect_of(open_source(Loader(input=str(path), **loader)))[1]]
 
 
+def test_a_quote_that_is_never_closed_is_said_once(tmp_path: Path) -> None:
+    """By the reader, which ends the run, with the setting to type."""
+    content = 'id,text\n1,"never closed, and one line\n'
+    assert doubts_of(tmp_path / "a.csv", content) == []
+    with pytest.raises(InputError, match=r':2: .*never closed.*loader.quoting = "none"'):
+        texts_of(tmp_path / "a.csv")
+
+
 def test_rows_that_look_like_another_dialect(tmp_path: Path) -> None:
     """Each doubt names the line and the setting to type; with that setting there is none."""
     cases: list[tuple[str, str, str, dict[str, Any]]] = [
         ("a.tsv", PLAIN_QUOTES, ":2: .*loader.quoting=none", {"quoting": "none"}),
         ("b.csv", PLAIN_QUOTES.replace("\t", ","), ":2: .*loader.quoting=none", {"quoting": "none"}),
         ("c.csv", 'id,text\n1,a\n2,"never closed\n3,b\n', ":3: .*loader.quoting=none", {"quoting": "none"}),
-        ("d.csv", 'id,text\n1,"never closed, and one line\n', ":2: .*never closed", {"quoting": "none"}),
         ("e.csv", "id,text\n" + BACKSLASHES, r":2: .*loader\.escape=\\'", {"escape": "\\"}),
         ("f.csv", "id;text\n1;a\n2;b, c\n", ': .*loader.delimiter=";"\'', {"delimiter": ";"}),
         ("g.csv", "id\ttext\n1\ta\n", r': .*loader.delimiter="\\t"', {"delimiter": "\t"}),
