@@ -35,8 +35,8 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
 
 def dialect_of(source: Source) -> tuple[list[str], list[str]]:
     """Say in lines how a text file is read, and what would fit its first rows better; nothing of other files."""
-    in_words, doubts = getattr(source, "in_words", None), getattr(source, "doubts", None)
-    return [in_words()] if in_words else [], [f"{source.path}{each}" for each in doubts()] if doubts else []
+    in_words = source.in_words()
+    return [in_words] if in_words else [], [f"{source.path}{each}" for each in source.doubts()]
 
 
 def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +13,8 @@ from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     BLOCK_CHARS,
     BLOCK_ROWS,
-    Destination,
+    Source,
     TextSpec,
-    Writer,
     existing_columns,
     refuse_duplicates,
     refuse_existing,
@@ -26,7 +25,6 @@ from pipeline.texts import (
     Position,
     TextBlock,
     binary_scalar,
-    block_of,
     block_of_escaped,
     escape_joined,
     join_values,
@@ -39,15 +37,11 @@ _ARE_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string
 _ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
-class ColumnarSource:
+class ColumnarSource(Source):
     """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read."""
 
-    seekable = True
-    skipped = 0
-    is_empty = False
-
     def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
+        super().__init__(location, file_format)
         self.schema_of_file, self.total_rows = schema, rows
         self.columns: list[str] = list(schema.names)
 
@@ -65,7 +59,11 @@ class ColumnarSource:
         row = position.row if position else 0
         for batch in self._batches(row, BLOCK_ROWS, BLOCK_CHARS, spec.columns):
             here, columns = Position(row, 0, 0), [_column(batch, name) for name in spec.columns]
-            yield (_block_of_column(here, columns[0]) if spec.is_plain else None) or _block_by_row(here, columns, spec)
+            block = _block_of_column(here, columns[0]) if spec.is_plain else None
+            if block is None:
+                rows = zip(*[column.cast(pa.large_binary()).to_pylist() for column in columns], strict=True)
+                block = spec.block_of(here, rows, lambda row: [*map(_decoded, row)])
+            yield block
             row += batch.num_rows
 
     def schema(self) -> pa.Schema:
@@ -76,10 +74,7 @@ class ColumnarSource:
         """See `Source.batches`."""
         yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
 
-    def appender(self, _: Destination) -> tuple[Writer, Iterator[Sequence[Any]]] | None:
-        """See `Source.appender`."""
-        return None
-
+    @abstractmethod
     def _batches(
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
@@ -87,14 +82,9 @@ class ColumnarSource:
 
         They hold at least the columns `names`, by default all.
         """
-        raise NotImplementedError
 
     def _type_of(self, name: str) -> pa.DataType:
-        """Find the type of a column, or of a field in a struct.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Find the type of a column, or of a field in a struct."""
         path = [name] if name in self.columns else name.split(".")
         level: pa.Schema | pa.DataType = self.schema_of_file
         for part in path:
@@ -149,26 +139,8 @@ def _block_of_column(position: Position, array: pa.Array) -> TextBlock | None:
     return block_of_escaped(position, texts)
 
 
-def _block_by_row(position: Position, columns: Sequence[pa.Array], spec: TextSpec) -> TextBlock:
-    """Make a block row by row of the columns of `spec`."""
-    found = [_strings_of(column) for column in columns]
-    not_text = {index: "no valid UTF-8" for _, wrong in found for index in wrong}
-    values = [strings for strings, _ in found]
-    texts = values[0] if spec.is_plain else [spec.render(row) for row in zip(*values, strict=True)]
-    return block_of(position, texts, not_text)
-
-
-def _strings_of(array: pa.Array) -> tuple[list[str | None], list[int]]:
-    """Decode the values, and give the indexes of those that are no UTF-8; in their places is None."""
+def _decoded(value: bytes | None) -> str | None:
     try:
-        return array.to_pylist(), []
+        return None if value is None else value.decode()
     except UnicodeDecodeError:
-        strings: list[str | None] = []
-        wrong: list[int] = []
-        for index, value in enumerate(array.cast(pa.large_binary()).to_pylist()):
-            try:
-                strings.append(None if value is None else value.decode())
-            except UnicodeDecodeError:
-                strings.append(None)
-                wrong.append(index)
-        return strings, wrong
+        raise ValueError("no valid UTF-8") from None

@@ -28,6 +28,7 @@ from pipeline.formats.dialect import LOOK_BYTES, Dialect, doubts
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     Destination,
+    Source,
     TextSpec,
     Writer,
     blocks_of,
@@ -41,12 +42,12 @@ from pipeline.formats.textfile import (
     QUOTE,
     RowBytes,
     TextFile,
+    TextWriter,
     ends_line,
     insert,
     is_utf8,
     rows_of_lines,
     whole_lines,
-    write_text,
 )
 from pipeline.formats.values import to_cells
 from pipeline.storage import Location
@@ -58,7 +59,6 @@ from pipeline.texts import (
     TextBlock,
     Texts,
     binary_slices,
-    block_of,
     block_of_escaped,
     escape,
     escape_joined,
@@ -74,7 +74,7 @@ _LONG_NAME = 60  # characters: a longer one is a text, and no name of a column
 _delimiter_line = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*').fullmatch  # the first line of what Excel is to open
 
 
-class CsvSource:
+class CsvSource(Source):
     """Reads a CSV or TSV file.
 
     Raises:
@@ -82,9 +82,7 @@ class CsvSource:
     """
 
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
-        self.total_rows: int | None = None
-        self.skipped = 0
+        super().__init__(location, file_format)
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
         self.seekable = self.file.seekable
@@ -118,11 +116,7 @@ class CsvSource:
                 yield self._block_of_cells(first, records, cells)
             position, rest = scanner.position, scanner.rest()
         for here, rows in self._rows(position, rest):
-            if spec.is_plain:
-                texts: list[str | None] = [row.cells[indexes[0]] for row in rows]
-            else:
-                texts = [spec.render([row.cells[index] for index in indexes]) for row in rows]
-            yield block_of(here, texts, {})
+            yield spec.block_of(here, rows, lambda row: [row.cells[index] for index in indexes])
 
     def row_bytes(self) -> Iterator[RowBytes]:
         """Read the bytes of all rows with their line ends, some thousand at a time."""
@@ -198,12 +192,12 @@ class CsvSource:
                 )
 
     def in_words(self) -> str:
-        """Say how the file is read, as `check` shows it."""
+        """See `Source.in_words`."""
         header = "yes" if self.has_header else f"no, columns are column_1 to column_{len(self.columns)}"
         return f"{self.dialect.in_words()}, header {header}, encoding {self.file.encoding}"
 
     def doubts(self) -> list[str]:
-        """Say what else would fit the first rows better, see `dialect.doubts`."""
+        """See `Source.doubts`, and `dialect.doubts`."""
         buffers, head = self.file.buffers(Position(0, 0, 0)), b""
         for buffer in buffers:
             head += buffer
@@ -220,10 +214,8 @@ class CsvSource:
         """
         here, before = self.start, b""
         while record := next(iter(RecordReader(self.file, self.dialect, here)), None):
-            after, raw = (
-                Position(0, record.offset + len(record.raw), record.line + len(record.raw.splitlines())),
-                before + record.raw,
-            )
+            after = Position(0, record.offset + len(record.raw), record.line + len(record.raw.splitlines()))
+            raw = before + record.raw
             named = _delimiter_line(self.file.decode(record.raw, record.line + 1))
             if named and here == self.start:
                 self.dialect = self.dialect._replace(delimiter=loader.delimiter or named[1])
@@ -394,13 +386,13 @@ class RecordReader:
         )
 
 
-class CsvAppender:
+class CsvAppender(TextWriter):
     """Copies each record's bytes and appends cells before its line end, in the file's own encoding."""
 
     def __init__(self, source: CsvSource, destination: Destination) -> None:
         file, dialect = source.file, source.dialect
         encoding = "utf-8" if file.is_utf8 else file.encoding
-        self._stream = write_text(destination.draft, file.encoding)
+        super().__init__(destination.draft, file.encoding)
         self._appended = _appended_cells(destination, dialect, encoding)
         names = _encode(_line(destination.columns.names, dialect), encoding)
         if not source.has_header:
@@ -417,16 +409,12 @@ class CsvAppender:
         for part in insert(rows, rows.body_ends, self._appended.of(answers)):
             self._stream.write(part)
 
-    def close(self) -> None:
-        """See `Writer.close`."""
-        self._stream.close()
 
-
-class CsvWriter:
+class CsvWriter(TextWriter):
     """Writes CSV or TSV: UTF-8, LF, quotes only where they are needed."""
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        self._stream = write_text(destination.draft)
+        super().__init__(destination.draft)
         self._names, self._dialect = schema.names, Dialect(DELIMITERS[destination.format.name])
         self._appended = _appended_cells(destination, self._dialect, "utf-8")
         if destination.has_header:
@@ -438,10 +426,6 @@ class CsvWriter:
         lines = [_line(cells, self._dialect).encode() for cells in zip(*columns, strict=True)]
         pairs = zip(lines, self._appended.of(answers).to_pylist(), strict=True)
         self._stream.write(b"".join([b"%b%b\n" % pair for pair in pairs]))
-
-    def close(self) -> None:
-        """See `Writer.close`."""
-        self._stream.close()
 
 
 def _appended_cells(destination: Destination, dialect: Dialect, encoding: str) -> AppendedText:

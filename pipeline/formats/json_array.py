@@ -10,11 +10,9 @@ lines, and `JsonArrayWriter` makes objects of Arrow columns.
 from __future__ import annotations
 
 import codecs
-import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,23 +20,21 @@ import pyarrow as pa
 from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError
-from pipeline.formats.json_columns import (
-    ARROW_TYPES,
-    ColumnKinds,
-    Kind,
-    column_array,
-    is_too_deep,
-    parse_members,
-    reach,
-    text_of,
+from pipeline.formats.json_columns import is_too_deep, parse_members
+from pipeline.formats.jsonl import (
+    ArrayAppender,
+    JsonlWriter,
+    JsonSource,
+    Row,
+    append_members,
+    appended_members,
+    texts_of,
 )
-from pipeline.formats.jsonl import FIRST_LINES, ArrayAppender, JsonlWriter, append_members, appended_members
 from pipeline.formats.registry import Format
-from pipeline.formats.source import Destination, TextSpec, Writer, blocks_of, existing_columns, refuse_existing
-from pipeline.formats.textfile import QUOTE, TextFile, is_utf8, write_text
+from pipeline.formats.source import Destination, TextSpec, Writer, blocks_of, refuse_existing
+from pipeline.formats.textfile import QUOTE, TextWriter, is_utf8
 from pipeline.storage import Location
-from pipeline.streams import storable
-from pipeline.texts import Position, TextBlock, block_of
+from pipeline.texts import Position, TextBlock
 
 LONGEST_ELEMENT = 256 << 20  # bytes: a longer one is a string or a bracket that nobody closed
 
@@ -48,15 +44,7 @@ _MARKS[[QUOTE, _COMMA, *_STARTS, *_STOPS]] = True
 _line_breaks = re.compile(rb"[\r\n]\s*")  # never in a string: there they are escaped
 
 
-class Row(NamedTuple):
-    """One element that is an object."""
-
-    raw: bytes  # from comma to comma
-    members: dict[str, bytes]  # tokens by name
-    position: Position
-
-
-class JsonArraySource:
+class JsonArraySource(JsonSource):
     """Reads a JSON array.
 
     Raises:
@@ -64,18 +52,13 @@ class JsonArraySource:
             out.
     """
 
+    _unit = "objects"
+
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
-        self.total_rows: int | None = None
-        self.skipped = 0
-        self._skip_bad = loader.on_bad_line == "skip"
-        self.file = TextFile(location, loader.encoding)
+        super().__init__(location, loader, file_format)
         self.seekable = self.file.seekable and self.file.is_utf8
-        self._appended: tuple[str, ...] = ()  # members that no object may have
-        self.head, self.tail = (
-            b"",
-            b"]\n",
-        )  # what is before the first element, and after the last, as far as it was read
+        # What is before the first element, and after the last, as far as it was read.
+        self.head, self.tail = b"", b"]\n"
         for data in self._buffers(len(self.file.bom)):
             self.head += data
             if self.head.strip():
@@ -90,67 +73,23 @@ class JsonArraySource:
         self.head = before + bracket
         self.start = Position(0, len(self.file.bom) + len(self.head), self.head.count(b"\n"))
 
-    def in_words(self) -> str:
-        """Say how the file is read, as `check` shows it."""
-        return f"encoding {self.file.encoding}"
-
-    def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
-        """See `Source.check`: looks at the first 1,000 objects; `appended` is looked for in every later one, too."""
-        self._appended = tuple(appended)
-        seen: dict[str, None] = {}
-        missing, has_rows = set(spec.columns), False
-        for row in itertools.islice(self._rows(self.start), FIRST_LINES):
-            seen.update(dict.fromkeys(row.members))
-            missing, has_rows = {name for name in missing if reach(row.members, name) is None}, True
-        if missing and has_rows:
-            name = min(missing)
-            raise InputError(
-                f"{self.path}: no {name!r} in the first {FIRST_LINES:,} objects; {existing_columns(list(seen), name)}"
-            )
-
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
         """See `Source.texts`."""
-        for rows in blocks_of(self._rows(position or self.start), lambda row: len(row.raw)):
-            texts: list[str | None] = []
-            not_text: dict[int, str] = {}
-            for row in rows:
-                text: str | None = None
-                try:
-                    values = [text_of(reach(row.members, name)) for name in spec.columns]
-                    text = values[0] if spec.is_plain else spec.render(values)
-                except ValueError as error:
-                    not_text[len(texts)] = str(error)
-                texts.append(text)
-            yield block_of(rows[0].position, texts, not_text)
-
-    def schema(self) -> pa.Schema:
-        """See `Source.schema`: the members of all objects. The first call reads the whole file."""
-        return pa.schema([(storable(name), ARROW_TYPES[kind]) for name, kind in self._kinds.items()])
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """See `Source.batches`."""
-        schema, kinds = self.schema(), self._kinds
-        for rows in blocks_of(self._rows(self.start), lambda row: len(row.raw)):
-            columns = [column_array([row.members.get(name) for row in rows], kind) for name, kind in kinds.items()]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        for block in blocks_of(self._rows(position or self.start), lambda found: len(found[1].raw)):
+            yield spec.block_of(block[0][0], (row for _, row in block), lambda row: texts_of(row, spec))
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[list[bytes]]]:
         """See `Source.appender`: into an array, or as JSON Lines."""
-        rows = blocks_of((row.raw for row in self._rows(self.start)), len)
+        rows = blocks_of((row.raw for row in self._all_rows()), len)
         if destination.format == self.format:
             head = self.file.bom + (self.head or b"[")
             return ArrayAppender(destination, head=head, tail=lambda: self.tail), rows
         return LinesAppender(destination), rows
 
-    @functools.cached_property
-    def _kinds(self) -> dict[str, Kind]:
-        """The kind of each member, over all objects."""
-        kinds = ColumnKinds(self.path)
-        for row in self._rows(self.start):
-            kinds.add(row.members)
-        return kinds.by_name()
+    def _all_rows(self) -> Iterator[Row]:
+        return (row for _, row in self._rows(self.start))
 
-    def _rows(self, position: Position) -> Iterator[Row]:
+    def _rows(self, position: Position) -> Iterator[tuple[Position, Row]]:
         """Read the objects from `position` on; other elements are left out and counted, if they may be."""
         self.skipped, number = 0, position.row
         if self.is_empty:
@@ -171,7 +110,7 @@ class JsonArraySource:
                 self.skipped += 1
                 continue
             refuse_existing(where, members, self._appended)
-            yield Row(raw, members, Position(number, offset, line))
+            yield Position(number, offset, line), Row(raw, members)
             number += 1
 
     def _elements(self, position: Position) -> Iterator[tuple[bytes, int, int]]:
@@ -267,21 +206,18 @@ class _Cutter:
         return data, cuts, len(ends) > 0
 
 
-class LinesAppender:
+class LinesAppender(TextWriter):
     """Writes the objects of an array as JSON Lines, their bytes without line ends, and appends members."""
 
     def __init__(self, destination: Destination) -> None:
-        self._stream, self._members = write_text(destination.draft), appended_members(destination)
+        super().__init__(destination.draft)
+        self._members = appended_members(destination)
 
     def write(self, rows: Sequence[bytes], answers: Answers) -> None:
         """See `Writer.write`."""
         lines = [_line_breaks.sub(b"", row.strip()) for row in rows]
         lines = list(map(append_members, lines, self._members.of(answers).to_pylist()))
         self._stream.write(b"".join([b"%b\n" % line for line in lines]))
-
-    def close(self) -> None:
-        """See `Writer.close`."""
-        self._stream.close()
 
 
 class JsonArrayWriter(JsonlWriter):

@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -37,14 +38,14 @@ from pipeline.formats.json_columns import (
     text_of,
 )
 from pipeline.formats.registry import Format
-from pipeline.formats.source import Destination, TextSpec, Writer, blocks_of, existing_columns, refuse_existing
-from pipeline.formats.textfile import QUOTE, RowBytes, TextFile, insert, is_utf8, write_text
+from pipeline.formats.source import Destination, Source, TextSpec, Writer, blocks_of, existing_columns, refuse_existing
+from pipeline.formats.textfile import QUOTE, RowBytes, TextFile, TextWriter, insert, is_utf8
 from pipeline.formats.values import to_json
 from pipeline.storage import Location
 from pipeline.streams import storable
-from pipeline.texts import Codes, Offsets, Position, TextBlock, Texts, block_of, block_of_escaped, escape
+from pipeline.texts import Codes, Offsets, Position, TextBlock, Texts, block_of_escaped, escape
 
-FIRST_LINES = 1_000  # where the text column is in none of these, it does not exist
+FIRST_ROWS = 1_000  # where the text column is in none of these, it does not exist
 
 _BACKSLASH = ord("\\")
 _find_long_escape = re.compile(rb"\\[u/]").search
@@ -59,43 +60,85 @@ class Row(NamedTuple):
     members: dict[str, bytes]  # tokens
 
 
-class JsonlSource:
-    """Reads a JSON Lines file.
+class JsonSource(Source):
+    """What JSON Lines and JSON arrays have in common. A format says in `_all_rows` how all rows are read.
 
     Raises:
-        InputError: a line that is no JSON object (unless it may be skipped), or not of the encoding.
+        InputError: a row that is no JSON object (unless it may be skipped), or not of the encoding.
     """
 
+    _unit = "lines"  # what a row is, in messages
+
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
-        self.total_rows: int | None = None
-        self.skipped = 0
-        self._skip_bad = self._may_have_bad = loader.on_bad_line == "skip"
+        super().__init__(location, file_format)
+        self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
-        self.seekable = self.file.seekable
-        self.is_empty = False  # no bytes are no lines: a file without rows, not a broken one
-        self.start = Position(0, len(self.file.bom), 0)
-        if self.file.start.strip(b"\0\xff\xfe\xef\xbb\xbf \t\r\n").startswith(b"["):
-            self._refuse_array()
-        self._appended: tuple[str, ...] = ()  # members that no line may have
-        self._first: tuple[TextSpec, TextBlock] | None = None  # what `check` has scanned, for the next reading
+        self._appended: tuple[str, ...] = ()  # members that no row may have
+
+    def in_words(self) -> str:
+        """See `Source.in_words`."""
+        return f"encoding {self.file.encoding}"
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
-        """See `Source.check`: looks at the first 1,000 lines; `appended` is looked for in every later line, too."""
-        self._appended, self._first = tuple(appended), None
-        if self._can_scan_first_lines(spec):
-            return
+        """See `Source.check`: looks at the first 1,000 rows; `appended` is looked for in every later row, too."""
+        self._appended = tuple(appended)
         seen: dict[str, None] = {}
         missing, is_blank = set(spec.columns), True
-        for row in itertools.islice(self._all_rows(), FIRST_LINES):
+        for row in itertools.islice(self._all_rows(), FIRST_ROWS):
             seen.update(dict.fromkeys(row.members))
             is_blank = False
             missing -= {name for name in missing if reach(row.members, name) is not None}
         if missing and not is_blank:
             name = min(missing)
-            raise InputError(
-                f"{self.path}: no {name!r} in the first {FIRST_LINES:,} lines; {existing_columns(list(seen), name)}"
-            )
+            advice = existing_columns(list(seen), name)
+            raise InputError(f"{self.path}: no {name!r} in the first {FIRST_ROWS:,} {self._unit}; {advice}")
+
+    def schema(self) -> pa.Schema:
+        """See `Source.schema`: the members of all rows. The first call reads the whole file."""
+        return pa.schema([(storable(name), ARROW_TYPES[kind]) for name, kind in self._kinds.items()])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `Source.batches`."""
+        schema, kinds = self.schema(), self._kinds
+        for block in blocks_of(self._all_rows(), lambda row: len(row.raw)):
+            columns = [column_array([row.members.get(name) for row in block], kind) for name, kind in kinds.items()]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    @functools.cached_property
+    def _kinds(self) -> dict[str, Kind]:
+        """The kind of each member, over all rows."""
+        kinds = ColumnKinds(self.path)
+        for row in self._all_rows():
+            kinds.add(row.members)
+        return kinds.by_name()
+
+    @abstractmethod
+    def _all_rows(self) -> Iterator[Row]:
+        """Read all rows."""
+
+
+def texts_of(row: Row, spec: TextSpec) -> list[str | None]:
+    """Decode the texts of the columns of `spec`, see `TextSpec.block_of`."""
+    return [text_of(reach(row.members, name)) for name in spec.columns]
+
+
+class JsonlSource(JsonSource):
+    """Reads a JSON Lines file."""
+
+    def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
+        super().__init__(location, loader, file_format)
+        self._may_have_bad = self._skip_bad
+        self.seekable = self.file.seekable
+        self.start = Position(0, len(self.file.bom), 0)
+        if self.file.start.strip(b"\0\xff\xfe\xef\xbb\xbf \t\r\n").startswith(b"["):
+            self._refuse_array()
+        self._first: tuple[TextSpec, TextBlock] | None = None  # what `check` has scanned, for the next reading
+
+    def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
+        """See `Source.check`."""
+        self._appended, self._first = tuple(appended), None
+        if not self._can_scan_first_lines(spec):
+            super().check(spec, appended)
 
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
         """See `Source.texts`."""
@@ -110,7 +153,7 @@ class JsonlSource:
             else:
                 block = scan(here, lines) if scan else None
             if block is None:
-                block = _block_by_row(here, self._rows(lines, here.line), spec)
+                block = spec.block_of(here, self._rows(lines, here.line), lambda row: texts_of(row, spec))
             if block.texts:
                 yield block
             row += len(block.texts)
@@ -136,17 +179,6 @@ class JsonlSource:
         for rows in self.row_bytes():
             yield rows if self.file.is_utf8 else RowBytes.of([self.file.decode(row, 0).encode() for row in rows])
 
-    def schema(self) -> pa.Schema:
-        """See `Source.schema`: the members of all lines. The first call reads the whole file."""
-        return pa.schema([(storable(name), ARROW_TYPES[kind]) for name, kind in self._kinds.items()])
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """See `Source.batches`."""
-        schema, kinds = self.schema(), self._kinds
-        for block in blocks_of(self._all_rows(), lambda row: len(row.raw)):
-            columns = [column_array([row.members.get(name) for row in block], kind) for name, kind in kinds.items()]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[RowBytes]]:
         """See `Source.appender`."""
         if destination.format != self.format:
@@ -156,10 +188,6 @@ class JsonlSource:
     def _scanner(self, spec: TextSpec) -> Scan | None:
         """Make a scanner, if it knows the encoding and the text is that of one member."""
         return text_scanner(spec.columns[0], self._appended) if spec.is_plain and self.file.is_utf8 else None
-
-    def in_words(self) -> str:
-        """Say how the file is read, as `check` shows it."""
-        return f"encoding {self.file.encoding}"
 
     def _refuse_array(self) -> None:
         """See that the file, which begins with a bracket, is no array of objects; one line that is an array is bad."""
@@ -183,17 +211,9 @@ class JsonlSource:
             if block is None:
                 return False
             self._first = self._first or (spec, block)
-            if here.line + len(lines) >= FIRST_LINES:
+            if here.line + len(lines) >= FIRST_ROWS:
                 break
         return True
-
-    @functools.cached_property
-    def _kinds(self) -> dict[str, Kind]:
-        """The kind of each member, over all lines."""
-        kinds = ColumnKinds(self.path)
-        for row in self._all_rows():
-            kinds.add(row.members)
-        return kinds.by_name()
 
     def _all_rows(self) -> Iterator[Row]:
         self.skipped = 0
@@ -232,20 +252,6 @@ def _advice(line: bytes, number: int) -> str:
     if number == 1 and line.strip() in (b"{", b"["):
         return "an object that spans several lines is made one with jq -c . FILE > NEW.jsonl"
     return 'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
-
-
-def _block_by_row(position: Position, rows: Iterator[Row], spec: TextSpec) -> TextBlock:
-    texts: list[str | None] = []
-    not_text: dict[int, str] = {}
-    for row in rows:
-        text: str | None = None
-        try:
-            values = [text_of(reach(row.members, name)) for name in spec.columns]
-            text = values[0] if spec.is_plain else spec.render(values)
-        except ValueError as error:
-            not_text[len(texts)] = str(error)
-        texts.append(text)
-    return block_of(position, texts, not_text)
 
 
 @functools.lru_cache(maxsize=16)  # to make a struct costs as much as to read a small file
@@ -325,11 +331,11 @@ def _can_be_fields(names: Sequence[str]) -> bool:
     )
 
 
-class JsonlAppender:
+class JsonlAppender(TextWriter):
     """Copies each line's bytes and appends members before its closing brace."""
 
     def __init__(self, file: TextFile, destination: Destination) -> None:
-        self._stream = write_text(destination.draft, file.encoding)
+        super().__init__(destination.draft, file.encoding)
         self._stream.write(file.bom)
         # In another encoding everything is ASCII: JSON's escapes stand for the characters that the encoding lacks.
         encode = _encode if file.encoding == "utf-8" else _encode_ascii
@@ -345,12 +351,8 @@ class JsonlAppender:
         for part in insert(rows, braces, members):
             self._stream.write(part)
 
-    def close(self) -> None:
-        """See `Writer.close`."""
-        self._stream.close()
 
-
-class ArrayAppender:
+class ArrayAppender(TextWriter):
     """Writes objects as an array, their bytes with appended members. It takes what is between two commas.
 
     Args:
@@ -365,7 +367,8 @@ class ArrayAppender:
         tail: Callable[[], bytes] | None = None,
     ) -> None:
         self._tail = tail
-        self._stream, self._members = write_text(destination.draft), appended_members(destination)
+        super().__init__(destination.draft)
+        self._members = appended_members(destination)
         self._stream.write(head)
         self._between = b""
 
@@ -379,14 +382,14 @@ class ArrayAppender:
     def close(self) -> None:
         """See `Writer.close`."""
         self._stream.write(self._tail() if self._tail else b"\n]\n")
-        self._stream.close()
+        super().close()
 
 
-class JsonlWriter:
+class JsonlWriter(TextWriter):
     """Writes JSON Lines: UTF-8, LF."""
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
-        self._stream = write_text(destination.draft)
+        super().__init__(destination.draft)
         self._names = schema.names
         self._members = appended_members(destination, _encode)
 
@@ -401,10 +404,6 @@ class JsonlWriter:
         members = self._members.of(answers).to_pylist()
         pairs = zip(lines, members, strict=True)
         return [b"%b%b}" % (line[:-1], appended) for line, appended in pairs]
-
-    def close(self) -> None:
-        """See `Writer.close`."""
-        self._stream.close()
 
 
 def appended_members(destination: Destination, encode: Callable[[Any], bytes] = _encode) -> AppendedText:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import string
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.registry import Format
 from pipeline.storage import Draft, Location, Pipe
-from pipeline.texts import Position, TextBlock
+from pipeline.texts import Position, TextBlock, block_of
 
 # A block of rows ends at whichever comes first. Nothing outside the formats may depend on where.
 BLOCK_ROWS = 4096
@@ -31,20 +32,22 @@ _SHOWN_COLUMNS = 20  # in a message about a column that is not there
 Row = TypeVar("Row")
 
 
-class Source(Protocol):
+class Source(ABC):
     """One input file.
 
     Each method that reads starts again from the file, so that texts and whole rows can be read at different times.
     """
 
-    location: Location
-    path: str  # as messages show it
-    format: Format
-    total_rows: int | None  # None: not known before the end is read
-    skipped: int  # bad lines that the latest complete reading left out
-    seekable: bool  # whether reading can start at a position without reading what is before it
-    is_empty: bool  # whether the file has not even a header
+    total_rows: int | None = None  # None: not known before the end is read
+    skipped: int = 0  # bad lines that the latest complete reading left out
+    seekable: bool = True  # whether reading can start at a position without reading what is before it
+    is_empty: bool = False  # whether the file has not even a header
 
+    def __init__(self, location: Location, file_format: Format) -> None:
+        self.location, self.format = location, file_format
+        self.path = location.shown  # as messages show it
+
+    @abstractmethod
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
         """See that the text columns exist and hold texts, and that none of the appended columns exists already.
 
@@ -52,6 +55,7 @@ class Source(Protocol):
             InputError: naming the column.
         """
 
+    @abstractmethod
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:
         """Read the texts of all rows from `position` on, which is one that a block began at; by default from the first.
 
@@ -59,18 +63,29 @@ class Source(Protocol):
             InputError: the file can't be read.
         """
 
+    @abstractmethod
     def schema(self) -> pa.Schema:
         """Find the columns and their Arrow types."""
 
+    @abstractmethod
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read all columns of all rows."""
 
-    def appender(self, destination: Destination) -> tuple[Writer, Iterator[Any]] | None:
+    def in_words(self) -> str:
+        """Say how the file is read, as `check` shows it; "" where there is nothing to say."""
+        return ""
+
+    def doubts(self) -> list[str]:
+        """Say what other settings would fit the first rows better, each as what follows the path in a message."""
+        return []
+
+    def appender(self, destination: Destination) -> tuple[Writer, Iterator[Any]] | None:  # noqa: ARG002 - a default
         """Open what appends columns to the rows of this file, keeping their bytes, in a file of the same format.
 
         Returns it with the rows that it takes, in sized pieces of some thousand, which can be sliced. None where there
         is no such way; then `batches` go to the format's writer.
         """
+        return None
 
 
 class Destination(NamedTuple):
@@ -125,6 +140,26 @@ class TextSpec:
             return None
         return "".join(text + ("" if index is None else values[index] or "") for text, index in self._parts)
 
+    def block_of(
+        self, position: Position, rows: Iterable[Row], values_of: Callable[[Row], Sequence[str | None]]
+    ) -> TextBlock:
+        """Make a block row by row.
+
+        `values_of` gives the values of `columns` in a row, or raises a ValueError that says what is there instead of a
+        text; such a row gets the error `not_text`.
+        """
+        texts: list[str | None] = []
+        not_text: dict[int, str] = {}
+        for row in rows:
+            text: str | None = None
+            try:
+                values = values_of(row)
+                text = values[0] if self.is_plain else self.render(values)
+            except ValueError as error:
+                not_text[len(texts)] = str(error)
+            texts.append(text)
+        return block_of(position, texts, not_text)
+
 
 def _parse_template(template: str) -> list[tuple[str, str | None]]:
     """Split a template into pairs of a literal text and the column after it, None after the last text."""
@@ -141,22 +176,14 @@ def _parse_template(template: str) -> list[tuple[str, str | None]]:
 
 
 def refuse_existing(path: str, columns: Collection[str], appended: Sequence[str]) -> None:
-    """See that no column has the name of one that is to be appended.
-
-    Raises:
-        InputError: naming it.
-    """
+    """Raise an InputError if a column has the name of one that is to be appended."""
     for name in appended:
         if name in columns:
             raise InputError(f"{path}: has a column {name!r} already; choose another writer.prefix")
 
 
 def refuse_duplicates(path: str, columns: Sequence[str], wanted: Sequence[str] | None = None) -> None:
-    """See that each of the columns `wanted`, by default all, has a name of its own: else it would not tell which.
-
-    Raises:
-        InputError: naming the column.
-    """
+    """Raise an InputError if one of the columns `wanted`, by default all, is there twice: its name tells not which."""
     for name, times in Counter(columns).items():
         if times > 1 and (wanted is None or name in wanted):
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")

@@ -213,16 +213,22 @@ def _other_file(start: bytes) -> str | None:
     return next((what for pattern, what in _OTHER_FILES if re.match(pattern, start)), None)
 
 
-def write_text(draft: Draft | Pipe, encoding: str = "utf-8") -> Any:
-    """Open a stream into a draft, compressed as the ending of the output's name says. The caller closes it.
+class TextWriter:
+    """What the writers of text formats have in common: a stream, compressed as the ending of the output's name says.
 
     It takes bytes of the encoding; if that is wide, whole characters in UTF-8.
     """
-    stream: Any = draft.write_bytes()
-    codec = None if isinstance(draft, Pipe) else compression_of(draft.output.name)
-    if codec is not None:
-        stream = pa.CompressedOutputStream(stream, codec)
-    return codecs.EncodedFile(stream, "utf-8", encoding) if is_wide(encoding) else stream
+
+    def __init__(self, draft: Draft | Pipe, encoding: str = "utf-8") -> None:
+        stream: Any = draft.write_bytes()
+        codec = None if isinstance(draft, Pipe) else compression_of(draft.output.name)
+        if codec is not None:
+            stream = pa.CompressedOutputStream(stream, codec)
+        self._stream: Any = codecs.EncodedFile(stream, "utf-8", encoding) if is_wide(encoding) else stream
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        self._stream.close()
 
 
 class RowBytes:

@@ -22,7 +22,7 @@ from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
-    Destination,
+    Source,
     TextSpec,
     blocks_of,
     existing_columns,
@@ -30,12 +30,12 @@ from pipeline.formats.source import (
     refuse_existing,
 )
 from pipeline.storage import Location
-from pipeline.texts import Position, TextBlock, block_of
+from pipeline.texts import Position, TextBlock
 
 Cells = Sequence[str | None]  # of one row
 
 
-class XlsxSource:
+class XlsxSource(Source):
     """Reads a sheet: the one that `loader.sheet` names, else the first.
 
     Raises:
@@ -43,12 +43,10 @@ class XlsxSource:
         StoreRefused, StoreGone: its store.
     """
 
-    total_rows: int | None = None
-    skipped = 0
     seekable = False
 
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
+        super().__init__(location, file_format)
         self._sheet = loader.sheet
         header = next(self._cells(), [])
         self.is_empty = not header
@@ -67,9 +65,7 @@ class XlsxSource:
         row = position.row if position else 0
         wanted = [self.columns.index(name) for name in spec.columns]
         for block in blocks_of(itertools.islice(self._rows(), row, None), _size_of):
-            values = [[cells[index] for index in wanted] for cells in block]
-            texts = [value[0] if spec.is_plain else spec.render(value) for value in values]
-            yield block_of(Position(row, 0, row + 2), texts, {})
+            yield spec.block_of(Position(row, 0, row + 2), block, lambda cells: [cells[index] for index in wanted])
             row += len(block)
 
     def schema(self) -> pa.Schema:
@@ -81,9 +77,6 @@ class XlsxSource:
         for block in blocks_of(self._rows(), _size_of):
             columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, schema=self.schema())
-
-    def appender(self, _: Destination) -> None:
-        """See `Source.appender`."""
 
     def _rows(self) -> Iterator[Cells]:
         """Read the rows below the header, with a cell for each column."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.config import Loader
 from pipeline.errors import InputError
 from pipeline.formats.registry import Format
-from pipeline.formats.source import Destination, TextSpec, existing_columns, refuse_existing
+from pipeline.formats.source import Source, TextSpec, existing_columns, refuse_existing
 from pipeline.formats.textfile import RowBytes, TextFile
 from pipeline.storage import Location
 from pipeline.texts import Position, TextBlock, block_of
@@ -17,15 +17,11 @@ from pipeline.texts import Position, TextBlock, block_of
 TXT = Format(("txt",), "txt_format:TxtSource", is_text=True)
 
 
-class TxtSource:
+class TxtSource(Source):
     """Reads a file of lines of text."""
 
-    total_rows = None
-    skipped = 0
-    is_empty = False
-
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:
-        self.location, self.path, self.format = location, location.shown, file_format
+        super().__init__(location, file_format)
         self.file = TextFile(location, loader.encoding)
         self.seekable, self.start = self.file.seekable, Position(0, len(self.file.bom), 0)
 
@@ -49,9 +45,6 @@ class TxtSource:
         """See `Source.batches`."""
         for here, lines in self.file.lines(self.start):
             yield pa.record_batch([pa.array(self._decoded(here, lines), pa.string())], schema=self.schema())
-
-    def appender(self, _: Destination) -> None:
-        """See `Source.appender`."""
 
     def _decoded(self, position: Position, lines: RowBytes) -> list[str]:
         return [self.file.decode(line, number).rstrip("\r\n") for number, line in enumerate(lines, position.line + 1)]
