@@ -61,6 +61,9 @@ def _escaped(text: str) -> str:
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
+codecs.register_error("json_escapes", _escape_unknown)  # what an encoding lacks; in JSON it then means the same
+
+
 def write_lines(lines: Iterable[str]) -> None:
     """Write data to standard output. A reader that has closed it, like `head`, is no error.
 
@@ -68,9 +71,6 @@ def write_lines(lines: Iterable[str]) -> None:
         DiskTrouble: it can't be written.
     """
     try:
-        codecs.register_error(
-            "json_escapes", _escape_unknown
-        )  # what the encoding lacks; in JSON it then means the same
         encoding = sys.stdout.encoding or "utf-8"
         shown = "".join(f"{without_control(line)}\n" for line in lines)
         sys.stdout.write(shown.encode(encoding, "json_escapes").decode(encoding))

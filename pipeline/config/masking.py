@@ -115,9 +115,8 @@ def mask_uri(text: str) -> str:
     if uri is None:
         return text
     name, question, _ = uri.name.partition("?") if is_web(text) else (uri.name, bool(uri.options), "")
-    if ":" in uri.host and not re.fullmatch(
-        r"[^:]+:\d+", uri.host if uri.scheme not in ("s3", "gs") else ""
-    ):  # perhaps part of a secret that holds a slash
+    has_port = uri.scheme not in ("s3", "gs") and re.fullmatch(r"[^:]+:\d+", uri.host)
+    if ":" in uri.host and not has_port:  # perhaps part of a secret that holds a slash
         return f"{uri.scheme}://***"
     user, options = "***@" if uri.user else "", "?***" if question else ""
     return f"{uri.scheme}://{user}{uri.host}/{name}{options}"

@@ -11,7 +11,7 @@ from pyarrow import ipc
 from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
-from pipeline.formats.columnar import ColumnarSource, read_error, slices
+from pipeline.formats.columnar import ColumnarSource, heads_of, read_error, slices
 from pipeline.formats.parquet_footer import schema_with_fields
 from pipeline.formats.registry import Format
 from pipeline.formats.source import Destination
@@ -27,17 +27,17 @@ class ArrowSource(ColumnarSource):
     A stream has no index: its rows are counted when it is opened, and reading from a row on reads what is before it.
 
     Raises:
-        InputError: it is neither, is cut short, or has a column name twice. StoreRefused, StoreGone: its store.
+        InputError: it is neither, or is cut short. StoreRefused, StoreGone: its store.
     """
 
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:  # noqa: ARG002 - no options
         try:
-            with location.open() as file:
-                magic = bytes(file.read(len(FILE_MAGIC)))
-            self._is_file = magic == FILE_MAGIC
+            self._opened = location.open()
+            magic = bytes(self._opened.read(len(FILE_MAGIC)))
             if magic.startswith(OLD_MAGIC):
                 raise InputError(f"{location}: is Feather of version 1; write it again with pyarrow.feather")
-            self._opened = location.open()
+            self._opened.seek(0)
+            self._is_file = magic == FILE_MAGIC
             self._open = ipc.open_file if self._is_file else ipc.open_stream
             reader = self._open(self._opened)
             rows = reader.count_rows() if self._is_file else sum(batch.num_rows for batch in reader)
@@ -49,8 +49,8 @@ class ArrowSource(ColumnarSource):
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
         """See `ColumnarSource._batches`: at least the columns of `names`, with all fields."""
-        heads = None if names is None else {name if name in self.columns else name.partition(".")[0] for name in names}
-        fields = [index for index, name in enumerate(self.columns) if heads is None or name in heads]
+        heads = self.columns if names is None else heads_of(names)
+        fields = [index for index, name in enumerate(self.columns) if name in heads]
         try:
             self._opened.seek(0)
             reader = self._open(self._opened, options=ipc.IpcReadOptions(included_fields=fields))

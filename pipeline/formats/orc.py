@@ -17,7 +17,7 @@ class OrcSource(ColumnarSource):
     """Reads an ORC file.
 
     Raises:
-        InputError: it is no ORC, is cut short, or has a column name twice. StoreRefused, StoreGone: its store.
+        InputError: it is no ORC, or is cut short. StoreRefused, StoreGone: its store.
     """
 
     def __init__(self, location: Location, loader: Loader, file_format: Format) -> None:  # noqa: ARG002 - no options

@@ -48,7 +48,7 @@ class ParquetSource(ColumnarSource):
     """Reads a Parquet file.
 
     Raises:
-        InputError: it is no Parquet or cut short, or has a column name twice.
+        InputError: it is no Parquet, cut short or damaged, or the name of a column is no UTF-8.
         StoreRefused, StoreGone: its store.
     """
 

@@ -232,7 +232,7 @@ class Progress(Counts):
     def _facts(self) -> Iterator[str]:
         """Yield what is told beside the bar, the most important first."""
         if self._waiting is not None:
-            yield self._wait().removeprefix(", ")
+            yield _wait(*self._waiting)
         about = "" if self.total_is_exact else "about "
         yield f"{self.rows_done:,}" + (
             f" of {about}{self.rows_total:,} rows" if self.rows_total is not None else " rows"
@@ -308,13 +308,12 @@ class Progress(Counts):
 
     def _details(self) -> str:
         requests = f"{len(self._in_flight)} in flight, {self.retries} retries"
-        return f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s{self._wait()}"
+        details = f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s"
+        return details if self._waiting is None else f"{details}, {_wait(*self._waiting)}"
 
-    def _wait(self) -> str:
-        if self._waiting is None:
-            return ""
-        since, for_s = self._waiting
-        return f", no answer for {time.monotonic() - since:.0f} of {for_s:.0f} s"
+
+def _wait(since: float, for_s: float) -> str:
+    return f"no answer for {time.monotonic() - since:.0f} of {for_s:.0f} s"
 
 
 def _duration(seconds: float) -> str:

@@ -58,7 +58,8 @@ class Walk:
         self._open: dict[RunFile, Pair] = {}
         self._answered: deque[RunFile] = deque()
         self._writers = 0
-        self._bytes_ended = self._bytes_total = 0
+        self._sizes: dict[Pair, int] = {}  # bytes of the inputs, where there are many
+        self._bytes_ended = 0
         self._publishing: set[asyncio.Task[None]] = set()
         self._fatal: Exception | None = None
 
@@ -75,7 +76,8 @@ class Walk:
                     make_directory(Path(folder.path))
                 locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))
             if not self._plan.is_single:
-                self._bytes_total = await asyncio.to_thread(lambda: sum(map(_size, self._plan.pairs)))
+                self._sizes = await asyncio.to_thread(lambda: {pair: _size(pair) for pair in self._plan.pairs})
+                self._bytes_total = sum(self._sizes.values())
                 self._progress.begin()
             ticking = asyncio.ensure_future(self._tick())
             try:
@@ -304,7 +306,7 @@ class Walk:
     def _ended(self, pair: Pair) -> None:
         self._room.release()
         self._progress.files_done += 1
-        self._bytes_ended += _size(pair)
+        self._bytes_ended += self._sizes.get(pair, 0)
         self._expect()
 
     def _expect(self) -> None:
@@ -314,7 +316,7 @@ class Walk:
             return
         known = {file: pair for file, pair in self._open.items() if file.expected}
         rows = self._totals.rows + sum(file.expected for file in known)
-        size = self._bytes_ended + sum(map(_size, known.values()))
+        size = self._bytes_ended + sum(self._sizes[pair] for pair in known.values())
         if not size:
             return
         total = rows * max(1.0, self._bytes_total / size)

@@ -6,7 +6,6 @@ environment, or as options of the URI.
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,18 +60,22 @@ class FsspecStore(Store):
         return str(self._class._strip_protocol(self._named))  # noqa: SLF001 - the only way, documented by fsspec
 
     @property
-    def _named(self) -> str:
+    def _origin(self) -> str:
+        """The scheme, and the credentials if the URI has any."""
         uri = self._uri
         secret = f":{quote(uri.secret, safe='')}" if uri.secret else ""
-        return f"{uri.scheme}://{quote(uri.user, safe='')}{secret}{'@' if uri.user else ''}{uri.host}/{uri.name}"
+        return f"{uri.scheme}://{quote(uri.user, safe='')}{secret}{'@' if uri.user else ''}"
+
+    @property
+    def _named(self) -> str:
+        return f"{self._origin}{self._uri.host}/{self._uri.name}"
 
     def _full(self, path: str) -> str:
         """Return the path as fsspec takes it: of a web server the URL with credentials and query."""
-        uri = self._uri
-        _, question, query = uri.name.partition("?")
         if self.is_written:
             return path
-        return f"{self._named.removesuffix(f'{uri.host}/{uri.name}')}{path}{question}{query}"
+        _, question, query = self._uri.name.partition("?")
+        return f"{self._origin}{path}{question}{query}"
 
     @cached_property
     def _files(self) -> Any:
@@ -115,7 +118,7 @@ class FsspecStore(Store):
         status, said = _status_of(error), mask_words(" ".join(str(error).split()))[:200].rstrip(". ")
         what = f"{said or type(error).__name__}{f' (HTTP {status})' if status else ''}"
         is_later = status in TRY_AGAIN or status // 100 == 5  # noqa: PLR2004 - a server error
-        is_network = isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError)) and not status
+        is_network = isinstance(error, OSError) and not status  # TimeoutError is one
         if isinstance(error, PermissionError) or status in _DENIED:
             return StoreRefused(f"{shown}: the store refuses: {what}; check the credentials and what they permit")
         if is_later or is_network:
@@ -127,7 +130,7 @@ class FsspecStore(Store):
         for left in reversed(range(ATTEMPTS)):
             try:
                 with self.errors(shown):
-                    return call()
+                    found = call()
             except StoreGone as error:
                 self._failed = error
                 if not left:
@@ -135,6 +138,9 @@ class FsspecStore(Store):
             except (ClassifyError, FileNotFoundError) as error:
                 self._failed = error if isinstance(error, ClassifyError) else self._error(shown, error)
                 raise
+            else:
+                self._failed = None  # what an earlier attempt met is over
+                return found
         raise AssertionError
 
     def look(self, shown: str, path: str) -> fs.FileInfo:

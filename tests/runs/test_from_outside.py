@@ -494,6 +494,6 @@ def test_an_input_that_vanishes_is_named(size: int, tmp_path: Path, fake: FakeSe
 
 
 def test_a_directory_that_takes_no_file_is_a_mistake(tmp_path: Path, classify: Command) -> None:
-    """Whoever runs it: there it can't be written, which is exit 2 before any server is asked."""
+    """In a directory that can't be written to, the exit code is 2 before any server is asked, for every user."""
     write(tmp_path / "in.csv", TEXTS[:2])
     complaint(classify("run", "in.csv", "-o", "/sys/out.csv", *NOWHERE, expect=2), "/sys")

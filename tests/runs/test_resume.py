@@ -121,11 +121,11 @@ def test_a_signal_keeps_every_answer_that_came_in(
 
 
 def test_a_second_sigint_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
-    """Whoever presses Ctrl-C twice waits for nothing; what was answered a second before is kept, as after kill -9."""
+    """A second SIGINT ends the run at once; answers that are a second old are kept, as after kill -9."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     write_input(source)
     fake.latency_s = 0.2
-    with Receiver(latency_s=60) as receiver:  # whoever is told holds up the end of the run, after the first signal
+    with Receiver(latency_s=60) as receiver:  # a slow notification holds up the end of the run
         process = start(arguments_for(source, output, fake, "--set", f"run.notify_url={receiver.url}"))
         while len(fake.answered) < 1000:
             time.sleep(0.01)

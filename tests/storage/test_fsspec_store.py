@@ -22,7 +22,7 @@ from files import rows_of
 
 from pipeline import Config, run
 from pipeline.config import Loader, Run, Server, Writer, mask_uri, mask_words
-from pipeline.errors import ConfigError, StoreGone, StoreRefused
+from pipeline.errors import ConfigError, InputError, StoreGone, StoreRefused
 from pipeline.storage import Kind, locate
 from pipeline.storage.store import ATTEMPTS
 
@@ -126,6 +126,14 @@ def test_a_web_server_that_fails_for_a_while_costs_time(web: Web, fake: FakeServ
     web.failing = 1000
     with pytest.raises(StoreGone, match="try again later"):
         run(config_of(url_of(web), str(tmp_path / "out.csv"), fake))
+
+
+def test_a_failure_that_passed_is_not_the_reason_of_a_later_error(web: Web, fake: FakeServer, tmp_path: Path) -> None:
+    """A broken file is called that, also where the server failed once before it was read."""
+    web.content["/dir/in.parquet"] = b"PAR1 and nothing of the kind after it"
+    web.failing = 1
+    with pytest.raises(InputError, match="can't be read as Parquet"):
+        run(config_of(url_of(web, "dir/in.parquet"), str(tmp_path / "out.csv"), fake))
 
 
 @pytest.mark.parametrize("status", [401, 403])
