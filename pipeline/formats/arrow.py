@@ -11,8 +11,8 @@ from pyarrow import ipc
 from pipeline.answers import Answers
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
+from pipeline.formats.column_lists import schema_with_fields
 from pipeline.formats.columnar import ColumnarSource, heads_of, read_error, slices
-from pipeline.formats.parquet_footer import schema_with_fields
 from pipeline.formats.registry import Format
 from pipeline.formats.source import Destination
 from pipeline.storage import Location

@@ -20,8 +20,9 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
+from pipeline.formats.column_lists import schema_with_fields
 from pipeline.formats.columnar import BATCH_ROWS, ColumnarSource, heads_of, read_error
-from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer, schema_with_fields
+from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
 from pipeline.formats.registry import Format
 from pipeline.formats.source import BLOCK_ROWS, Destination, Writer
 from pipeline.storage import Location

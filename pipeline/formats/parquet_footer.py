@@ -8,16 +8,14 @@ Parquet.
 
 from __future__ import annotations
 
-import ast
 import base64
-import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from pipeline.formats import thrift
+from pipeline.formats.column_lists import is_list, list_with_fields, schema_with_fields
 from pipeline.formats.thrift import CLOSED, Struct
 
 MAGIC, TAIL_BYTES = b"PAR1", 8  # a file ends with its footer, the length of that, and the magic
@@ -135,15 +133,9 @@ def _key_values_with_fields(key_values: list[Struct], more: list[Struct]) -> lis
 def _with_fields(pair: Struct, fields: Sequence[pa.Field]) -> Struct:
     if (schema := _arrow_schema(pair)) is not None:
         return pair | {_VALUE: thrift.encode_binary(base64.b64encode(schema_with_fields(schema, fields).serialize()))}
-    if _KEY not in pair or _VALUE not in pair or (key := thrift.decode_binary(pair[_KEY])) not in _LISTS:
+    if _KEY not in pair or _VALUE not in pair or not is_list(key := thrift.decode_binary(pair[_KEY])):
         return pair
-    return pair | {_VALUE: thrift.encode_binary(_list_with_fields(key, thrift.decode_binary(pair[_VALUE]), fields))}
-
-
-def schema_with_fields(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Schema:
-    """Append fields to a schema, also where its metadata lists the columns for another program."""
-    metadata = {key: _list_with_fields(key, value, fields) for key, value in (schema.metadata or {}).items()}
-    return pa.schema([*schema, *fields], metadata or None)
+    return pair | {_VALUE: thrift.encode_binary(list_with_fields(key, thrift.decode_binary(pair[_VALUE]), fields))}
 
 
 def _arrow_schema(pair: Struct) -> pa.Schema | None:
@@ -158,73 +150,3 @@ def _arrow_schema(pair: Struct) -> pa.Schema | None:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.decode_binary(pair[_VALUE]))))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(f"Arrow's schema: {error}") from None
-
-
-# -- Metadata in which other programs list the columns. They read what is listed there, or fail on what is not.
-
-
-def _add_to_pandas(pandas: dict[str, Any], names: list[str], kinds: list[str]) -> None:  # noqa: ARG001 - no kinds there
-    """Keep names of columns that are no strings, beside new ones that are: both are `object`s then."""
-    levels = pandas["column_indexes"]
-    if len(levels) == 1 and levels[0]["pandas_type"] in _STRINGS_OF_PANDAS:
-        return
-    parsers = [_NUMBERS_OF_PANDAS.get(level["pandas_type"].rstrip("0123456789"), str) for level in levels]
-    is_nested = len(levels) > 1  # then a name is a tuple, as text
-    for column in pandas["columns"]:
-        if column["field_name"] not in pandas["index_columns"]:
-            parts = ast.literal_eval(column["name"]) if is_nested else [column["name"]]
-            parsed = tuple(parse(part) for parse, part in zip(parsers, parts, strict=True))
-            column["name"] = str(parsed) if is_nested else parsed[0]
-    if is_nested:
-        blank = [""] * (len(levels) - 1)
-        described = {"pandas_type": "object", "numpy_type": "object", "metadata": None}
-        pandas["columns"] += [{"name": str((name, *blank)), "field_name": name, **described} for name in names]
-    for level in levels:
-        level |= {"pandas_type": "mixed", "numpy_type": "object"}
-
-
-def _add_to_spark(spark: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    array = {"type": "array", "elementType": "double", "containsNull": True}
-    types = [array if kind == "list" else kind for kind in kinds]
-    spark["fields"] += [
-        {"name": name, "type": type_, "nullable": True, "metadata": {}}
-        for name, type_ in zip(names, types, strict=True)
-    ]
-
-
-def _add_to_avro(avro: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    array = {"type": "array", "items": ["null", "double"]}
-    types = [array if kind == "list" else kind for kind in kinds]
-    avro["fields"] += [
-        {"name": name, "type": ["null", type_], "default": None} for name, type_ in zip(names, types, strict=True)
-    ]
-
-
-def _add_to_hugging_face(datasets: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    for name, kind in zip(names, kinds, strict=True):
-        value = {"dtype": {"double": "float64", "list": "float64", "boolean": "bool"}.get(kind, kind), "_type": "Value"}
-        datasets["info"]["features"][name] = {"feature": value, "_type": "Sequence"} if kind == "list" else value
-
-
-_STRINGS_OF_PANDAS = ("unicode", "string", "mixed", "mixed-integer", "empty")
-_NUMBERS_OF_PANDAS: dict[str, Callable[[str], Any]] = {"int": int, "uint": int, "float": float}
-_KINDS = {pa.string(): "string", pa.float64(): "double", pa.bool_(): "boolean"}  # others are lists of doubles
-_LISTS: dict[bytes, Callable[[dict[str, Any], list[str], list[str]], None]] = {
-    b"pandas": _add_to_pandas,
-    b"org.apache.spark.sql.parquet.row.metadata": _add_to_spark,
-    b"parquet.avro.schema": _add_to_avro,
-    b"huggingface": _add_to_hugging_face,
-}
-
-
-def _list_with_fields(key: bytes, value: bytes, fields: Sequence[pa.Field]) -> bytes:
-    """Add fields to the list of columns that a program keeps under `key`; what is none of that stays as it is."""
-    if key not in _LISTS:
-        return value
-    try:
-        listed = json.loads(value)
-        before = json.dumps(listed)
-        _LISTS[key](listed, [field.name for field in fields], [_KINDS.get(field.type, "list") for field in fields])
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError):
-        return value
-    return value if json.dumps(listed) == before else json.dumps(listed).encode()

@@ -196,7 +196,7 @@ ROWS = (
     bug("rows that repeat are read without a bound", "formats.parquet:ParquetSource._row_bytes",
         change("A if B else C", "C"),
         "formats/test_loader_parquet.py::test_texts_that_repeat_are_no_larger_in_memory_than_others"),
-    bug("Parquet loses its metadata", "formats.parquet_footer:schema_with_fields",
+    bug("Parquet loses its metadata", "formats.column_lists:schema_with_fields",
         change("A or None", "None"),
         "formats/test_writer_parquet.py::test_parquet_keeps_schema_types_and_metadata"),
     bug("the output has a row more than was asked for", "writer:_pairs",
