@@ -17,7 +17,7 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import PIPE, Config
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.formats.registry import FORMATS, format_of
 from pipeline.formats.source import Destination, Source, Writer, refuse_duplicates
@@ -182,27 +182,13 @@ def check_types(config: Config, source: Source) -> None:
             the name that the encoding has no characters for.
     """
     output = format_of(config.writer.output, config.writer.format, "writer.format")
-    columns = getattr(source, "columns", ())  # of a header: JSON Lines have none, and escapes for any character
+    if source.format == output:
+        source.see_appendable(config)
     if source.format != output or not (output.is_text or output.name == "parquet"):  # these two take any names
-        refuse_duplicates(source.path, columns)
-    elif output.is_text and columns:
-        _see_encodable(config, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())])
-    dialect = getattr(source, "dialect", None)  # of a CSV file
-    if dialect and source.format == output and config.writer.probs == "list" and not dialect.can_hold("[0,1]"):
-        raise OutputError(f"{source.path}: a cell without quotes can't hold a list; set loader.escape or writer.probs")
+        refuse_duplicates(source.path, source.columns)
     if source.format.is_text or not output.is_text:
         return
     from pipeline.formats.values import to_cells
 
     for field in source.schema():
         to_cells(pa.nulls(0, field.type), field.name)
-
-
-def _see_encodable(config: Config, names: Sequence[str]) -> None:
-    encoding = config.loader.encoding
-    for name in names:
-        if name.encode(encoding, "replace").decode(encoding) != name:
-            raise OutputError(
-                f"{config.writer.output}: {name!r} can't be written in {encoding}, the encoding of the input; "
-                f"choose another writer.prefix or writer.labels, or a JSON Lines output"
-            )

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.answers import Answers
-from pipeline.config import Loader
+from pipeline.config import Config, Loader
 from pipeline.errors import InputError, OutputError
-from pipeline.formats.appended_columns import AppendedText
+from pipeline.formats.appended_columns import AppendedColumns, AppendedText
 from pipeline.formats.dialect import LOOK_BYTES, Dialect, doubts
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
@@ -138,6 +138,20 @@ class CsvSource(Source):
             cells = zip(*[row.cells for row in rows], strict=True)
             columns = [pa.array(column, pa.string()) for column in cells]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def see_appendable(self, config: Config) -> None:
+        """See `Source.see_appendable`: names and labels in the encoding, and a list of probabilities in a cell."""
+        encoding, named = config.loader.encoding, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())]
+        for name in named if self.columns else ():
+            if name.encode(encoding, "replace").decode(encoding) != name:
+                raise OutputError(
+                    f"{config.writer.output}: {name!r} can't be written in {encoding}, the encoding of the input; "
+                    f"choose another writer.prefix or writer.labels, or a JSON Lines output"
+                )
+        if config.writer.probs == "list" and not self.dialect.can_hold("[0,1]"):
+            raise OutputError(
+                f"{self.path}: a cell without quotes can't hold a list; set loader.escape or writer.probs"
+            )
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[RowBytes]]:
         """See `Source.appender`."""

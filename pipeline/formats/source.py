@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import pyarrow as pa
 
 from pipeline.answers import Answers
-from pipeline.config import Loader
+from pipeline.config import Config, Loader
 from pipeline.errors import ConfigError, InputError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.registry import Format
@@ -42,6 +42,7 @@ class Source(ABC):
     skipped: int = 0  # bad lines that the latest complete reading left out
     seekable: bool = True  # whether reading can start at a position without reading what is before it
     is_empty: bool = False  # whether the file has not even a header
+    columns: Sequence[str] = ()  # the names that a header gives; JSON has none
 
     def __init__(self, location: Location, file_format: Format) -> None:
         self.location, self.format = location, file_format
@@ -78,6 +79,13 @@ class Source(ABC):
     def doubts(self) -> list[str]:
         """Say what other settings would fit the first rows better, each as what follows the path in a message."""
         return []
+
+    def see_appendable(self, config: Config) -> None:  # noqa: B027 - most files hold anything
+        """See that a file of this format and encoding can hold what will be appended, as far as that is known.
+
+        Raises:
+            OutputError: naming what it can't hold, and the setting to change.
+        """
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[Any]] | None:  # noqa: ARG002 - a default
         """Open what appends columns to the rows of this file, keeping their bytes, in a file of the same format.
