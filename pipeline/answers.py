@@ -162,7 +162,7 @@ class Answers:
         if labels is self.labels:
             return self.ids
         new = np.full(len(self.labels) + 1, NO_LABEL, np.int32)  # the last one is that of NO_LABEL
-        for index in np.unique(self.ids).tolist():
+        for index in set(self.ids.tolist()):
             if index != NO_LABEL:
                 new[index] = labels.id_of(self.labels.names[index])
         return np.asarray(new[self.ids])
@@ -175,6 +175,8 @@ class Answers:
         """Return the answers of rows of which row i has text `indices[i]`, or is -1 and has `errors[i]`."""
         if not len(self):
             return Answers.none(len(indices), errors)
+        if len(indices) == len(self) and not errors and (indices == np.arange(len(self))).all():
+            return self  # as in most files: no text twice, none empty
         found = indices >= 0
         rows = np.where(found, indices, 0)
         ids, scores, probs = self.ids[rows], self.scores[rows], None if self.probs is None else self.probs[rows]
