@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streams.open_missing()
     arguments = sys.argv[1:] if arguments is None else arguments
     log_json = "--log-json" in arguments
+    streams.ignore_warnings()
     try:
         parser = make_parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions

@@ -9,6 +9,7 @@ import codecs
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +35,12 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def ignore_warnings() -> None:
+    """Keep warnings of libraries, which are for programmers, from standard error, unless Python was told otherwise."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def has_working_directory() -> bool:

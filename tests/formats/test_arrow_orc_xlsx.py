@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import zipfile
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -12,10 +14,13 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from commands import Command, complaint
+from fake import FakeServer
 from files import rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joining import ADDED, joined, predictions_of, sent, texts_of
+from openpyxl.chart import BarChart, Reference
 from pyarrow import ipc, orc
 
 from pipeline.config import Config, Loader, Writer
@@ -184,9 +189,11 @@ def workbook(path: Path, *rows: Sequence[object], sheet: str = "Sheet") -> Path:
 
 def test_cells_become_text(tmp_path: Path) -> None:
     """Numbers as short as they can be, dates in ISO 8601; an empty cell is null."""
-    values = [7, 7.0, 0.1, 1e300, True, date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), "=1+1", "é\n", None, "x"]  # noqa: DTZ001
+    numbers = [7, 7.0, 0.1, 1e300, 2**53 + 2, 9007199254740994.0]
+    values = [*numbers, True, date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), "=1+1", "é\n", None, "x"]  # noqa: DTZ001
     path = workbook(tmp_path / "in.xlsx", ["n", "text"], *([index, value] for index, value in enumerate(values)))
-    texts = ["7", "7", "0.1", "1e+300", "TRUE", "2026-01-02", "2026-01-02 03:04:00", None, "é\n", None, "x"]
+    large = ["9007199254740994", "9007199254740994"]
+    texts = ["7", "7", "0.1", "1e+300", *large, "TRUE", "2026-01-02", "2026-01-02 03:04:00", None, "é\n", None, "x"]
     assert texts_of(path) == texts
     joined(path, tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
@@ -243,12 +250,123 @@ def test_a_workbook_is_read_from_any_row_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_is_no_workbook_is_said(tmp_path: Path) -> None:
-    """Whatever is in the file, or where it ends."""
+    """Whatever is in the file, or where it ends; a password is only spoken of where there may be one."""
     whole = workbook(tmp_path / "in.xlsx", ["text"], ["a"]).read_bytes()
-    for content in [b"", b"\xd0\xcf\x11\xe0 an encrypted one", *(whole[:size] for size in range(0, len(whole), 301))]:
+    for content in [b"", *(whole[:size] for size in range(0, len(whole), 301))]:
         (tmp_path / "cut.xlsx").write_bytes(content)
-        with pytest.raises(InputError, match=r"cut.xlsx: can't be read as .xlsx"):
+        with pytest.raises(InputError, match=r"cut.xlsx: can't be read as .xlsx: is damaged, or no workbook: [^\n]+$"):
             texts_of(tmp_path / "cut.xlsx")
+    (tmp_path / "cut.xlsx").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + b"an encrypted one")
+    with pytest.raises(InputError, match=r"cut.xlsx: .* needs a password, or is an .xls file"):
+        texts_of(tmp_path / "cut.xlsx")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_workbook_with_wrong_bytes_is_damaged(seed: int, tmp_path: Path) -> None:
+    """Or it can still be read; whatever openpyxl raises, it is a sentence."""
+    rng = random.Random(seed)
+    content = bytearray(workbook(tmp_path / "in.xlsx", ["text"], *([f"text {row}"] for row in range(50))).read_bytes())
+    for _ in range(rng.choice((1, 5, 50))):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    (tmp_path / "bad.xlsx").write_bytes(content)
+    try:
+        texts_of(tmp_path / "bad.xlsx")
+    except InputError as error:
+        assert "bad.xlsx" in str(error)  # noqa: PT017 - the bytes may be some that nobody reads
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def edited(path: Path, **parts: str | None) -> Path:
+    """Replace parts of a workbook, or leave them out; a part is named by the stem of its file."""
+    with zipfile.ZipFile(path) as whole:
+        contents = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in contents.items():
+            part = parts.get(Path(name).stem, content)
+            if part is not None:
+                file.writestr(name, part)
+    return path
+
+
+SHEET = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>%s</sheetData></worksheet>'
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"sheet1": None}, "there is no sheet 'Sheet'"),
+        ({"sheet1": "<worksheet"}, "unclosed token"),
+        ({"sheet1": SHEET % '<row><c t="s"><v>7</v></c></row>'}, "list index out of range"),
+        ({"workbook": None}, "workbook.xml"),
+        ({"[Content_Types]": None}, "Content_Types"),
+    ],
+)
+def test_a_workbook_that_lacks_a_part_is_damaged(parts: dict[str, str | None], words: str, tmp_path: Path) -> None:
+    """A sheet that is lost is not replaced by the next one."""
+    path = edited(workbook(tmp_path / "in.xlsx", ["text"], ["a"]), **parts)
+    with pytest.raises(
+        InputError, match=f"in.xlsx: can't be read as .xlsx: is damaged, or no workbook: .*{words}"
+    ) as caught:
+        texts_of(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_charts_that_are_sheets_are_left_out(tmp_path: Path) -> None:
+    """The first sheet with cells is read; a chart that is asked for is named."""
+    book = openpyxl.Workbook()
+    sheet, path = book.active, tmp_path / "in.xlsx"
+    assert sheet is not None
+    sheet.append(["text"])
+    sheet.append(["here"])
+    chart = BarChart()
+    chart.add_data(Reference(sheet, min_col=1, min_row=1, max_row=2))
+    book.create_chartsheet("Chart", 0).add_chart(chart)
+    book.save(path)
+    assert texts_of(path) == ["here"]
+    with pytest.raises(InputError, match=r"the sheet 'Chart' is a chart; there are 'Sheet' \(loader\.sheet\)"):
+        texts_of(path, sheet="Chart")
+
+
+def test_blank_rows_before_the_header_are_none(tmp_path: Path) -> None:
+    """The header is the first row that has a value; messages count rows as Excel does."""
+    path = workbook(tmp_path / "in.xlsx", [], [None, ""], ["id", "text"], [], [1, "a"])
+    assert texts_of(path) == [None, "a"]
+    joined(path, tmp_path / "out.csv")
+    assert [row["text"] for row in rows_of(tmp_path / "out.csv")] == ["", "a"]
+    with pytest.raises(InputError, match="row 5 of the sheet has 3 cells where the header has 2"):
+        texts_of(workbook(tmp_path / "in.xlsx", [], [None, ""], ["id", "text"], [], [1, "a", "lost"]))
+
+
+def test_a_blank_sheet(classify: Command, fake: FakeServer, tmp_path: Path) -> None:
+    """It is empty, and may be so."""
+    workbook(tmp_path / "in.xlsx", [], [None, ""])
+    arguments = ("run", "-i", "in.xlsx", "-o", "out.csv", "--url", fake.url, "--quiet")
+    complaint(classify(*arguments, expect=2), "in.xlsx: is empty", "run.allow_empty")
+    classify(*arguments, "--set", "run.allow_empty=true")
+    assert rows_of(tmp_path / "out.csv") == []
+
+
+def test_characters_that_xml_lacks(tmp_path: Path) -> None:
+    """Excel writes them as escapes, also the underscore of what only looks like one."""
+    path = workbook(tmp_path / "in.xlsx", ["text"], ["a_x000D_\nb"], ["_x005F_x000D_"], ["_xD83D_"], ["_x0041"])
+    assert texts_of(path) == ["a\r\nb", "_x000D_", "_xD83D_", "_x0041"]
+
+
+def test_a_date_that_there_is_not_warns_nobody(classify: Command, fake: FakeServer, tmp_path: Path) -> None:
+    """Openpyxl makes it an error, as Excel shows it."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["text", "day"])
+    sheet.append(["a", 99_999_999])
+    sheet["B2"].number_format = "yyyy-mm-dd"
+    book.save(tmp_path / "in.xlsx")
+    done = classify("run", "-i", "in.xlsx", "-o", "out.csv", "--url", fake.url, "--quiet")
+    assert "Warning" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert [row["day"] for row in rows_of(tmp_path / "out.csv")] == ["#VALUE!"]
 
 
 @pytest.mark.parametrize(
