@@ -393,6 +393,11 @@ class RecordReader:
         self._at_end = True
 
     def _endless(self) -> InputError:
+        if not self._dialect.has_quotes:
+            return InputError(
+                f"{self._file.path}:{self.reached[1] + 1}: the last line end of this record is part of a cell, so the "
+                f"record does not end, or it is longer than {LONGEST_RECORD >> 20} MiB; add a line end"
+            )
         return InputError(
             f"{self._file.path}:{self.reached[1] + 1}: a quote is opened in this record and never closed, or the "
             f'record is longer than {LONGEST_RECORD >> 20} MiB; mend it, or set loader.quoting = "none" if quotes are '

@@ -42,7 +42,8 @@ class Dialect(NamedTuple):
         if (escape := self.escape) is None:
             return csv.reader(lines, **settings)
 
-        # The csv module would drop an escape before any character, also that of `C:\new`.
+        # The csv module would drop an escape before any character, also that of `C:\new`, and after a line end that is
+        # escaped it takes the end of the file for no end of the record.
         special = {'"', self.delimiter, escape, "\r", "\n"}
         find = re.compile(rf"{re.escape(escape)}(\r\n|.|\Z)", re.DOTALL)
 
@@ -52,7 +53,7 @@ class Dialect(NamedTuple):
             return found[0] if found[1] in special else escape + found[0]
 
         lines = (find.sub(kept, line) if escape in line else line for line in lines)
-        return csv.reader(lines, **settings)
+        return csv.reader((line if line.endswith(("\n", "\r")) else f"{line}\n" for line in lines), **settings)
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 - of immutable values
     def cell_writer(self) -> Callable[[str], str]:

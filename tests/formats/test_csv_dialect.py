@@ -201,3 +201,21 @@ def test_another_dialect_is_another_run() -> None:
     for changed in ({"quoting": "none"}, {"escape": "\\"}, {"header": False}):
         other = identity_of(Config(loader=Loader(**changed)), "digest")
         assert [each.key for each in differences(usual, other)] == [f"loader.{next(iter(changed))}"]
+
+
+@pytest.mark.parametrize("quoting", ["none", "double"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_last_record_with_an_escaped_line_end(quoting: str, end: str, tmp_path: Path) -> None:
+    """It is whole without a line end of its own."""
+    (tmp_path / "in.csv").write_bytes(f"text,b\nx,a\\\nb{end}".encode())
+    joined(tmp_path / "in.csv", tmp_path / "out.jsonl", loader={"quoting": quoting, "escape": "\\"})
+    assert [row["b"] for row in rows_of(tmp_path / "out.jsonl")] == ["a\nb"]
+    joined(tmp_path / "in.csv", tmp_path / "out.csv", loader={"quoting": quoting, "escape": "\\"})
+    assert (tmp_path / "out.csv").read_bytes().splitlines()[1:] == [b"x,a\\", b"b,no,0.5,"]
+
+
+def test_a_last_record_that_does_not_end(tmp_path: Path) -> None:
+    """Its line end is part of its last cell; nobody speaks of quotes where there are none."""
+    (tmp_path / "in.csv").write_bytes(b"text\na\nb\\\n")
+    with pytest.raises(InputError, match=r"in\.csv:3: the last line end .* part of a cell.*add a line end"):
+        texts_of(tmp_path / "in.csv", quoting="none", escape="\\")
