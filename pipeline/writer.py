@@ -17,10 +17,10 @@ from pipeline.answers import Answers
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import PIPE, Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns, Tally
-from pipeline.formats.registry import FORMATS, format_of
-from pipeline.formats.source import Destination, Source, Writer, refuse_duplicates
+from pipeline.formats.registry import FORMATS, Format, format_of
+from pipeline.formats.source import ColumnWriter, Destination, Source, Writer, refuse_duplicates
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
 
@@ -175,7 +175,7 @@ def _open_writer(source: Source, destination: Destination) -> tuple[Writer, Iter
 
 
 def check_types(config: Config, source: Source) -> None:
-    """See that the columns can be written: each as text, if the output is text, and by its name, in another format.
+    """See that the output can hold the columns: their types, and their names.
 
     Raises:
         InputError: two columns have the same name, or the rows can't be read. OutputError: naming column and type, or
@@ -186,9 +186,29 @@ def check_types(config: Config, source: Source) -> None:
         source.see_appendable(config)
     if source.format != output or not (output.is_text or output.name == "parquet"):  # these two take any names
         refuse_duplicates(source.path, source.columns)
-    if source.format.is_text or not output.is_text:
+    is_copied = source.format == output and config.run.limit_rows is None and config.writer.compression is None
+    if source.format.is_text or (is_copied and output.name == "parquet"):
         return
-    from pipeline.formats.values import to_cells
+    fields = [*source.schema()]
+    for field in fields:
+        if reason := _refusal(output, field):
+            others = [
+                f".{each.name}"
+                for each in FORMATS.values()
+                if each.writer and not any(_refusal(each, every) for every in fields)
+            ]
+            advice = f"choose an output that ends in {' or '.join(others)}" if others else "write the input without it"
+            raise OutputError(
+                f"{config.writer.output}: no .{output.name} holds the column {field.name!r} of type {field.type} "
+                f"({reason}); {advice}"
+            )
 
-    for field in source.schema():
-        to_cells(pa.nulls(0, field.type), field.name)
+
+def _refusal(output: Format, field: pa.Field) -> str | None:
+    """Say why a format can't hold a column; None if it can."""
+    writer: type[ColumnWriter] = output.load(output.writer)
+    try:
+        writer.see_type(field.type)
+    except pa.ArrowException as error:
+        return str(error).strip().splitlines()[0]
+    return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import ipc
 
 from pipeline.answers import Answers
 from pipeline.config import Loader
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError
 from pipeline.formats.column_lists import schema_with_fields
 from pipeline.formats.columnar import ColumnarSource, heads_of, read_error, slices
+from pipeline.formats.dictionaries import grown, has_dictionary
 from pipeline.formats.registry import Format
 from pipeline.formats.source import Destination
 from pipeline.storage import Location
@@ -69,7 +69,7 @@ class ArrowWriter:
         self._columns = destination.columns
         self._schema = schema = schema_with_fields(schema, self._columns.fields)
         self._labels = string_array(destination.labels)
-        self._dictionaries: dict[str, pa.Array] = {}  # by column, of what was written
+        self._known: dict[int, pa.Array] = {}  # by column, the dictionaries of what was written, see `grown`
         options = ipc.IpcWriteOptions(
             compression=None if destination.compression == "none" else destination.compression,
             emit_dictionary_deltas=True,
@@ -77,29 +77,21 @@ class ArrowWriter:
         self._stream = destination.draft.write_bytes()
         self._writer = ipc.new_file(self._stream, schema, options=options)
 
+    @staticmethod
+    def see_type(kind: pa.DataType) -> None:
+        """See `ColumnWriter.see_type`."""
+        pa.schema([("", kind)]).serialize()
+        if has_dictionary(kind, lambda each: pa.types.is_float16(each.value_type)):  # Arrow (26) joins others of them
+            raise pa.ArrowInvalid("dictionaries of half floats can't be joined")
+
     def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
         """See `Writer.write`."""
-        old = [self._with_one_dictionary(field.name, column) for field, column in zip(rows.schema, rows, strict=True)]
-        arrays = [*old, *self._columns.arrays(answers, self._labels)]
-        try:
-            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        except pa.ArrowException as error:
-            raise OutputError(f"the rows can't be written as Arrow ({error}); choose a Parquet output") from None
+        columns = [*rows.columns, *self._columns.arrays(answers, self._labels)]
+        for index, column in enumerate(rows.columns):
+            if has_dictionary(column.type):
+                self._known[index], columns[index] = grown(self._known.get(index), column)
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         """See `Writer.close`."""
         self._writer.close()
-
-    def _with_one_dictionary(self, name: str, column: pa.Array) -> pa.Array:
-        """Encode a column with the dictionary of the batches before it, which may only grow in an Arrow file."""
-        if not pa.types.is_dictionary(column.type):
-            return column
-        known = self._dictionaries.setdefault(name, column.dictionary)
-        if not len(known):  # one without values can't grow: it gets one that no row has
-            known = pa.array([""] if pa.types.is_string(known.type) else [0]).cast(known.type)
-        if not known.equals(column.dictionary):
-            new = column.dictionary.filter(pc.invert(pc.is_in(column.dictionary, known)))
-            known = self._dictionaries[name] = pa.concat_arrays([known, new])
-            indexes = pc.index_in(column.dictionary, known).take(column.indices).cast(column.type.index_type)
-            column = pa.DictionaryArray.from_arrays(indexes, known, ordered=column.type.ordered)
-        return column

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClassifyError, InputError
+from pipeline.formats.dictionaries import decoded, grown, is_narrow, with_wide_indexes
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     BLOCK_CHARS,
@@ -43,6 +44,7 @@ class ColumnarSource(Source):
     def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
         super().__init__(location, file_format)
         self.schema_of_file, self.total_rows = schema, rows
+        self._schema: pa.Schema | None = None  # of whole rows
         self.columns: list[str] = list(schema.names)
 
     def check(self, spec: TextSpec, appended: Sequence[str]) -> None:
@@ -67,12 +69,36 @@ class ColumnarSource(Source):
             row += batch.num_rows
 
     def schema(self) -> pa.Schema:
-        """See `Source.schema`: that of the file, with all metadata."""
-        return self.schema_of_file
+        """See `Source.schema`: that of the file, with all metadata. Dictionaries have indexes that count all values.
+
+        Raises:
+            InputError: a file with narrow indexes can't be read.
+        """
+        if self._schema is None:
+            fields = [*self.schema_of_file]
+            narrow = [index for index, field in enumerate(fields) if is_narrow(field.type)]
+            if narrow and not self._indexes_fit([fields[index].name for index in narrow]):
+                for index in narrow:
+                    fields[index] = fields[index].with_type(with_wide_indexes(fields[index].type))
+            self._schema = pa.schema(fields, self.schema_of_file.metadata)
+        return self._schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source.batches`."""
-        yield from self._batches(0, BATCH_ROWS, BATCH_BYTES, None)
+        schema = self.schema()
+        for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, None):
+            yield batch if batch.schema.equals(schema) else batch.cast(schema)
+
+    def _indexes_fit(self, names: Sequence[str]) -> bool:
+        """Read the dictionaries of the columns, and say whether their indexes can count the values of all batches."""
+        known: dict[int, pa.Array] = {}
+        try:
+            for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, names):
+                for index, column in enumerate(each for each in batch.columns if is_narrow(each.type)):
+                    known[index], _ = grown(known.get(index), column.slice(0, 0))
+        except pa.ArrowInvalid:
+            return False
+        return True
 
     @abstractmethod
     def _batches(
@@ -122,7 +148,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     else:
         head, *rest = name.split(".")
         array = pc.struct_field(batch.column(head), rest)
-    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    array = decoded(array)
     is_bytes = any(is_so(array.type) for is_so in _ARE_BYTES)
     return array.cast(pa.large_string(), safe=False) if is_bytes else array  # no look at whether they are UTF-8
 

@@ -100,7 +100,7 @@ class JsonArraySource(JsonSource):
             if not raw.isascii() and not is_utf8(raw):
                 raise InputError(f"{where}: not utf-8; set loader.encoding, for instance cp1252")
             try:
-                members = _parse(raw)
+                members = _parse(raw.lstrip())
             except ValueError as error:
                 if not self._skip_bad:
                     raise InputError(
@@ -128,7 +128,7 @@ class JsonArraySource(JsonSource):
                 offset, line = offset + len(raw) + 1, line + raw.count(b"\n")
                 parts, start, size = [], cut + 1, 0
             if has_end:
-                self._end(data[start - 1 :] + cutter.held, buffers)
+                self._end(data[start - 1 :] + cutter.held, buffers, line)
                 return
             parts.append(data[start:])
             size += len(data) - start
@@ -139,14 +139,18 @@ class JsonArraySource(JsonSource):
             f"element is longer than {LONGEST_ELEMENT >> 20} MiB"
         )
 
-    def _end(self, tail: bytes, buffers: Iterator[bytes]) -> None:
-        """See that the array is closed by its own bracket, and that nothing comes after it."""
+    def _end(self, tail: bytes, buffers: Iterator[bytes], line: int) -> None:
+        """See that the array is closed by its own bracket, and that nothing comes after it; `line` are before it."""
         for data in itertools.chain([b""], buffers):
             tail += data
             if tail[1:].strip():
                 break
-        if not tail.startswith(b"]") or tail[1:].strip():
-            raise InputError(f"{self.path}: something comes after the end of the array; there may be only one")
+        rest = tail[1:].lstrip()
+        if not tail.startswith(b"]"):
+            raise InputError(f"{self.path}:{line + 1}: a brace is closed here that was never opened; mend it")
+        if rest:
+            line += tail[: len(tail) - len(rest)].count(b"\n")
+            raise InputError(f"{self.path}:{line + 1}: something comes after the end of the array; take it out")
         self.tail = tail
 
     def _buffers(self, offset: int) -> Iterator[bytes]:

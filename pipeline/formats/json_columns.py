@@ -6,6 +6,7 @@ Values travel as tokens, the JSON text of one value, so nothing is decoded that 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -42,6 +43,7 @@ _KINDS = {  # of a token by its first byte; what is not here is a number
     b"N": "float",
     b"I": "float",
 }
+_SPACE = re.compile(r"[ \t\r\n]*+")
 _STRINGS, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"'), re.compile(rb"[\[{}\]]")
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -70,15 +72,38 @@ def parse_members(line: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(raw) for name, raw in _decode_members(line).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            tree = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{error.msg} at column {error.colno}") from None
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+        text = line.decode("utf-8", "surrogatepass")
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")  # as in "Invalid control character at"
+        of_line = f" of its line {error.lineno}" if error.lineno > 1 else ""
+        raise ValueError(f"{what} at column {error.colno}{of_line}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(tree, dict):
         raise ValueError("not an object in braces")  # noqa: TRY004 - one kind of error for a line that is no row
-    return {name: json.dumps(value).encode() for name, value in tree.items()}
+    return _cut_members(text)
+
+
+def _cut_members(text: str) -> dict[str, bytes]:
+    """Cut an object, which is known to be one, into the tokens of its members."""
+    decode, members = json.JSONDecoder().raw_decode, dict[str, bytes]()
+
+    def after(mark: str, start: int) -> int:
+        """Find what comes after a mark, and white space, behind `start`."""
+        space = _SPACE.match(text, text.index(mark, start) + len(mark))
+        return space.end() if space else start
+
+    end = after("{", 0)
+    while text[end] != "}":
+        name, end = decode(text, end)
+        start = after(":", end)
+        _, end = decode(text, start)
+        members[name] = text[start:end].encode("utf-8", "backslashreplace")  # which is how JSON escapes a surrogate
+        end = after("", end)
+        end = after(",", end) if text[end] == "," else end
+    return members
 
 
 def reach(members: Members, name: str) -> bytes | None:
@@ -177,5 +202,8 @@ _CONVERT: dict[Kind, Callable[[bytes], object]] = {
 }
 
 
-def _number_kind(token: bytes) -> str:
-    return "int" if token.lstrip(b"-").isdigit() else "float"
+def _number_kind(token: bytes) -> Kind:
+    digits = token.lstrip(b"-")
+    if digits.isdigit():
+        return "int"
+    return "json" if digits[:1].isdigit() and math.isinf(float(token)) else "float"  # 1e400 is no double

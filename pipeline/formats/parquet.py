@@ -22,6 +22,7 @@ from pipeline.config import Loader
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.column_lists import schema_with_fields
 from pipeline.formats.columnar import BATCH_ROWS, ColumnarSource, heads_of, read_error
+from pipeline.formats.dictionaries import decoded, has_dictionary, is_closed, value_type
 from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
 from pipeline.formats.registry import Format
 from pipeline.formats.source import BLOCK_ROWS, Destination, Writer
@@ -83,7 +84,7 @@ class ParquetSource(ColumnarSource):
         if self._int96_unit is None:
             self._see_lengths()
             self._int96_unit = self._choose_int96_unit()
-        return self.schema_of_file
+        return super().schema()
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
@@ -361,7 +362,8 @@ class ParquetWriter:
 
     def __init__(self, destination: Destination, schema: pa.Schema) -> None:
         self._columns = destination.columns
-        self._schema = schema_with_fields(schema, self._columns.fields)
+        fields = [field.with_type(_type_in_parquet(field.type)) for field in schema]
+        self._schema = schema_with_fields(pa.schema(fields, schema.metadata), self._columns.fields)
         self._labels = string_array(destination.labels)
         self._writer = pq.ParquetWriter(
             destination.draft.write_bytes(),
@@ -372,9 +374,19 @@ class ParquetWriter:
         self._batches: list[pa.RecordBatch] = []  # of the next row group
         self._rows = self._bytes = 0  # in these
 
+    @staticmethod
+    def see_type(kind: pa.DataType) -> None:
+        """See `ColumnWriter.see_type`."""
+        is_dictionary = pa.types.is_dictionary(kind)
+        if not is_dictionary and has_dictionary(
+            kind, lambda each: is_closed(each) or pa.types.is_duration(each.value_type)
+        ):
+            raise pa.ArrowInvalid("dictionaries of such values have to be columns")
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("", _type_in_parquet(kind))])).close()
+
     def write(self, rows: pa.RecordBatch, answers: Answers) -> None:
         """See `Writer.write`."""
-        arrays = [*rows.columns, *self._columns.arrays(answers, self._labels)]
+        arrays = [*map(_in_parquet, rows.columns), *self._columns.arrays(answers, self._labels)]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         while True:
             part = batch.slice(0, GROUP_ROWS - self._rows)
@@ -397,3 +409,26 @@ class ParquetWriter:
         if self._rows:
             self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=GROUP_ROWS)
         self._batches, self._rows, self._bytes = [], 0, 0
+
+
+def _type_in_parquet(kind: pa.DataType) -> pa.DataType:
+    """Give the type that a column has in Parquet: a dictionary is one of strings or of bytes there."""
+    if not pa.types.is_dictionary(kind):
+        return kind
+    value = value_type(kind)
+    is_kept = value in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    return pa.dictionary(kind.index_type, value, kind.ordered) if is_kept else value
+
+
+def _in_parquet(column: pa.Array) -> pa.Array:
+    """Give a column the type that it has in Parquet."""
+    kind = _type_in_parquet(column.type)
+    if pa.types.is_dictionary(column.type) and column.dictionary.null_count:  # there are none in Parquet
+        return decoded(column).cast(kind)
+    if column.type == kind:
+        return column
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(
+            column.indices, column.dictionary.cast(kind.value_type), ordered=kind.ordered
+        )
+    return decoded(column)

@@ -1,7 +1,7 @@
 """The file formats: their names, the endings of their files, and the classes that read and write them.
 
 To add a format, write a module with a reader (`formats.source.Source`), add a line to `FORMATS`, and, if the format can
-be written, give the module a writer (`formats.source.Writer`).
+be written, give the module a writer (`formats.source.ColumnWriter`).
 
 Importing this module is cheap, since the help of the command line lists the endings. The modules of the formats, and
 the packages they need, are imported when a file is opened.

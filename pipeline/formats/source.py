@@ -122,6 +122,18 @@ class Writer(Protocol):
         """Write what is left, and end the file."""
 
 
+class ColumnWriter(Writer, Protocol):
+    """The writer of a format, which takes columns."""
+
+    @staticmethod
+    def see_type(kind: pa.DataType) -> None:
+        """See that the format can hold a column of a type.
+
+        Raises:
+            pa.ArrowException: it can't; the message says why.
+        """
+
+
 class TextSpec:
     """How the text of a row is made of its columns.
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DiskTrouble, InputError
+from pipeline.formats import values
 from pipeline.formats.registry import compression_of
 from pipeline.storage import Draft, Location, Pipe, StoreStream
 from pipeline.texts import SEPARATOR, Codes, Mask, Offsets, Position, binary_scalar, binary_slices
@@ -225,6 +226,11 @@ class TextWriter:
         if codec is not None:
             stream = pa.CompressedOutputStream(stream, codec)
         self._stream: Any = codecs.EncodedFile(stream, "utf-8", encoding) if is_wide(encoding) else stream
+
+    @staticmethod
+    def see_type(kind: pa.DataType) -> None:
+        """See `ColumnWriter.see_type`."""
+        values.see_type(kind)
 
     def close(self) -> None:
         """See `Writer.close`."""

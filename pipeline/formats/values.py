@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
+from pipeline.formats.dictionaries import decoded, is_closed, value_type
 
 _BEYOND = re.compile(r"<value out of range: (-?\d+)>")  # what Arrow writes instead of a date or time
 _YEARS_S = 97 * 10**10  # seconds of almost 32,767 years after 1970, the last one that Arrow prints
@@ -33,6 +34,7 @@ def to_cells(array: pa.Array, name: str) -> list[str | None]:
     Raises:
         OutputError: the values can't be written as text; naming the column, `name`.
     """
+    array = decoded(array)
     plain = _plain(array, name)
     if pa.types.is_nested(plain.type):
         return [None if value is None else msgspec.json.encode(value).decode() for value in _values(plain)]
@@ -47,6 +49,7 @@ def to_json(array: pa.Array, name: str) -> list[Any]:
     Raises:
         OutputError: see `to_cells`.
     """
+    array = decoded(array)
     plain = _plain(array, name)
     if pa.types.is_large_string(plain.type) or pa.types.is_string(plain.type):
         return list(_printed(array, _texts(plain)))
@@ -103,17 +106,29 @@ def _plain(array: pa.Array, name: str) -> pa.Array:
     try:
         return pc.cast(array, _plain_type(array.type))
     except pa.ArrowException as error:
-        raise OutputError(
-            f"the column {name!r} of type {array.type} can't be written as text ({str(error).splitlines()[0]}); "
-            f"choose a Parquet output"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise OutputError(f"the column {name!r} of type {array.type} can't be written as text: {reason}") from None
+
+
+def see_type(kind: pa.DataType) -> None:
+    """See that there is a text for values of a type.
+
+    Raises:
+        pa.ArrowException: there is none.
+    """
+    _plain_type(value_type(kind) if pa.types.is_dictionary(kind) else kind)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:  # noqa: C901, PLR0911 - one line a kind of type
+    """Find the type, of those that every format has, that the values of a type are cast to.
+
+    Raises:
+        pa.ArrowInvalid: there is none.
+    """
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return _plain_type(kind.storage_type)
-    if types.is_dictionary(kind):
+    if types.is_dictionary(kind) and not is_closed(kind):
         return _plain_type(kind.value_type)
     if types.is_struct(kind):
         if len({field.name for field in kind}) < kind.num_fields:
@@ -123,7 +138,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:  # noqa: C901, PLR0911 - one 
         return pa.map_(_plain_type(kind.key_type), _plain_type(kind.item_type))
     if types.is_fixed_size_list(kind):
         return pa.list_(_plain_type(kind.value_type), kind.list_size)
-    if types.is_list(kind) or types.is_large_list(kind):  # casting a list view loses its values (Arrow 26): refused
+    if types.is_list(kind) or types.is_large_list(kind):
         return pa.large_list(_plain_type(kind.value_type))
     if _is_binary(kind):
         return pa.large_binary()
@@ -131,6 +146,9 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:  # noqa: C901, PLR0911 - one 
         return pa.float32() if types.is_float16(kind) else kind
     if types.is_duration(kind):
         return pa.int64()
+    if types.is_interval(kind) or types.is_nested(kind) or types.is_dictionary(kind):
+        # Casting a list view loses its values (Arrow 26).
+        raise pa.ArrowInvalid("there is no text for such values")
     return pa.large_string()
 
 

@@ -217,6 +217,37 @@ def test_doubles_keep_every_bit(value: float, tmp_path: Path) -> None:
         assert repr(float(row["predicted_score"])) == repr(value)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1E+400", "9" * 400 + ".0"])
+def test_a_number_beyond_doubles_keeps_its_digits(number: str, tmp_path: Path) -> None:
+    """Also beside half a surrogate pair, which another parser reads; NaN and Infinity are what they were."""
+    (tmp_path / "in.jsonl").write_text(
+        f'{{"text": "a", "n": {number}}}\n{{"text": "b", "n": 0.5}}\n{{"text": "\\ud800", "n": {number}}}\n'
+    )
+    for out in ("out.csv", "out.parquet"):
+        joined(tmp_path / "in.jsonl", tmp_path / out)
+        assert [row["n"] for row in rows_of(tmp_path / out)] == [number, "0.5", number]
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "n": Infinity}\n{"text": "b", "n": -Infinity}\n')
+    joined(tmp_path / "in.jsonl", tmp_path / "out.parquet")
+    assert [row["n"] for row in rows_of(tmp_path / "out.parquet")] == [inf, -inf]
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n"])
+def test_a_row_with_half_a_surrogate_pair_keeps_its_spelling(space: str, tmp_path: Path) -> None:
+    """Of its other members, wherever white space stands."""
+    pairs = [
+        ('"text"', '"\\ud800"'),
+        ('"n"', "1.10"),
+        ('"o"', '{"x": [1.0, "}"]}'),
+        ('"e"', '"é"'),
+        ('"\\u00fc"', "null"),
+    ]
+    members = [space.join(["", name, ":", value, ""]) for name, value in pairs]
+    (tmp_path / "in.json").write_text(f"[{{{','.join(members)}}}{space}]")
+    joined(tmp_path / "in.json", tmp_path / "out.csv")
+    row = rows_of(tmp_path / "out.csv")[0]
+    assert [row[name] for name in ("text", "n", "o", "e", "ü")] == ["\\ud800", "1.1", '{"x": [1.0, "}"]}', "é", ""]
+
+
 def test_a_struct_with_two_fields_of_one_name_is_refused_before_the_run(
     fake: FakeServer, classify: Command, tmp_path: Path
 ) -> None:
@@ -226,7 +257,12 @@ def test_a_struct_with_two_fields_of_one_name_is_refused_before_the_run(
     pq.write_table(pa.table({"text": ["x"], "odd": lists}), tmp_path / "in.parquet")
     for command, out in (("check", "out.jsonl"), ("run", "out.jsonl"), ("run", "out.csv")):
         done = classify(command, "-i", "in.parquet", "-o", out, "--url", fake.url, "--quiet", expect=2)
-        complaint(done, "'odd'", "two fields of a struct have the same name", "choose a Parquet output")
+        complaint(
+            done,
+            "'odd'",
+            "two fields of a struct have the same name",
+            "choose an output that ends in .parquet or .arrow",
+        )
     assert not fake.answered
     classify("run", "-i", "in.parquet", "-o", "out.parquet", "--url", fake.url, "--quiet")
 
