@@ -30,10 +30,11 @@ class OrcSource(ColumnarSource):
     def _batches(
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
-        """See `ColumnarSource._batches`."""
+        """See `ColumnarSource._batches`: all columns where a name has a dot in it, which means a field to Arrow."""
+        wanted = None if names is None or any("." in name for name in {*names} & {*self.columns}) else names
         for stripe in range(self._file.nstripes):
             try:
-                batch = self._file.read_stripe(stripe, columns=None if names is None else list(names))
+                batch = self._file.read_stripe(stripe, columns=wanted)
             except (pa.ArrowException, OSError) as error:
                 raise read_error(self.location, f"stripe {stripe} can't be read", error) from None
             yield from slices(batch, row, most_rows, most_bytes)

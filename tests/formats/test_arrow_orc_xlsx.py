@@ -107,6 +107,14 @@ def test_reading_starts_at_any_row(
         assert again == every[block.position.row :]
 
 
+@pytest.mark.parametrize(("make", "name"), [*MADE, pytest.param(pq.write_table, "in.parquet", id="parquet")])
+def test_a_name_with_a_dot_is_that_of_a_column_first(tmp_path: Path, make: Made, name: str) -> None:
+    """Also where a struct has such a field."""
+    make(pa.table({"a.b": ["column"], "a": [{"b": "field", "c": "other"}]}), tmp_path / name)
+    assert texts_of(tmp_path / name, text_column="a.b") == ["column"]
+    assert texts_of(tmp_path / name, text_column="a.c") == ["other"]
+
+
 @pytest.mark.parametrize(("make", "name"), MADE)
 def test_damage_is_said_in_a_sentence(tmp_path: Path, make: Made, name: str) -> None:
     """A file that is cut anywhere, or that holds something else, names itself; no other error appears."""
