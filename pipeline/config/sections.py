@@ -320,7 +320,7 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("writer.labels names a class twice")
         if self.output == PIPE and not format_of(PIPE, self.format, "writer.format").is_text:
-            raise ValueError(f"writer.format: standard output takes jsonl, json, csv or tsv, not {self.format}; name a file")
+            raise ValueError(f"writer.format: standard output takes jsonl, json, csv and tsv, not {self.format}")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -86,8 +86,9 @@ class ColumnarSource(Source):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source.batches`."""
         schema = self.schema()
+        is_as_read = schema.equals(self.schema_of_file)
         for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, None):
-            yield batch if batch.schema.equals(schema) else batch.cast(schema)
+            yield batch if is_as_read else batch.cast(schema)
 
     def _indexes_fit(self, names: Sequence[str]) -> bool:
         """Read the dictionaries of the columns, and say whether their indexes can count the values of all batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
@@ -12,12 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import Command
 from fake import FakeServer, hang, label_of, refuse
 from killing import KILLED_AFTER_RENAME
+from pyarrow import feather, orc
 from s3 import Bucket
 
 from pipeline.servers.endpoint import CANARY
@@ -133,6 +136,37 @@ def test_standard_input_may_be_of_any_format(tmp_path: Path, fake: FakeServer) -
     wrong = piped("-i", "-", "-o", "-", "--url", fake.url, given='{"text": "a"}\nb\n', expect=2)
     assert b"stdin:2: no JSON object" in wrong.stderr
     assert wrong.stdout == b""
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(
+    ("kind", "out"),
+    [("arrow", "json"), ("stream", "csv"), ("orc", "tsv"), ("xlsx", "jsonl"), ("json", "csv"), ("parquet", "json")],
+)
+def test_formats_with_an_index_come_through_a_pipe_too(kind: str, out: str, tmp_path: Path, fake: FakeServer) -> None:
+    """Standard input is a file by then; every text format goes out."""
+    table, path = pa.table({"text": ["a, b", "c"]}), tmp_path / "in"
+    if kind == "json":
+        path.write_text(json.dumps(table.to_pylist()))
+    elif kind == "xlsx":
+        book = openpyxl.Workbook()
+        for index, text in enumerate(["text", "a, b", "c"], 1):
+            book.worksheets[0].cell(index, 1, text)
+        book.save(path)
+    elif kind == "stream":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        {"arrow": feather.write_feather, "orc": orc.write_table, "parquet": pq.write_table}[kind](table, path)
+    given = ("--set", f"loader.format={'arrow' if kind == 'stream' else kind}", "--set", f"writer.format={out}")
+    content = piped("-i", "-", "-o", "-", *given, "--url", fake.url, given=path.read_bytes()).stdout.decode()
+    if out == "json":
+        rows = json.loads(content)
+    elif out == "jsonl":
+        rows = [*map(json.loads, content.splitlines())]
+    else:
+        rows = [*csv.DictReader(content.splitlines(), delimiter="\t" if out == "tsv" else ",")]
+    assert [(row["text"], row["predicted_label"]) for row in rows] == [(text, label_of(text)) for text in ("a, b", "c")]
 
 
 @pytest.mark.usefixtures("state")
