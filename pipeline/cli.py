@@ -304,7 +304,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     endings, compressions = " ".join(f".{name}" for name in FORMATS), " ".join(COMPRESSIONS)
     files = parser.add_argument_group("input and output")
     files.add_argument(
-        "config", nargs="*", metavar="CONFIG.toml", help="a config file, or simply the input: a file, or several"
+        "config",
+        nargs="*",
+        metavar="INPUT | CONFIG.toml",
+        help="the input: a file, a directory, or several; or a config file, which names it",
     )
     files.add_argument(
         "-i",
@@ -390,6 +393,13 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments; what a command does not know is its mistake, not that of `classify`."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_hint_of_columns(args or [], rest[0])}")
+        return known, rest
+
     def error(self, message: str) -> NoReturn:
         from pipeline.config import mask_words
 
@@ -418,6 +428,14 @@ def _hint(message: str) -> str:
     name = unknown[1].replace("-", "_")
     keys = [key for key in known_keys() if key.endswith(f".{name}")]
     return f"; it is a key of the config: --set {keys[0]}=VALUE" if keys else ""
+
+
+def _hint_of_columns(arguments: Sequence[str], unknown: str) -> str:
+    """Return how several columns are named, where a second one was given to one `-t`."""
+    for option, column, second in zip(arguments, arguments[1:], arguments[2:], strict=False):
+        if option in ("-t", "--text-column") and second == unknown:
+            return f"; several columns are -t {column} -t {second}"
+    return ""
 
 
 def _examples(*commands: str) -> str:

@@ -91,6 +91,9 @@ def _relative_to(folder: Path, value: Any) -> Any:
     if not isinstance(value, str) or value in ("", "-") or "://" in value:  # what is no string is refused later
         return value
     joined = os.path.join(folder, os.path.expanduser(value))  # noqa: PTH111, PTH118 - a Path drops a closing slash
+    plain = os.path.normpath(joined)
+    if os.path.realpath(plain) == os.path.realpath(joined):  # else a link stands before a `..`
+        joined = plain
     return joined + "/" if value.endswith("/") and not joined.endswith("/") else joined
 
 
@@ -99,7 +102,7 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     what, _, where = message.partition(" - at `$")
     path = where.rstrip("`").lstrip(".")
     if unknown := re.search(r"unknown field `(.*)`", what):
-        return _unknown_key(f"{path}.{unknown[1]}".lstrip("."))
+        return _unknown_key(f"{path}.{unknown[1]}".lstrip("."), tree)
     if path.endswith("[...]"):  # a table whose keys the user chooses: find the wrong one
         section, _, key = path.removesuffix("[...]").partition(".")
         wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, str)), "")
@@ -112,12 +115,21 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     return f"{path}: expected {wanted}" + (f", not {got[1] or repr(got[2])}" if got else "")
 
 
-def _unknown_key(name: str) -> str:
-    known = known_keys()
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
-    hint = (same or near or [""])[0]
-    return f"unknown key {name}" + (f"; did you mean {hint}?" if hint else "; `classify check` shows all keys")
+def _unknown_key(name: str, tree: dict[str, Any]) -> str:
+    known, keys = known_keys(), tree.get(name)
+    if isinstance(keys, dict) and keys:  # an unknown section: its key says more
+        name = f"{name}.{next(iter(keys))}"
+    section, _, last = name.rpartition(".")
+    here = [key for key in known if key.rpartition(".")[0] == section]  # of an unknown section none
+    likely = (
+        [key for key in known if key.rpartition(".")[2] == last]
+        or [key for key in here if difflib.get_close_matches(key.rpartition(".")[2], [last], cutoff=0.6)]
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        or [key for key in known if section and key.endswith(f".{section}")]
+    )
+    if likely:
+        return f"unknown key {name}; did you mean {' or '.join(likely)}?"
+    return f"unknown key {name}; there are {', '.join(here or [key for key in known if '.' not in key])}"
 
 
 def known_keys() -> list[str]:

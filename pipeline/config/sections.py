@@ -33,8 +33,10 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # the system accepts no infinite timeout
 if TYPE_CHECKING:
     FormatName = str
+    OutputFormatName = str
 else:
     FormatName = Literal[tuple(format_names())]
+    OutputFormatName = Literal[tuple(format_names(only_written=True))]
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
@@ -291,7 +293,7 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "reviews_labelled.parquet"
     """
-    format: FormatName | None = None
+    format: OutputFormatName | None = None
     """The format of the output, where the ending of its name does not say it.
 
     Example: "parquet"

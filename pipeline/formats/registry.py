@@ -78,10 +78,11 @@ def format_of(path: str, given: str | None, key: str, shown: str | None = None) 
     Raises:
         ConfigError: there is no such format, or the ending names none.
     """
+    is_written = key == "writer.format"
     if given is not None:
         found = _by_name(given)
         if found is None:
-            raise ConfigError(f"{key}: expected {' or '.join(format_names())}, not {given!r}")
+            raise ConfigError(f"{key}: expected {' or '.join(format_names(only_written=is_written))}, not {given!r}")
         return found
     if path == "-":
         return PIPED
@@ -89,10 +90,13 @@ def format_of(path: str, given: str | None, key: str, shown: str | None = None) 
         return found
     import difflib
 
-    near = difflib.get_close_matches(path.rpartition(".")[2].lower(), list(FORMATS), n=1, cutoff=0.6)
+    names = format_names(only_written=is_written)
+    near = difflib.get_close_matches(path.rpartition(".")[2].lower(), names, n=1, cutoff=0.6)
     hint = f"did you mean .{near[0]}? Else end" if near else "end"
     named = path if shown is None else shown
-    raise ConfigError(f"{named}: the ending names no format; {hint} it in {endings_in_words()}, or set {key}")
+    raise ConfigError(
+        f"{named}: the ending names no format; {hint} it in {endings_in_words(only_written=is_written)}, or set {key}"
+    )
 
 
 def format_by_ending(path: str) -> Format | None:
@@ -114,9 +118,9 @@ def without_compression(name: str) -> str:
     return name
 
 
-def format_names() -> list[str]:
-    """List all names that the config takes."""
-    return [name for each in FORMATS.values() for name in each.names]
+def format_names(*, only_written: bool = False) -> list[str]:
+    """List all names that the config takes; only those of outputs on request."""
+    return [name for each in FORMATS.values() if each.writer or not only_written for name in each.names]
 
 
 def endings_in_words(*, only_written: bool = False) -> str:

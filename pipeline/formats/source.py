@@ -214,6 +214,9 @@ def existing_columns(columns: Sequence[str], missing: str) -> str:
     same = [each for each in columns if unicodedata.normalize("NFKC", each) == unicodedata.normalize("NFKC", missing)]
     if same:
         return f"{same[0]!r} only looks the same: there it is {same[0]!a}; copy the name from the file"
+    several = [name.strip() for name in missing.split(",")]
+    if len(several) > 1 and set(several) <= set(columns):
+        return f"several columns are named one by one: {' '.join(f'-t {name}' for name in several)}"
     near = difflib.get_close_matches(missing, columns, n=1)
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return f"the columns are {shown}" + (f"; did you mean {near[0]!r}?" if near else "; choose one with --text-column")

@@ -144,3 +144,41 @@ def test_columns_can_be_named_after_classes(tmp_path: Path, fake: FakeServer, cl
     write(tmp_path / "in.csv", [f"text {number}" for number in range(50)])
     done = classify("run", "in.csv", "-o", "out.csv", "--url", fake.url, "--set", "writer.probs=columns")
     assert """--set writer.labels='["negative","neutral","positive"]'""" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-t", "id,text"), "several columns are named one by one: -t id -t text"),
+        (("-t", "id", "text"), "several columns are -t id -t text; see `classify run --help`"),
+        (("-o", "out.xlx"), "end it in .csv, .tsv, .parquet, .jsonl, .json or .arrow, or set writer.format"),
+        (("--set", "writer.format=orc"), 'writer.format: expected "csv" or'),
+        (("--set", "output.probs=list"), "unknown key output.probs; did you mean writer.probs?"),
+        (("--set", "output.format=csv"), "did you mean loader.format or writer.format?"),
+        (("--set", "output.path=out.csv"), "did you mean writer.output?"),
+        (("--set", "loader.separator=;"), "unknown key loader.separator; there are loader.input, "),
+        (("--set", "a.b=c"), "there are loader, server, request, "),
+    ],
+)
+def test_what_is_said_can_be_typed(arguments: tuple[str, ...], words: str, tmp_path: Path, classify: Command) -> None:
+    """A message offers what is accepted, and nothing else."""
+    write(tmp_path / "in.csv", ["a"])
+    told = complaint(classify("run", "in.csv", *arguments, *NOWHERE, expect=2), words)
+    assert "orc or .xlsx" not in told
+    assert '"xlsx"' not in told
+
+
+def test_a_path_of_a_config_is_shown_as_short_as_it_can_be(tmp_path: Path, classify: Command) -> None:
+    """Unless a link stands before its `..`, where leaving both out would name another file."""
+    (tmp_path / "sub/deep").mkdir(parents=True)
+    (tmp_path / "sub/a.toml").write_text('[loader]\ninput = "../nothing.csv"\n')
+    (tmp_path / "link").symlink_to("sub/deep")
+    (tmp_path / "b.toml").write_text('[loader]\ninput = "link/../nothing.csv"\n')
+    assert complaint(classify("run", "sub/a.toml", expect=2)).startswith("classify: nothing.csv: no such file")
+    assert complaint(classify("run", "b.toml", expect=2)).startswith("classify: ./link/../nothing.csv: no such file")
+
+
+def test_the_usage_says_that_an_input_may_stand_alone(classify: Command) -> None:
+    """And not only a config file."""
+    for command in ("run", "check"):
+        assert "[INPUT | CONFIG.toml ...]" in classify(command, "--help").stdout
