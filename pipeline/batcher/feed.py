@@ -50,7 +50,9 @@ class Feed:
         self._blocks = self._source.texts(self._spec)
         first = next(self._blocks, None)
         self._ahead.append(first)
-        if first is not None and first.texts.size < SMALL:
+        if first is None:
+            self._source.see_rows_left()
+        elif first.texts.size < SMALL:
             self._ahead.append(next(self._blocks, None))
         return sum(len(block.texts) for block in self._ahead if block is not None)
 

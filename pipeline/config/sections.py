@@ -371,7 +371,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Example: "state"
     """
     allow_empty: bool = False
-    """Accept a CSV file of 0 bytes, and an input that matches no file."""
+    """Accept a file of 0 bytes, and an input that matches no file."""
     metrics_file: str | None = None
     """A file that says how the last run ended, in Prometheus' text format. It is replaced at the end of each run.
 

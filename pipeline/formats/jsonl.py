@@ -251,6 +251,8 @@ def _advice(line: bytes, number: int) -> str:
     """Say what to do about a line that is no object; not to leave it out, where that would cost all rows."""
     if number == 1 and line.strip() in (b"{", b"["):
         return "an object that spans several lines is made one with jq -c . FILE > NEW.jsonl"
+    if number == 1 and not line.lstrip().startswith(b"{"):
+        return "if it is CSV, say so with --set loader.format=csv; else mend the line"
     return 'mend the line, or leave such lines out with loader.on_bad_line = "skip"'
 
 

@@ -72,6 +72,18 @@ class Source(ABC):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read all columns of all rows."""
 
+    def see_rows_left(self) -> None:
+        """See that a reading which found no row has not left out all lines as bad ones.
+
+        Raises:
+            InputError: it has.
+        """
+        if self.skipped:
+            raise InputError(
+                f"{self.path}: all of its {self.skipped:,} lines are bad, so nothing would be left; if it is no "
+                f"{self.format.name} file, set loader.format"
+            )
+
     def in_words(self) -> str:
         """Say how the file is read, as `check` shows it; "" where there is nothing to say."""
         return ""

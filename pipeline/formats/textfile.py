@@ -36,9 +36,9 @@ _ZSTD_BYTES = 16 << 10  # that are decompressed at once: they may become thousan
 LF, CR, QUOTE = b'\n\r"'
 _COMPRESSED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}  # how their files begin
 _OTHER_FILES = [  # how files of other kinds begin, what they are, and what to do
-    (rb"\x1f\x8b", "is compressed with gzip; end its name in .gz"),
-    (rb"\x28\xb5\x2f\xfd", "is compressed with zstd; end its name in .zst"),
-    (rb"BZh[1-9]1AY&SY", "is compressed with bzip2; end its name in .bz2"),
+    (rb"\x1f\x8b", "is compressed with gzip; end its name in .csv.gz or .jsonl.gz, or decompress it"),
+    (rb"\x28\xb5\x2f\xfd", "is compressed with zstd; end its name in .csv.zst or .jsonl.zst, or decompress it"),
+    (rb"BZh[1-9]1AY&SY", "is compressed with bzip2; end its name in .csv.bz2 or .jsonl.bz2, or decompress it"),
     (rb"\xfd7zXZ\0", "is compressed with xz, which is not read; decompress it first, with xz -d"),
     (rb"PAR1", 'is a Parquet file; end its name in .parquet, or set loader.format = "parquet"'),
     (rb"PK\x03\x04|\xd0\xcf\x11\xe0", "is a zip archive or an Excel file; unzip it, or end its name in .xlsx"),
@@ -63,7 +63,7 @@ class TextFile:
         self.path = location.shown
         self._location, self._compression = location, compression_of(location.name)
         self.start = start = next(self._read(0, START_BYTES), b"")
-        if other := _other_file(start):
+        if other := other_file(start):
             raise InputError(f"{self.path}: {other}")
         self.encoding = codecs.lookup(encoding).name.removesuffix("-sig")
         if self.encoding == "utf-8" and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -156,7 +156,7 @@ class TextFile:
             with self._open_raw() as raw:
                 start = bytes(raw.read(START_BYTES))
             if not start.startswith(_COMPRESSED[self._compression]):
-                other = _other_file(start) or f"is not compressed with {self._compression}; mend the ending of its name"
+                other = other_file(start) or f"is not compressed with {self._compression}; mend the ending of its name"
                 return InputError(f"{self.path}: {other}")
         what = f"its {self._compression} data is cut short or broken" if self._compression else "reading failed"
         return InputError(f"{self.path}: {what} ({_reason(error)})")
@@ -209,7 +209,7 @@ def _zstd_blocks(raw: pa.NativeFile) -> Iterator[bytes]:
             data = raw.read(_ZSTD_BYTES) if not frame.eof else frame.unused_data or raw.read(_ZSTD_BYTES)
 
 
-def _other_file(start: bytes) -> str | None:
+def other_file(start: bytes) -> str | None:
     """Say what a file is that begins so, and what to do; None if it may be text."""
     return next((what for pattern, what in _OTHER_FILES if re.match(pattern, start)), None)
 

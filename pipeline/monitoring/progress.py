@@ -297,6 +297,7 @@ class Progress(Counts):
             **({"files": self.files_done, "files_total": self.files_total} if self.files_total > 1 else {}),
             "rows": self.rows_done,
             "rows_total": self.rows_total,
+            "rows_total_is_exact": self.total_is_exact,
             "rows_per_s": round(self._rate, 1),
             "eta_s": None if self._eta_s is None else round(self._eta_s),
             "in_flight": len(self._in_flight),

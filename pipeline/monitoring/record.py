@@ -39,6 +39,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     output: str
     rows: int = 0  # in the output; of a run that failed, those answered and kept
     rows_total: int | None = None  # None: not known yet
+    rows_total_is_exact: bool = True  # False: it is estimated
     labelled: int = 0  # rows
     labels: dict[str, int] = {}  # label -> rows; known when the output is written
     failed: dict[str, int] = {}  # error code -> rows

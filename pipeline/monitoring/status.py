@@ -23,6 +23,7 @@ class Status(msgspec.Struct, kw_only=True):
     state: str
     rows: int = 0
     rows_total: int | None = None
+    rows_total_is_exact: bool = True
     failed: dict[str, int] = {}
     empty: int = 0
     rows_per_s: float | None = None
@@ -123,6 +124,7 @@ def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None)
         state="running" if holder else "interrupted",
         rows=rows,
         rows_total=last.get("rows_total"),
+        rows_total_is_exact=last.get("rows_total_is_exact", True),
         failed=dict(sorted(codes.items())),
         empty=empty,
         rows_per_s=last.get("rows_per_s"),
@@ -137,7 +139,8 @@ def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None)
 
 def as_lines(status: Status) -> list[str]:
     """Format a status as lines of text."""
-    total = f" of {status.rows_total:,}" if status.rows_total else ""
+    about = "" if status.rows_total_is_exact else "about "
+    total = f" of {about}{status.rows_total:,}" if status.rows_total else ""
     share = f" ({100 * status.rows / status.rows_total:.0f} %)" if status.rows_total else ""
     speed = f", {status.rows_per_s:,.0f} rows/s" if status.rows_per_s else ""
     eta = f", ETA {status.eta_s:,.0f} s" if status.eta_s is not None else ""

@@ -37,8 +37,7 @@ def _next_commands(record: RunRecord) -> list[str]:
     lines = []
     if record.failed:
         codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
-        advice = "the error column says why; the same command with --retry-failed classifies them again"
-        lines.append(f"failed: {record.rows_failed:,} rows ({codes}); {advice}")
+        lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why; {_advice(record)}")
     if not record.is_whole and not record.files and record.output != PIPE:
         lines.append("there are more rows; the same command without --limit-rows goes on from here")
     if record.settings.get("writer", {}).get("probs") == "columns" and not record.settings["writer"].get("labels"):
@@ -47,6 +46,19 @@ def _next_commands(record: RunRecord) -> list[str]:
             labels = msgspec.json.encode(names).decode()
             lines.append(f"all classes have names; --set writer.labels='{labels}' names the columns after them")
     return lines
+
+
+def _advice(record: RunRecord) -> str:
+    """Return what helps rows that failed: the same again only if the server, and not the row, may be to blame."""
+    codes = set(record.failed)
+    ways = []
+    if codes - {"not_text", "too_long"}:
+        ways.append("the same command with --retry-failed classifies them again")
+    if "too_long" in codes and record.settings["request"]["too_long"] == "error":
+        ways.append("--retry-failed --set request.too_long=truncate has long texts cut")
+    if "not_text" in codes:
+        ways.append("what is not_text stays so: make it text in the input, or choose another column with -t")
+    return "; ".join(ways) or "the same again would not help"
 
 
 def closing_line(record: RunRecord) -> str:
@@ -81,7 +93,8 @@ def failure_line(message: str, outcome: Outcome) -> str:
     """Return a failed run as one line: the message, the counts of its rows, and the exit code."""
     came = ""
     if outcome.rows_total is not None:
-        came = f"{_printable(outcome.output)}: {outcome.rows:,} of {outcome.rows_total:,} rows answered, "
+        about = "" if outcome.rows_total_is_exact else "about "
+        came = f"{_printable(outcome.output)}: {outcome.rows:,} of {about}{outcome.rows_total:,} rows answered, "
         came += f"{outcome.rows_failed:,} failed, in {outcome.seconds:,.1f} s; "
     return f"{message} ({came}exit {outcome.exit_code})"
 

@@ -133,7 +133,7 @@ def open_checked(config: Config, location: Location) -> tuple[Source, TextSpec]:
     """Return an input and what its texts are made of, checked as far as that goes without a server."""
     source = open_source(config.loader, location)
     if source.is_empty and not config.run.allow_empty:
-        raise InputError(f"{source.path}: is empty, not even a header; set run.allow_empty if that is all right")
+        raise InputError(f"{source.path}: is empty; if that is all right, --set run.allow_empty=true")
     spec = TextSpec(config.loader)
     if not source.is_empty:
         source.check(spec, AppendedColumns(config, 0).names)

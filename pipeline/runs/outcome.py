@@ -36,6 +36,7 @@ def outcome_of(error: BaseException, config: Config, progress: Progress) -> Outc
         output=mask_uri(storable(_named_output(config))),
         files={"all": progress.files_total, "done": progress.files_done} if progress.files_total > 1 else {},
         rows_total=progress.rows_total,
+        rows_total_is_exact=progress.total_is_exact,
         **progress.fields(),
         **fields_of_run(config, progress.started, progress.elapsed_s, progress.rows_answered),
     )

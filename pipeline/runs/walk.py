@@ -155,7 +155,7 @@ class Walk:
         started = self._progress.started.isoformat(timespec="seconds")
         servers = public_settings(self._config)["server"]["url"]
         news = self._progress.snapshot() | {"started": started, "updated": now, "servers": servers}
-        of_this_file = {"rows_total": file.wanted, "rows_per_s": None, "eta_s": None}
+        of_this_file = {"rows_total": file.wanted, "rows_total_is_exact": True, "rows_per_s": None, "eta_s": None}
         return news | ({} if self._plan.is_single else of_this_file)
 
     def _let_go(self) -> None:

@@ -182,3 +182,47 @@ def test_the_usage_says_that_an_input_may_stand_alone(classify: Command) -> None
     """And not only a config file."""
     for command in ("run", "check"):
         assert "[INPUT | CONFIG.toml ...]" in classify(command, "--help").stdout
+
+
+def test_a_format_that_is_wrong_does_not_lose_all_rows(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """CSV that is read as JSON Lines has no row; to leave out every line is no success."""
+    write(tmp_path / "in.csv", ["a", "b"])
+    (tmp_path / "in.csv").rename(tmp_path / "in.jsonl")
+    for_run = ("in.jsonl", "-o", "out.csv", "--url", fake.url)
+    told = complaint(classify("run", *for_run, expect=2), "if it is CSV, say so with --set loader.format=csv")
+    assert "on_bad_line" not in told
+    skipping = (*for_run, "--set", "loader.on_bad_line=skip")
+    for command in ("run", "check"):
+        complaint(classify(command, *skipping, expect=2), "in.jsonl: all of its 3 lines are bad", "set loader.format")
+    assert not (tmp_path / "out.csv").exists()
+    write(tmp_path / "dir/good.jsonl", ["a"])
+    (tmp_path / "in.jsonl").rename(tmp_path / "dir/bad.jsonl")
+    done = classify("run", "dir", "-o", "out/", "--url", fake.url, "--set", "loader.on_bad_line=skip", expect=2)
+    assert "1 of 2 files failed: dir/bad.jsonl: all of its 3 lines are bad" in last_line(done)
+
+
+def test_what_failed_is_advised_what_helps(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """To send a row again helps only if the server, or a setting, was to blame."""
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{"text": 5}\n')
+    for_run = ("run", "in.jsonl", "-o", "out.jsonl", "--url", fake.url)
+    told = classify(*for_run, expect=3).stderr
+    assert "retry-failed" not in told
+    assert "make it text in the input, or choose another column with -t" in told
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{"text": "long"}\n')
+    fake.rules.append((lambda text: text == "long", refuse(400, "maximum context length is 5 tokens")))
+    told = classify(*for_run, "--restart", expect=3).stderr
+    assert "failed: 1 rows (too_long 1)" in told
+    assert "--retry-failed --set request.too_long=truncate has long texts cut" in told
+    assert "classifies them again" not in told
+
+
+def test_estimates_are_called_so(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """After an interruption, in `status` and in the record: a long text file is not counted before it is read."""
+    write(tmp_path / "in.csv", [f"text {number}" for number in range(300_000)])
+    fake.hold_after = 1000
+    done = classify(
+        "run", "in.csv", "-o", "out.csv", "--url", fake.url, "--set", "run.deadline=2s", "--log-json", expect=4
+    )
+    assert " of about " in json.loads(last_line(done))["message"]
+    assert json.loads(last_line(done))["record"]["rows_total_is_exact"] is False
+    assert " of about " in classify("status", "out.csv").stdout

@@ -18,7 +18,10 @@ import zstandard
 from files import as_jsonl, zstd
 from joining import texts_of
 
+from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
+from pipeline.formats.source import TextSpec
+from pipeline.loader import open_source
 
 ROWS = as_jsonl([*["a"] * 120_000, "b"]).encode()
 
@@ -58,6 +61,38 @@ def test_a_file_under_another_name(content: bytes, words: str, name: str, tmp_pa
     with pytest.raises(InputError, match=words) as caught:
         texts_of(tmp_path / name)
     assert "encoding" not in str(caught.value)
+
+
+OF_COLUMNS = {
+    "csv": (b"text\na\n", r"is a text file, not \w+; end its name in \.csv, \.tsv or"),
+    "jsonl": (b'{"text": "a"}\n', r"end its name in \.jsonl, or \.json if it is an array"),
+    "parquet": (parquet(), r"is a Parquet file; end its name in \.parquet"),
+    "gzip": (gzip.compress(b"text\na\n"), r"gzip; end its name in \.csv\.gz or \.jsonl\.gz, or decompress it"),
+    "xlsx": (archive(), "zip archive or an Excel file"),
+    "html": (b"\n<!doctype html>", "web page"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(f"in.{ending}", kind) for ending in ("parquet", "arrow", "orc", "xlsx") for kind in OF_COLUMNS if kind != ending],
+)
+def test_a_file_named_after_a_format_of_columns(name: str, kind: str, tmp_path: Path) -> None:
+    """The same of formats that are not read as text."""
+    content, words = OF_COLUMNS[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        texts_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.arrow", "in.orc", "in.xlsx", "in.json", "in.csv", "in.tsv.gz"])
+def test_a_file_of_no_bytes(name: str, tmp_path: Path) -> None:
+    """Is empty in each format, which `run.allow_empty` allows."""
+    (tmp_path / name).write_bytes(b"")
+    source = open_source(Loader(input=str(tmp_path / name)))
+    assert source.is_empty
+    assert list(source.texts(TextSpec(Loader()))) == []
+    assert len(source.schema()) == 0
 
 
 @pytest.mark.parametrize(
