@@ -6,13 +6,12 @@ import re
 
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
-from pipeline.formats.registry import FORMATS, Format, compression_of, format_of
+from pipeline.formats.registry import FORMATS, Format, format_of
 from pipeline.formats.source import Source, TextSpec
 from pipeline.formats.textfile import other_file
 from pipeline.storage import Kind, Location, locate
 
 _START_BYTES = 512  # that are looked at to see what a file is
-_COMPRESSION_FACTOR = 4  # of a typical text file
 
 
 def open_source(loader: Loader, location: Location | None = None) -> Source:
@@ -82,4 +81,4 @@ def estimate_rows(source: Source, spec: TextSpec) -> tuple[int, bool]:
     if not row_bytes:  # a format whose positions are rows alone
         return len(first.texts) + len(second.texts), False
     _, size = source.location.look()
-    return int((_COMPRESSION_FACTOR if compression_of(source.location.name) else 1) * size / row_bytes), False
+    return int(source.growth * size / row_bytes), False

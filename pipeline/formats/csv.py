@@ -85,6 +85,7 @@ class CsvSource(Source):
         super().__init__(location, file_format)
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
+        self.growth = self.file.growth
         self.seekable = self.file.seekable
         # The limit is the csv module's, for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_RECORD))

@@ -73,6 +73,7 @@ class JsonSource(Source):
         super().__init__(location, file_format)
         self._skip_bad = loader.on_bad_line == "skip"
         self.file = TextFile(location, loader.encoding)
+        self.growth = self.file.growth
         self._appended: tuple[str, ...] = ()  # members that no row may have
 
     def in_words(self) -> str:

@@ -41,6 +41,7 @@ class Source(ABC):
     total_rows: int | None = None  # None: not known before the end is read
     skipped: int = 0  # bad lines that the latest complete reading left out
     seekable: bool = True  # whether reading can start at a position without reading what is before it
+    growth: float = 1.0  # bytes that a position counts for one of the file, about: decompressed, and as UTF-8
     is_empty: bool = False  # whether the file has not even a header
     columns: Sequence[str] = ()  # the names that a header gives; JSON has none
 

@@ -48,6 +48,8 @@ _OTHER_FILES = [  # how files of other kinds begin, what they are, and what to d
     (rb"\s*<(?:!(?i:doctype)|(?i:html)|\?xml)", "is a web page or XML; look at it: a download may have failed"),
 ]
 START_BYTES = 16  # that are looked at
+_SAMPLE_BYTES = 16 << 10  # of a wide encoding, by which UTF-8 is longer or shorter
+_COMPRESSION = 4.0  # of a typical text file
 
 
 class TextFile:
@@ -73,6 +75,10 @@ class TextFile:
         self.is_utf8 = self.encoding == "utf-8" or is_wide(self.encoding)  # what is read
         self.seekable = self._compression is None and not is_wide(self.encoding)
         self.bom = codecs.BOM_UTF8 if self.is_utf8 and start.startswith("\ufeff".encode(self.encoding)) else b""
+        self.growth = _COMPRESSION if self._compression else 1.0  # bytes that are read for one of the file, about
+        if is_wide(self.encoding):
+            sample = next(self._read(0, _SAMPLE_BYTES), b"")
+            self.growth *= len(sample.decode(self.encoding, "ignore").encode()) / max(1, len(sample))
         self._broken: str | None = None  # why the file, in its wide encoding, can't be read further
 
     def buffers(self, position: Position) -> Iterator[bytes]:

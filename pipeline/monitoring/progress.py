@@ -21,6 +21,7 @@ SHOW_EVERY_S = 0.25  # also of commits: with the time of one, far less than a se
 LINE_EVERY_S = 10.0
 REPEAT_EVERY_S = 60.0  # a message about the same
 BAR_WIDTH = 12  # characters at least; what is less important than that is left out of the line
+ECHO_WIDTH = 3  # characters left free behind it: a terminal adds "^C", which would begin another line
 SLOW_S = 5.0  # from then on the age of the oldest request is worth its room
 Style = Literal["auto", "bar", "quiet", "json"]
 
@@ -205,7 +206,8 @@ class Progress(Counts):
                 done, total = self.rows_written, self.rows_done
             self._bar.n, self._bar.total = done, None if total is None else max(total, done)
             try:
-                columns = os.get_terminal_size(2).columns
+                columns = os.get_terminal_size(2).columns - ECHO_WIDTH
+                self._bar.dynamic_ncols, self._bar.ncols = None, columns
             except OSError:
                 columns = 80
             self._bar.bar_format = self.bar_format(columns)

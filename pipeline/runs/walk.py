@@ -83,6 +83,8 @@ class Walk:
             try:
                 async with aclosing(self._opened()) as files:
                     await self._classify(files)
+                if self._fatal is not None:
+                    raise self._fatal
             except ClassifyError as error:
                 worse = self._totals.worse_than(error)
                 if worse is None:
@@ -92,8 +94,6 @@ class Walk:
                 ticking.cancel()
                 self._progress.end()
                 await asyncio.shield(asyncio.to_thread(self._let_go))
-        if self._fatal is not None:
-            raise self._fatal
         return self._totals.record()
 
     async def _classify(self, files: AsyncIterator[RunFile]) -> None:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 EXTRAS = {"hf": "hf", "az": "azure", "abfs": "azure", "abfss": "azure", "http": "https", "https": "https"}
 READ_S = 30.0  # without a byte from a web server
 _DENIED = 401, 403
+# Of errors without an HTTP status, by package: the connection failed. TimeoutError is an OSError, too.
+_OF_NETWORK = {
+    *("builtins.OSError", "aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "httpx.TransportError"),
+    *("azure.ServiceRequestError", "azure.ServiceResponseError"),
+}
 Found = TypeVar("Found")
 
 
@@ -118,7 +123,7 @@ class FsspecStore(Store):
         status, said = _status_of(error), mask_words(" ".join(str(error).split()))[:200].rstrip(". ")
         what = f"{said or type(error).__name__}{f' (HTTP {status})' if status else ''}"
         is_later = status in TRY_AGAIN or status // 100 == 5  # noqa: PLR2004 - a server error
-        is_network = isinstance(error, OSError) and not status  # TimeoutError is one
+        is_network = not status and not _OF_NETWORK.isdisjoint(map(_named, type(error).__mro__))
         if isinstance(error, PermissionError) or status in _DENIED:
             return StoreRefused(f"{shown}: the store refuses: {what}; check the credentials and what they permit")
         if is_later or is_network:
@@ -215,6 +220,10 @@ class _File:
 
     def flush(self) -> None:
         pass
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
 def _status_of(error: BaseException) -> int:

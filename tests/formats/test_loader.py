@@ -245,3 +245,15 @@ def test_rows_are_counted_or_estimated(tmp_path: Path) -> None:
     rows, exact = found["long.csv"]
     assert not exact
     assert 48_000 < rows < 72_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-8"])
+@pytest.mark.parametrize(("name", "row"), [("in.csv", "{} text\n"), ("in.jsonl", '{{"text": "{} текст текст"}}\n')])
+def test_rows_of_any_encoding_are_estimated(name: str, row: str, encoding: str, tmp_path: Path) -> None:
+    """Positions count bytes of UTF-8, and the file has others."""
+    rows = "".join(row.format(number) for number in range(100_000, 400_000))
+    (tmp_path / name).write_text("text\n" * (name == "in.csv") + rows, encoding=encoding)
+    settings = Loader(input=str(tmp_path / name), encoding=encoding)
+    found, is_exact = estimate_rows(open_source(settings), TextSpec(settings))
+    assert not is_exact
+    assert abs(found - 300_000) < 15_000

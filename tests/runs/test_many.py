@@ -22,10 +22,13 @@ from killing import finish, kill_group, start
 from s3 import Bucket
 from whole_runs import alone
 
+from pipeline import run
 from pipeline.checkpoint import Lock
-from pipeline.config import Config, Loader, Writer
+from pipeline.config import Config, Loader, Server, Writer
+from pipeline.errors import ClassifyError, OutputError
 from pipeline.monitoring.progress import Progress
 from pipeline.runs import planned
+from pipeline.runs.file import RunFile
 from pipeline.servers.endpoint import CANARY
 
 # Name -> texts; two files share some, one repeats its own, one has rows without a text, one has no rows.
@@ -682,3 +685,26 @@ def test_the_total_counts_files_that_are_not_opened_yet(tmp_path: Path, fake: Fa
         line = next(line for line in process.stderr if '"progress"' in line)
         process.kill()
     assert 15_000 < json.loads(line)["rows_total"] < 40_000
+
+
+def test_a_commit_that_fails_does_not_hide_a_worse_failure(
+    tmp_path: Path, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code of a run that an error ends is that of the worst of its files, whatever ended it."""
+    write(tmp_path / "in/a.csv", ["a"])
+    write(tmp_path / "in/b.csv", [f"text {number}" for number in range(40_000)])
+    fake.hold_after = 8
+
+    def fail(_: RunFile) -> None:
+        raise OutputError("out/b.csv: can't be written")
+
+    monkeypatch.setattr(RunFile, "commit_if_free", fail)
+    config = Config(
+        loader=Loader(input=str(tmp_path / "in")),
+        writer=Writer(output=f"{tmp_path}/out/"),
+        server=Server(url=fake.url),
+    )
+    (tmp_path / "out").mkdir()
+    with Lock(tmp_path / "out/.a.csv.lock"), pytest.raises(ClassifyError, match="can't be written; 1 of 2") as ended:
+        run(config)
+    assert ended.value.exit_code == 75

@@ -53,6 +53,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, content = 200, self.server.content.get(path)
         if self.server.failing:
             self.server.failing -= 1
+            if not self.server.status:  # the connection is closed without an answer
+                self.close_connection = True
+                return
             status, content = self.server.status, b""
         elif content is None:
             status, content = 404, b""
@@ -134,6 +137,13 @@ def test_a_failure_that_passed_is_not_the_reason_of_a_later_error(web: Web, fake
     web.failing = 1
     with pytest.raises(InputError, match="can't be read as Parquet"):
         run(config_of(url_of(web, "dir/in.parquet"), str(tmp_path / "out.csv"), fake))
+
+
+def test_a_connection_that_is_closed_is_no_refusal(web: Web, fake: FakeServer, tmp_path: Path) -> None:
+    """Nothing was said that a person could change."""
+    web.failing, web.status = 1000, 0
+    with pytest.raises(StoreGone, match=r"can't be reached.*try again later"):
+        run(config_of(url_of(web), str(tmp_path / "out.csv"), fake))
 
 
 @pytest.mark.parametrize("status", [401, 403])
