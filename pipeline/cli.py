@@ -290,7 +290,7 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipeline.schedule import schedule
 
     printed = schedule(options.config, options.at, options.scheduler, image=options.image, timezone=options.timezone)
-    streams.write_lines(printed.lines)
+    streams.write_lines(printed.lines, sys.getfilesystemencoding())  # paths are bytes, and must stay the same
     for notice in printed.notices:
         streams.say(f"classify: {notice}")
     return 0

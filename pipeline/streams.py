@@ -71,16 +71,15 @@ def _escaped(text: str) -> str:
 codecs.register_error("json_escapes", _escape_unknown)  # what an encoding lacks; in JSON it then means the same
 
 
-def write_lines(lines: Iterable[str]) -> None:
-    """Write data to standard output. A reader that has closed it, like `head`, is no error.
+def write_lines(lines: Iterable[str], encoding: str = "") -> None:
+    """Write data to standard output, in its encoding by default. A reader that has closed it, like `head`, is no error.
 
     Raises:
         DiskTrouble: it can't be written.
     """
     try:
-        encoding = sys.stdout.encoding or "utf-8"
         shown = "".join(f"{without_control(line)}\n" for line in lines)
-        sys.stdout.write(shown.encode(encoding, "json_escapes").decode(encoding))
+        sys.stdout.buffer.write(shown.encode(encoding or sys.stdout.encoding, "json_escapes"))
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

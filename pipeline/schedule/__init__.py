@@ -6,7 +6,7 @@ from datetime import time
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.schedule.daily_run import read_daily_run
+from pipeline.schedule.daily_run import missing_files, read_daily_run
 from pipeline.schedule.kubernetes import render_kubernetes
 from pipeline.schedule.render import Printed, render_cron, render_systemd
 
@@ -31,4 +31,6 @@ def schedule(
     for flag, value in (("--image", image), ("--timezone", timezone)):
         if value is not None:
             raise ConfigError(f"{flag} {value}: is for --as kubernetes; {scheduler} runs on this machine, in its time")
-    return render_cron(run) if scheduler == "cron" else render_systemd(run)
+    printed = render_cron(run) if scheduler == "cron" else render_systemd(run)
+    printed.notices.extend(missing_files(run.config))
+    return printed

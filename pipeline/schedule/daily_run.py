@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from pipeline.config import Config, is_dated, load
 from pipeline.config.masking import FROM_ENVIRONMENT
 from pipeline.errors import ConfigError
+from pipeline.storage.listing import is_pattern
 
 LONGEST_S = 23 * 3600  # of a run without a deadline: no retry may reach the next start
 LONGEST_NAME = 40  # characters; a CronJob's name may have 52, of which "classify-" takes 9
@@ -74,3 +76,23 @@ def printable(path: str) -> str:
         shown = os.fsencode(path).decode("ascii", "backslashreplace")
         raise ConfigError(f"{shown}: a backslash or an invisible character can't be scheduled safely; rename it")
     return path
+
+
+def missing_files(config: Config) -> Iterator[str]:
+    """Say which local files and directories a run would need that are not there now: it would end with exit code 2."""
+    for path in config.loader.inputs:
+        is_plain = not is_dated(path) and not is_pattern(path)
+        there = path if is_plain else folder_of(path)
+        if "://" not in path and not os.path.exists(there):  # noqa: PTH110 - a Path raises where it may not look
+            yield f"{there}: is not there, and the run reads it; see that it is by then, or correct loader.input"
+    output = config.writer.output
+    if output and "://" not in output and not output.endswith("/") and not is_dated(output):  # else it is made
+        folder = folder_of(output)
+        if not os.path.isdir(folder):  # noqa: PTH112
+            yield f"{folder}: is no directory, and the output goes there; make it, or correct writer.output"
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a file, a glob or a path with {date} in it, as far as it is the same every day."""
+    absolute = os.path.normpath(Path(path).absolute()) + ("/" if path.endswith("/") else "")
+    return re.split(r"[*?\[{]", absolute)[0].rpartition("/")[0] or "/"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.config import Config, mask_uri, mask_url, split_uri
 from pipeline.config.masking import FROM_ENVIRONMENT
 from pipeline.config.sections import PATH_KEYS
 from pipeline.errors import ConfigError
-from pipeline.schedule.daily_run import LONGEST_S, DailyRun
+from pipeline.schedule.daily_run import LONGEST_S, DailyRun, folder_of
 from pipeline.schedule.render import Printed, fill
 
 IMAGE = "registry.example.com/classify:latest"
@@ -72,7 +71,7 @@ def _claimed(config: Config) -> dict[str, str]:
 
     That is the folder that holds all files which the config names, or each of their folders if only the root does.
     """
-    folders = {_folder_of(path) for path in _local_paths(config)}
+    folders = {folder_of(path) for path in _local_paths(config)}
     if "/" in folders:
         raise ConfigError("a file in the root folder can't be mounted; put input and output into a folder")
     folders = {folder for folder in folders if not any(Path(other) in Path(folder).parents for other in folders)}
@@ -86,12 +85,6 @@ def _local_paths(config: Config) -> Iterator[str]:
         yield from (path for path in ([value] if isinstance(value, str) else value) if path and "://" not in path)
     if not config.writer.output:  # it stands beside the input, which may be a folder itself
         yield config.loader.inputs[0].rstrip("/")
-
-
-def _folder_of(path: str) -> str:
-    """Return the folder of a file, a glob or a path with {date} in it, as far as it is the same every day."""
-    absolute = os.path.normpath(Path(path).absolute()) + ("/" if path.endswith("/") else "")
-    return re.split(r"[*?\[{]", absolute)[0].rpartition("/")[0] or "/"
 
 
 def _secrets_in(config: Config) -> Iterator[str]:

@@ -32,6 +32,7 @@ def config(tmp_path: Path) -> Path:
     """A config with paths beside it."""
     path = tmp_path / "nightly.toml"
     path.write_text(CONFIG)
+    (tmp_path / "in.csv").touch()
     return path
 
 
@@ -241,3 +242,37 @@ def test_the_installed_command_is_scheduled_as_it_was_called(config: Path) -> No
 def test_the_library_door_says_the_same(config: Path) -> None:
     """`schedule` returns the lines that the command prints."""
     assert schedule(str(config), time(2, 30), "cron").lines[-1].startswith("30 2 * * * ")
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "missing"),
+    [
+        ("in.csv", "out.csv", []),
+        ("gone.csv", "out.csv", ["gone.csv: is not there, and the run reads it"]),
+        ("in.csv", "gone/out.csv", ["gone: is no directory, and the output goes there; make it"]),
+        ("gone/{date}/*.csv", "out/", ["gone: is not there"]),
+        ("{date}.csv", "{date}/out.csv", []),
+        ("s3://bucket/x.csv", "s3://bucket/out.csv", []),
+    ],
+)
+def test_what_is_missing_is_said_by_day(
+    source: str, output: str, missing: list[str], config: Path, classify: Command
+) -> None:
+    """A missing input or directory would end the run at night; what is printed is the same."""
+    config.write_text(f"[loader]\ninput = '{source}'\n[writer]\noutput = '{output}'\n")
+    for scheduler in ("cron", "systemd"):
+        done = classify("schedule", config.name, "--at", "02:30", "--as", scheduler)
+        assert len(done.stderr.splitlines()) == len(missing)
+        for words in missing:
+            assert words in done.stderr
+
+
+def test_paths_are_printed_as_they_are_in_any_encoding(tmp_path: Path, classify: Command) -> None:
+    """A path is bytes: a scheduler finds no file under an escape."""
+    (tmp_path / "nächtlich.toml").write_text(CONFIG)
+    (tmp_path / "in.csv").touch()
+    env = {"PYTHONIOENCODING": "ascii"}
+    for scheduler in SCHEDULERS:
+        assert f"{tmp_path}/nächtlich.toml" in classify(
+            "schedule", "nächtlich.toml", "--at", "02:30", "--as", scheduler, env=env
+        ).stdout  # fmt: skip
