@@ -433,7 +433,7 @@ def _hint(message: str) -> str:
 def _hint_of_columns(arguments: Sequence[str], unknown: str) -> str:
     """Return how several columns are named, where a second one was given to one `-t`."""
     for option, column, second in zip(arguments, arguments[1:], arguments[2:], strict=False):
-        if option in ("-t", "--text-column") and second == unknown:
+        if option in ("-t", "--text-column") and second == unknown and not unknown.startswith("-"):
             return f"; several columns are -t {column} -t {second}"
     return ""
 

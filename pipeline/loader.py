@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
+from contextlib import suppress
 
 from pipeline.config import Loader
 from pipeline.errors import ConfigError, InputError
@@ -28,7 +31,7 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
     if found is Kind.DIRECTORY:
         raise InputError(f"{location}: is a directory; name a file in it")
     if found is Kind.NOTHING:
-        raise InputError(f"{location}: no such file; check --input")
+        raise InputError(f"{location}: no such file; {_likely_file(location) or 'check --input'}")
     if found is Kind.OTHER:
         raise InputError(f"{location}: is no regular file; it is read twice, so write it to a file first")
     file_format = format_of(location.path, loader.format, "loader.format", location.shown)
@@ -41,6 +44,16 @@ def open_source(loader: Loader, location: Location | None = None) -> Source:
             raise InputError(f"{location}: {other}") from None
         raise
     return source
+
+
+def _likely_file(location: Location) -> str:
+    """Say which file beside one that is not there may be meant, on a disk."""
+    if location.store is not None:
+        return ""
+    with suppress(OSError):
+        near = difflib.get_close_matches(location.name, os.listdir(os.path.dirname(location.path) or "."), n=1)  # noqa: PTH120, PTH208
+        return "".join(f"did you mean {location.beside(name)}?" for name in near)
+    return ""
 
 
 def _kind_of(location: Location, file_format: Format) -> str | None:

@@ -59,7 +59,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip().partition(".")[2]:
-        raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE, like request.rows=64")
+        keys = likely_keys(name.strip()) if equals else []
+        hint = f"did you mean {' or '.join(keys)}?" if keys else "like request.rows=64"
+        raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE; {hint}")
     name = name.strip()
     if name in PATH_KEYS:
         value = os.path.expanduser(value)  # noqa: PTH111 - a Path drops a closing slash
@@ -73,7 +75,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; the first argument of run is a config file") from None
+        raise ConfigError(f"{path}: {error.strerror or error}; check the path of the config file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = "; a text stands in quotes" if "Invalid value" in str(error) else ""
         raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from None
@@ -119,17 +121,25 @@ def _unknown_key(name: str, tree: dict[str, Any]) -> str:
     known, keys = known_keys(), tree.get(name)
     if isinstance(keys, dict) and keys:  # an unknown section: its key says more
         name = f"{name}.{next(iter(keys))}"
-    section, _, last = name.rpartition(".")
+    if likely := likely_keys(name):
+        return f"unknown key {name}; did you mean {' or '.join(likely)}?"
+    section = name.rpartition(".")[0]
     here = [key for key in known if key.rpartition(".")[0] == section]  # of an unknown section none
-    likely = (
+    return f"unknown key {name}; there are {', '.join(here or [key for key in known if '.' not in key])}"
+
+
+def likely_keys(name: str) -> list[str]:
+    """Return the keys that may be meant by an unknown one: its namesakes, else those of its section like it."""
+    known = known_keys()
+    section, _, last = name.rpartition(".")
+    of_section = {key.rpartition(".")[2]: key for key in known if section and key.startswith(f"{section}.")}
+    return (
         [key for key in known if key.rpartition(".")[2] == last]
-        or [key for key in here if difflib.get_close_matches(key.rpartition(".")[2], [last], cutoff=0.6)]
+        or [key for own, key in of_section.items() if last in own]
+        or [of_section[own] for own in difflib.get_close_matches(last, of_section, cutoff=0.7)]
         or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         or [key for key in known if section and key.endswith(f".{section}")]
     )
-    if likely:
-        return f"unknown key {name}; did you mean {' or '.join(likely)}?"
-    return f"unknown key {name}; there are {', '.join(here or [key for key in known if '.' not in key])}"
 
 
 def known_keys() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -80,6 +80,9 @@ class RunRecord(Outcome, kw_only=True):
     identity: dict[str, Any]
 
 
+Recorded = TypeVar("Recorded", bound=Outcome)
+
+
 def nothing_to_do(record: RunRecord, started: datetime, seconds: float) -> RunRecord:
     """Return the record of a run that found its output complete, from that of the run that made it."""
     spent = ("resumed_rows", "reused_rows", "shared_rows", "requests", "texts_sent", "retries")
@@ -116,18 +119,18 @@ def _fields_of_time(started: datetime, seconds: float) -> dict[str, Any]:
     }
 
 
-def read_record(location: Location) -> RunRecord | None:
-    """Read the record at a location; None if there is none, or it can't be decoded.
+def read_record(location: Location, kind: type[Recorded]) -> Recorded | None:
+    """Read the record of a kind at a location; None if there is none, or it can't be decoded.
 
     Raises:
         StoreRefused, StoreGone: see `Store`.
     """
     try:
-        return msgspec.json.decode(location.read() or b"", type=RunRecord)
+        return msgspec.json.decode(location.read() or b"", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def encode_record(record: RunRecord) -> bytes:
+def encode_record(record: Outcome) -> bytes:
     """Encode a record as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -12,12 +12,16 @@ import msgspec
 
 from pipeline.checkpoint import Checkpoint, Lock, is_held, read_holder
 from pipeline.errors import OutputError, UserError
-from pipeline.runs.output import Output, lock_of_directory
+from pipeline.monitoring.record import FailedFile, Outcome, read_record
+from pipeline.runs.output import DIRECTORY_RECORD, Output, lock_of_directory, record_of_directory
 from pipeline.storage import Kind, Location, list_files
+
+FAILED_ROWS = 3  # the exit code of a file that is classified all the same
+MOST_FAILED = 20  # files that failed, of those that are named
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """The status of a run. `state` is running, interrupted, or complete."""
+    """The status of a run. `state` is running, interrupted, complete, or of a directory incomplete: files failed."""
 
     output: str
     state: str
@@ -35,6 +39,7 @@ class Status(msgspec.Struct, kw_only=True):
     held_by: str | None = None
     is_whole: bool = True  # of a complete output: whether it has all rows of the input
     files: dict[str, int] = {}  # of a directory: how many are in which state
+    failed_files: list[FailedFile] = []  # of a directory: what its last run could not classify
 
 
 def status_of(output: Location, state_dir: str | None = None) -> Status:
@@ -89,10 +94,16 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
             failed.update(status.failed)
     if not each and holder is None:
         raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
-    unfinished = files["interrupted"] or files["running"]
+    last = read_record(record_of_directory(folder), Outcome)
+    failed_files = [each for each in last.failed_files if each.exit_code != FAILED_ROWS] if last else []
+    if failed_files:
+        files["not classified"] = len(failed_files)
+    has_ended = last is None or bool(last.finished)
+    unfinished = files["interrupted"] or files["running"] or not has_ended
     return Status(
         output=str(folder),
-        state="running" if holder else "interrupted" if unfinished else "complete",
+        state="running" if holder else "interrupted" if unfinished else "incomplete" if failed_files else "complete",
+        failed_files=failed_files,
         rows=sum(status.rows for status in each),
         failed=dict(sorted(failed.items())),
         empty=sum(status.empty for status in each),
@@ -109,6 +120,8 @@ def _traces(folder: Location) -> list[str]:
     found = set()
     for path in list_files(folder):
         parent, slash, name = path.rpartition("/")
+        if name == DIRECTORY_RECORD:
+            continue
         if trace := re.fullmatch(r"\.(.+)\.(?:run\.json|checkpoint)", name):
             found.add(f"{parent}{slash}{trace[1]}")
     return sorted(found)
@@ -147,6 +160,7 @@ def as_lines(status: Status) -> list[str]:
     lines = [f"{status.output}: {status.state}, {status.rows:,}{total} rows{share}{speed}{eta}"]
     if status.files:
         lines.append(f"files: {', '.join(f'{count:,} {state}' for state, count in status.files.items())}")
+    lines += [f"not classified: {each.told}" for each in status.failed_files[:MOST_FAILED]]
     if status.failed:
         lines.append(f"failed: {', '.join(f'{code} {rows:,}' for code, rows in status.failed.items())}")
     if status.empty:
@@ -163,4 +177,6 @@ def as_lines(status: Status) -> list[str]:
 def _next_command(status: Status) -> list[str]:
     if not status.is_whole:
         return ["these are the first rows of the input; `classify run` without --limit-rows goes on from here"]
+    if status.state == "incomplete":
+        return ["mend what is said of them, then the same `classify run` classifies these files, and no other"]
     return ["the same `classify run` goes on from here"] if status.state == "interrupted" else []

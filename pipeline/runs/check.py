@@ -125,7 +125,7 @@ class _Looks:
             f"  {len(self._plan.pairs):,} files, {about}",
             *(f"  can't be classified: {each}" for each in self._bad[:MOST_BAD]),
             *([f"  and {more:,} more can't be classified"] if more > 0 else []),
-            *(f"  {doubt}" for doubt in self._doubts),
+            *(f"  {each}" for each in (*self._plan.left_out, *self._doubts)),
         ]
 
     @property

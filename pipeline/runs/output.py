@@ -22,6 +22,7 @@ from pipeline.monitoring.record import RunRecord, read_record
 from pipeline.storage import Kind, Location, locate
 from pipeline.storage.state import state_of, state_root
 
+DIRECTORY_RECORD = ".classify.run.json"
 LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
 
@@ -102,6 +103,11 @@ def lock_of_directory(folder: Location, state_dir: str | None) -> Lock:
     return Lock(state.with_name(f"{state.name}.lock"), state)
 
 
+def record_of_directory(folder: Location) -> Location:
+    """Return where it is written down how the last run of a directory of outputs ended, or that it has begun."""
+    return folder.within(DIRECTORY_RECORD)
+
+
 def _is_same_file(one: Location, other: Location) -> bool:
     if one.store is not None or other.store is not None:
         return one.key == other.key
@@ -154,7 +160,7 @@ class Output:
     @property
     def record(self) -> RunRecord | None:
         """The record of the run that made the output."""
-        return read_record(self.record_location)
+        return read_record(self.record_location, RunRecord)
 
     def see_writable(self) -> None:
         """See that a store takes what this run will bring, before anything is paid for: by a record of nothing yet."""

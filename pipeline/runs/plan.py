@@ -12,6 +12,7 @@ from pipeline.runs.output import locate_output, named_for
 from pipeline.storage import Kind, Location, list_files, local, locate
 from pipeline.storage.listing import is_hidden, is_named, is_pattern, match_files
 
+MOST_NAMED = 3  # files that are left out
 STDIN = Location("stdin", "stdin.jsonl", is_piped=True)
 
 
@@ -31,6 +32,7 @@ class Plan:
     pairs: list[Pair]
     folders: list[Location] = field(default_factory=list)  # the output directories
     is_single: bool = False  # what is wrong with the one file is wrong with the command
+    left_out: list[str] = field(default_factory=list)  # files of directories that are not read, as messages
 
 
 def plan_of(config: Config, today: date) -> Plan:
@@ -60,7 +62,9 @@ def plan_of(config: Config, today: date) -> Plan:
         return plans[0]
     if output == PIPE:
         raise ConfigError(f"{PIPE} takes the rows of one file; name a directory with --output")
-    return _checked(pairs, [folder for plan in plans for folder in plan.folders])
+    plan = _checked(pairs, [folder for plan in plans for folder in plan.folders])
+    plan.left_out = [message for each in plans for message in each.left_out]
+    return plan
 
 
 def _plan_of_day(config: Config, inputs: list[str], output: str) -> Plan:
@@ -69,12 +73,14 @@ def _plan_of_day(config: Config, inputs: list[str], output: str) -> Plan:
     if len(inputs) == 1 and _is_plain(inputs[0]):
         return Plan([_single(config, locate(inputs[0]), output)], is_single=True)
     folder, pairs = _folder_of(inputs, output), []
+    left_out = []
     for text in inputs:
         found = _files_of(text, config, folder)
+        left_out += _left_out(text, found, folder)
         pairs += [Pair(source, folder.within(named_for(config, path))) for path, source in found]
         if not found and not config.run.allow_empty:
             pairs.append(Pair(locate(text), trouble=InputError(_nothing(text))))
-    return Plan(pairs, [folder])
+    return Plan(pairs, [folder], left_out=left_out)
 
 
 def _nothing(text: str) -> str:
@@ -145,6 +151,24 @@ def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Lo
     else:
         return [(location.name, location)]
     return _without_outputs(found, folder)
+
+
+def _left_out(text: str, found: list[tuple[str, Location]], folder: Location) -> list[str]:
+    """Say which files of a directory are not read: hidden ones of a known format, and those of no known format."""
+    location, read = locate(text), {path for path, _ in found}
+    if location.look()[0] is not Kind.DIRECTORY:
+        return []
+    others = [(path, location.within(path)) for path in list_files(location) if path not in read]
+    names = [
+        path
+        for path, _ in _without_outputs(others, folder)
+        if bool(format_by_ending(path)) is is_hidden(path) and not path.endswith(".run.json")
+    ]
+    if not names:
+        return []
+    shown = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED:,} more" * (len(names) > MOST_NAMED))
+    why = "they are hidden, or their ending names no format; --input names what is to be read all the same"
+    return [f"{location}: left out: {shown}: {why}"]
 
 
 def _without_outputs(found: list[tuple[str, Location]], folder: Location) -> list[tuple[str, Location]]:

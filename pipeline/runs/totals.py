@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import Config, mask_uri
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.record import FailedFile, RunRecord, fields_of_run
+from pipeline.monitoring.record import FailedFile, Outcome, RunRecord, fields_of_run
 from pipeline.runs.plan import Pair, Plan
 from pipeline.streams import one_line, storable
 
@@ -56,7 +56,7 @@ class Totals:
         """Return an error that counts for more than the one that ended the run, if a file has failed so."""
         self._codes[error.exit_code] += 1
         code = self.code
-        if code == error.exit_code:
+        if code in (0, error.exit_code):  # 0: a code that only a single file has, like 141
             return None
         worse = ClassifyError(f"{error}; {self.why(code)}")
         worse.exit_code = code
@@ -71,6 +71,14 @@ class Totals:
     def code(self) -> int:
         """The exit code of the command, as far as its files have ended."""
         return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
+
+    def begun(self) -> Outcome:
+        """Return the outcome of a run that has only begun, and perhaps never ends."""
+        started = self._progress.started.isoformat(timespec="milliseconds")
+        files = {"all": len(self._plan.pairs)}
+        return Outcome(
+            exit_code=0, input=self._config.loader.shown, output=self._output(), files=files, started=started
+        )
 
     def record(self) -> RunRecord:
         """Return the record of the run: that of its only file, or the sum of those of its files."""

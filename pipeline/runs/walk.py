@@ -19,14 +19,15 @@ from pipeline.cancellation import run_cancellable
 from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
-from pipeline.monitoring.record import RunRecord
+from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
 from pipeline.runs.file import OF_ONE_FILE, Opener, RunFile
 from pipeline.runs.first_pass import FirstPass
-from pipeline.runs.output import lock_of_directory, make_directory
+from pipeline.runs.output import lock_of_directory, make_directory, record_of_directory
 from pipeline.runs.pipes import stream
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.publish import can_be_published_together, publish
 from pipeline.runs.totals import Totals
+from pipeline.storage.draft import write_whole
 
 # Files are opened and published many at a time, since threads are dear; in stores each apart, but some at once.
 BATCH = 16
@@ -58,6 +59,7 @@ class Walk:
         self._open: dict[RunFile, Pair] = {}
         self._answered: deque[RunFile] = deque()
         self._writers = 0
+        self._has_begun = False  # whether there is anything to classify
         self._sizes: dict[Pair, int] = {}  # bytes of the inputs, where there are many
         self._bytes_ended = 0
         self._publishing: set[asyncio.Task[None]] = set()
@@ -70,6 +72,8 @@ class Walk:
             ClassifyError: what keeps all files from being classified; those that are complete stay so.
         """
         self._progress.files_total = len(self._plan.pairs)
+        for message in self._plan.left_out:
+            self._progress.notice(message)
         with ExitStack() as locks, ThreadPoolExecutor(self._threads) as self._pool:
             for folder in self._plan.folders:
                 if folder.store is None:
@@ -94,7 +98,17 @@ class Walk:
                 ticking.cancel()
                 self._progress.end()
                 await asyncio.shield(asyncio.to_thread(self._let_go))
-        return self._totals.record()
+            record = self._totals.record()
+            await asyncio.to_thread(self._record, record)
+        return record
+
+    def _record(self, outcome: Outcome) -> None:
+        """Write down in each directory of outputs how the run stands, unless nothing has changed."""
+        for folder in self._plan.folders:
+            location = record_of_directory(folder)
+            last = read_record(location, Outcome)
+            if not (outcome.already_complete and last and last.finished and last.exit_code == outcome.exit_code):
+                write_whole(location, encode_record(outcome))
 
     async def _classify(self, files: AsyncIterator[RunFile]) -> None:
         try:
@@ -182,7 +196,11 @@ class Walk:
                     opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_all, pairs)
                     begun.append((pairs, opening))
                 await asyncio.wait([begun[0][1]])
-                for file in self._take(*begun.popleft()):
+                files = self._take(*begun.popleft())
+                if files and not self._has_begun:
+                    self._has_begun = True
+                    await asyncio.to_thread(self._record, self._totals.begun())
+                for file in files:
                     yield file
         finally:
             await asyncio.gather(*(opening for _, opening in begun), return_exceptions=True)

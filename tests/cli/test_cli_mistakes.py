@@ -157,6 +157,10 @@ def test_columns_can_be_named_after_classes(tmp_path: Path, fake: FakeServer, cl
         (("--set", "output.format=csv"), "did you mean loader.format or writer.format?"),
         (("--set", "output.path=out.csv"), "did you mean writer.output?"),
         (("--set", "loader.separator=;"), "unknown key loader.separator; there are loader.input, "),
+        (("--set", "loader.text=body"), "unknown key loader.text; did you mean loader.text_column?"),
+        (("--set", "probs=list"), "--set probs=list: it is SECTION.KEY=VALUE; did you mean writer.probs?"),
+        (("--set", "run.limit=3"), "did you mean run.limit_rows?"),
+        (("-t", "text", "--probs", "list"), "--probs list; it is a key of the config: --set writer.probs=VALUE"),
         (("--set", "a.b=c"), "there are loader, server, request, "),
     ],
 )
@@ -166,6 +170,14 @@ def test_what_is_said_can_be_typed(arguments: tuple[str, ...], words: str, tmp_p
     told = complaint(classify("run", "in.csv", *arguments, *NOWHERE, expect=2), words)
     assert "orc or .xlsx" not in told
     assert '"xlsx"' not in told
+
+
+def test_a_name_with_a_slip_is_answered_with_the_file_beside_it(tmp_path: Path, classify: Command) -> None:
+    """Of an input that is not there; in the same directory."""
+    write(tmp_path / "dir/reviews.csv", ["a"])
+    complaint(classify("run", "dir/reviws.cvs", *NOWHERE, expect=2), "no such file; did you mean dir/reviews.csv?")
+    complaint(classify("run", "other.csv", *NOWHERE, expect=2), "other.csv: no such file; check --input")
+    complaint(classify("run", "gone/reviews.csv", *NOWHERE, expect=2), "no such file; check --input")
 
 
 def test_a_path_of_a_config_is_shown_as_short_as_it_can_be(tmp_path: Path, classify: Command) -> None:

@@ -189,6 +189,7 @@ def test_a_small_new_file_gets_no_checkpoint_and_its_record_comes_first(tmp_path
     told = [line.split() for line in (tmp_path / "audit.log").read_text().splitlines()]
     assert [words for words in told if words[0] == "sqlite"] == []
     appeared = [Path(words[2]).name for words in told if words[0] == "rename"]
+    assert (appeared.pop(0), appeared.pop()) == (".classify.run.json", ".classify.run.json")  # of the whole
     assert sorted(appeared) == sorted([*names, *(f".{name}.run.json" for name in names)])
     assert all(appeared.index(f".{name}.run.json") < appeared.index(name) for name in names)
 
@@ -614,7 +615,7 @@ def test_from_store_to_store_is_as_from_disk_to_disk(
     classify(*arguments, "--url", fake.url, env=stored.environment)
     assert outputs_in(stored, "out/") == expected
     records = [key for key in stored.keys() if key.startswith("out/") and "/." in key]  # noqa: SIM118 - it is no dict
-    assert len(records) == len(TREE)
+    assert len(records) == len(TREE) + 1  # and that of the whole
     assert list((tmp_path / "state/classify").iterdir()) == []
     done = classify(*arguments, *NOWHERE, env=stored.environment)
     assert f"{stored.uri('out/')}: {len(TREE)} files ({len(TREE)} complete already)" in last_line(done)
@@ -708,3 +709,45 @@ def test_a_commit_that_fails_does_not_hide_a_worse_failure(
     with Lock(tmp_path / "out/.a.csv.lock"), pytest.raises(ClassifyError, match="can't be written; 1 of 2") as ended:
         run(config)
     assert ended.value.exit_code == 75
+
+
+def test_what_a_directory_holds_and_is_not_read_is_said_once(
+    tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """Hidden files of a known format, as macOS and Jupyter make them, and files of no known one; not our own."""
+    for name in ("a.csv", "._a.csv", ".ipynb_checkpoints/a.csv", "in_labelled/b.csv"):
+        write(tmp_path / "in" / name, ["a"])
+    for name in ("notes.txt", "_SUCCESS", "y.txt"):
+        (tmp_path / "in" / name).touch()
+    said = "in: left out: ._a.csv, .ipynb_checkpoints/a.csv, notes.txt and 1 more: they are hidden, or"
+    for _ in range(2):
+        done = classify("run", "in", "-o", "in/in_labelled/", "--url", fake.url)
+        assert done.stderr.count("left out") == 1
+        assert said in done.stderr
+    assert said in classify("check", "in", "-o", "in/in_labelled/", "--url", fake.url).stdout
+
+
+def test_status_of_a_directory_knows_what_was_not_classified(
+    tmp_path: Path, fake: FakeServer, classify: Command
+) -> None:
+    """A file that can't be opened has no output, and a killed run had files that it did not come to."""
+    write(tmp_path / "in/a.csv", ["a"])
+    (tmp_path / "in/b.csv").write_text("other\nb\n")
+    classify("run", "in", "-o", "out/", "--url", fake.url, expect=2)
+    shown = classify("status", "out").stdout
+    assert "out: incomplete, 1 rows\nfiles: 1 complete, 1 not classified\n" in shown
+    assert "not classified: in/b.csv: no column 'text'" in shown
+    write(tmp_path / "in/b.csv", ["b"])
+    classify("run", "in", "-o", "out/", "--url", fake.url)
+    assert "out: complete, 2 rows\nfiles: 2 complete\n" in classify("status", "out").stdout
+    for name in "cd":
+        write(tmp_path / f"in/{name}.csv", [name])
+    fake.hold_after, last = fake.answered.total(), tmp_path / "out/.classify.run.json"
+    ended = last.read_text()
+    with running(tmp_path, "run", "in", "-o", "out/", "--url", fake.url):
+        until = time.monotonic() + 20
+        while not classify("status", "out").stdout.startswith("out: running, 2 rows\n") or last.read_text() == ended:
+            assert time.monotonic() < until, "the run does not begin"
+    fake.hold_after = None
+    assert classify("status", "out").stdout.startswith("out: interrupted, 2 rows\n")
+    assert "goes on from here" in classify("status", "out").stdout
