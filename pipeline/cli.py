@@ -405,6 +405,10 @@ class _Parser(argparse.ArgumentParser):
 
         if wrong := re.match(r"argument COMMAND: invalid choice: '(.+?)' \(", message):
             _see_no_file(wrong[1])
+            import difflib
+
+            if near := difflib.get_close_matches(wrong[1], re.findall(r"'(\w+)'", message)[1:], n=1):
+                raise ConfigError(f"{wrong[1]} is no command; did you mean {self.prog} {near[0]}?")
         raise ConfigError(f"{mask_words(message)}{_hint(message)}; see `{self.prog} --help`")
 
 

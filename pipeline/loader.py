@@ -50,6 +50,8 @@ def _likely_file(location: Location) -> str:
     """Say which file beside one that is not there may be meant, on a disk."""
     if location.store is not None:
         return ""
+    if found := re.match(r"(\w{2,}):/(?!/)", location.path):
+        return f"a URI begins with {found[1]}://"
     with suppress(OSError):
         near = difflib.get_close_matches(location.name, os.listdir(os.path.dirname(location.path) or "."), n=1)  # noqa: PTH120, PTH208
         return "".join(f"did you mean {location.beside(name)}?" for name in near)

@@ -57,7 +57,7 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
             if holder or record is None or checkpoint.get("published") != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
     if record is None and holder is None:
-        raise OutputError(f"{output}: no run has begun here; there is neither a checkpoint nor a run record of it")
+        raise OutputError(f"{output}: no run has begun here (no checkpoint, no run record); name the output of a run")
     if record is None:
         return Status(output=str(output), state="running", held_by=holder)
     return Status(
@@ -93,7 +93,7 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
             files[status.state] += 1
             failed.update(status.failed)
     if not each and holder is None:
-        raise OutputError(f"{folder}: no run has begun here; there is neither a checkpoint nor a run record in it")
+        raise OutputError(f"{folder}: no run has begun here (no checkpoint, no run record); name the output of a run")
     last = read_record(record_of_directory(folder), Outcome)
     failed_files = [each for each in last.failed_files if each.exit_code != FAILED_ROWS] if last else []
     if failed_files:

@@ -126,7 +126,10 @@ def _folder_of(inputs: list[str], output: str) -> Location:
     if kind not in (Kind.DIRECTORY, Kind.NOTHING):
         raise OutputError(f"{folder}: is a file; several inputs need a directory for their outputs")
     if kind is Kind.NOTHING and not folder.is_folder:
-        raise ConfigError(f"{folder}: several inputs need a directory for their outputs; end it in a slash")
+        like = f"{folder.shown.removesuffix(folder.name)}{folder.name.partition('.')[0]}/"
+        raise ConfigError(
+            f"{folder}: several inputs need a directory for their outputs; end it in a slash, like {like}"
+        )
     return folder
 
 

@@ -177,6 +177,10 @@ def test_a_name_with_a_slip_is_answered_with_the_file_beside_it(tmp_path: Path, 
     write(tmp_path / "dir/reviews.csv", ["a"])
     complaint(classify("run", "dir/reviws.cvs", *NOWHERE, expect=2), "no such file; did you mean dir/reviews.csv?")
     complaint(classify("run", "other.csv", *NOWHERE, expect=2), "other.csv: no such file; check --input")
+    complaint(classify("run", "s3:/bucket/x.csv", *NOWHERE, expect=2), "no such file; a URI begins with s3://")
+    complaint(classify("rnu", "other.csv", expect=2), "rnu is no command; did you mean classify run?")
+    complaint(classify("run", "dir", "-o", "x/out.csv", expect=2), "end it in a slash, like x/out/")
+    complaint(classify("status", "dir", expect=2), "no run has begun here", "name the output of a run")
     complaint(classify("run", "gone/reviews.csv", *NOWHERE, expect=2), "no such file; check --input")
 
 
