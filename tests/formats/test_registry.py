@@ -141,7 +141,7 @@ def test_an_unknown_format_is_refused_where_no_config_was_loaded(tmp_path: Path)
 def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is missing in a format without one is a bug, with its traceback."""
     (tmp_path / "needy.py").write_text("import no_such_package\n")
-    (tmp_path / "x.needy").write_text("")
+    (tmp_path / "x.needy").write_text("a")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(FORMATS, "needy", Format(("needy",), "needy:Source", extra="more"))
     with pytest.raises(ConfigError, match=r'^.needy files need the package no_such_package; .*pipeline\[more\]"$'):
