@@ -238,7 +238,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_chars: Positive = 200_000
     """Characters in one request. A longer text is sent alone."""
     concurrency: Positive | Literal["auto"] = "auto"
-    """Requests in flight on each server. `"auto"` finds the fewest that give the highest rate."""
+    """Requests in flight on each server. `"auto"` finds how many it needs, and shares it with others that use it."""
+    manners: Literal["fair", "background"] = "fair"
+    """How a server is shared, with `concurrency = "auto"`.
+
+    `"fair"` takes an equal share among runs of this program; `"background"` takes what others leave.
+    """
     too_long: Literal["error", "truncate"] = "error"
     """What to do about a text that is longer than the model allows.
 

@@ -183,8 +183,11 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
 
 
 def _estimate(config: Config, rows: int) -> str:
-    per_request = BatchSize(config.request.rows).texts
-    return f"  about {math.ceil(rows / per_request):,} requests of up to {per_request} texts"
+    request, per_request = config.request, BatchSize(config.request.rows).texts
+    at_once = f"{request.concurrency} at once"
+    if request.concurrency == "auto":
+        at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")
+    return f"  about {math.ceil(rows / per_request):,} requests of up to {per_request} texts, {at_once}"
 
 
 def _stored_answers(config: Config) -> list[str]:

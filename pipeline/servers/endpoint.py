@@ -40,7 +40,7 @@ class Endpoint:
     ) -> None:
         self.client, self.dialect = client, dialect
         self.shown = client.shown
-        self.limiter = Limiter(config.request.concurrency)
+        self.limiter = Limiter(config.request.concurrency, config.request.manners)
         self.facts = facts
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
         self.served = Served()

@@ -1,150 +1,239 @@
 """How many requests may be in flight on one endpoint, and how many texts one request may have.
 
-Counts and times only: the time of every event is an argument, in seconds on any scale. `slots` holds requests back
-until there is room.
+Counts and times only: the time of every event is an argument, in seconds on the clock of `shared_time`. `slots` holds
+requests back until there is room. `pipeline/docs/concurrency.md` explains the method and shows what it does.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import random
+import time
+from typing import Literal, NamedTuple
 
 CEILING = 1024  # requests in flight on one endpoint, however many it seems to take
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
 QUICK_ROWS = 512  # texts a request above this rate, where what a request costs us is what counts
 QUICK_RATE, QUICK_ANSWERS = 50_000, 64  # texts a second, measured over so many answers
-AS_GOOD = 0.975  # times the best rate: a level that reaches it counts as equal, and the smallest such is kept
-STILL_BETTER = 1.02  # times the rate of the level to stay at: if the highest reaches it, a higher one is tried
 DECREASE = 0.75  # times the level, after a refusal
-FIRST_STEP = 8  # the level after 1, as long as nothing was refused
-LEAP = 4  # times the level, where answers take no longer than at the level before
-AS_QUICK = 1.25  # times the latency before: up to it, no request seems to wait on the server
-CROWDED = 4  # times as many in flight as the least latency would need: then half as many are tried
-FEWEST_ANSWERS = 16  # in the window that a rate is measured over
-PROBE_AFTER, PROBE_ROUND_TRIPS = 250, 32  # answers before a refused level is tried again: refusals stay below 1 %
-REST = 6  # windows at a level before others are tried; twice as many each time the same level is found again ...
-LONGEST_REST = 48  # ... up to so many
+PROBE_AFTER, PROBE_ROUND_TRIPS = 125, 32  # answers before a refused limit is tried again: refusals stay below 1 %
+
+# The climb at the start.
+CLIMB, LEAP = 2, 4  # times the limit; the second where latencies have been flat up to a limit of ...
+LEAP_FROM = 8
+UNCLEAR = 2  # the level to go on from where the second limit was already too high
+AS_QUICK = 1.2  # times the least latency: up to it, no request seems to wait on the server
+FLAT = 0.1  # how far latencies of an idle server lie apart, as a part of them
+EARLIER = 3  # limits whose latencies are compared before the last one
+ENOUGH_ANSWERS = 16  # or half of the limit, if that is more
+
+# The turns after it.
+ROUND_TRIPS = 2.5  # in a turn, at least
+TRIAL = 0.5  # the part of a turn in which the low or the high limit holds
+STEP = 2  # the high limit is this many times the square root of the low one above it
+WORTHWHILE = {"fair": 0.1, "background": 0.4}  # gain above which a level is raised
+GENTLE, FIRM = 0.7, 3.0  # how strongly a gain above and below that changes the level
+FARTHEST = 1.5  # times the step that was tried, on a scale of ratios: more is not changed at once
+TRUSTED_ANSWERS = 2  # fewer in a turn count for less
+
+_started = time.time() - time.monotonic()
+
+
+def shared_time() -> float:
+    """Return the seconds since the epoch by a clock that never goes back: clients of one server agree on it."""
+    return _started + time.monotonic()
+
+
+class _Level(NamedTuple):
+    """What was seen at one limit of the climb."""
+
+    limit: int
+    latency: float  # the mean, in seconds
+
+
+class _Turn(NamedTuple):
+    """What was seen in one turn."""
+
+    number: int
+    limit: int
+    answers: int
+    latency: float  # the mean, in seconds
 
 
 class Limiter:
-    """How many requests may be in flight on one endpoint: a number, or "auto" to find the least that is enough.
+    """How many requests may be in flight on one endpoint: a number, or "auto" to find how many the server needs.
 
-    A level is a limit that is tried. With "auto" the level is 1 at first, and grows in leaps as long as latency grows
-    far less than the level. From then on levels are compared by their rate, texts answered a second, each over a window
-    that begins with the first answer to a request sent at that level: half the level where far more are in flight than
-    the rate needs, else twice the level for as long as that helps. The smallest level whose rate is as good as the
-    best is kept, and its neighbours are tried again from time to time. Rate decides rather than latency, because a
-    server that batches gets slower and better at once.
+    Others may use the same server. More in flight always gives one of them a larger share, so no client can tell from
+    its own rate whether the server does more work. Therefore all clients try a higher limit at the same times: the
+    clock is divided into turns, even turns begin with the low limit, odd ones with the high one. As all of them
+    change together, the latencies of two turns in a row tell each of them the `gain`: 1 if the server answered all
+    the faster, 0 if the additional requests only waited. A gain above `WORTHWHILE` raises the level, which is the low
+    limit, one below lowers it. The high limit is higher in proportion where the level is low, so that the same
+    latencies show a smaller client a larger gain: shares even out.
+
+    At the start the limit is doubled as long as latency stays what it was.
 
     A refusal for load takes a quarter of the level away, once for all requests sent before it: 64 refusals at once are
-    one sign. The refused level is not tried again soon, and levels grow in small steps after it.
+    one sign. The refused limit is not tried again soon.
+
+    Args:
+        limit: how many; "auto" finds the number.
+        manners: "background" gives way wherever requests wait.
+        chance: decides how often a level of 2.5 is 2 and how often 3.
     """
 
-    def __init__(self, limit: int | Literal["auto"]) -> None:
+    def __init__(
+        self,
+        limit: int | Literal["auto"],
+        manners: Literal["fair", "background"] = "fair",
+        chance: random.Random | None = None,
+    ) -> None:
         self.is_fixed = limit != "auto"
         self.limit = 1 if limit == "auto" else limit
         self.in_flight = 0
-        self._refused = CEILING + 1  # the lowest level that was refused lately
+        self._worthwhile = WORTHWHILE[manners]
+        self._chance = chance or random.Random()  # noqa: S311 - no secret hangs on it
+        self._most = CEILING  # below the limit that was refused lately
+        self._more = 1  # by so much is that raised next
         self._refused_at = float("-inf")
         self._since_refusal = 0
-        self._rates: dict[int, float] = {}  # texts a second, by level, since a level was last kept
-        self._least_latency = float("inf")  # the mean of the quickest level
-        self._found = self._rest = 0  # the level that was kept last, and for how many windows more
-        self._pause = REST
-        self._answers = self._texts = self._most_in_flight = 0  # of the window
-        self._go_to(self.limit, float("-inf"), float("inf"))
+        self._climb: list[_Level] | None = []  # the limits so far; None: the climb is over
+        self._latency = 0.0  # the mean of the last turn
+        self._level, self._low, self._high = 1.0, 1, 2
+        self._turn, self._turn_s = 0, 0.0
+        self._before: _Turn | None = None
+        self._start(float("-inf"))
 
     @property
     def load(self) -> float:
         """The part of the limit that is in use; below 1 there is room for one more request."""
         return self.in_flight / self.limit
 
-    def succeeded(self, texts: int, sent_at: float, now: float) -> None:
-        """Note that a request with so many texts was answered; it still counts as in flight."""
+    def succeeded(self, sent_at: float, now: float) -> None:
+        """Note that a request was answered; it still counts as in flight."""
         if self.is_fixed:
             return
         self._since_refusal += 1
-        if self._refused <= CEILING and self._since_refusal >= max(PROBE_AFTER, PROBE_ROUND_TRIPS * self.limit):
-            self._refused, self._rest = CEILING + 1, 0
-        if self._answers or sent_at >= self._set_at:  # else it says nothing of this level
-            self._count(texts, now - sent_at, now)
-
-    def _count(self, texts: int, latency: float, now: float) -> None:
-        self._most_in_flight = max(self._most_in_flight, self.in_flight)
-        self._answers += 1
-        self._waited += latency
-        if self._answers == 1:
-            self._began = now
+        if self._most < CEILING and self._since_refusal >= max(PROBE_AFTER, PROBE_ROUND_TRIPS * self.limit):
+            self._most, self._since_refusal = min(CEILING, self._most + self._more), 0
+            self._more *= 2  # as long as that is not refused
+            self._set_limits()
+        if self._climb is not None:
+            self._climb_on(self._climb, sent_at, now)
         else:
-            self._texts += texts
-        mean = self._waited / self._answers
-        if self._answers == min(self.limit, max(FEWEST_ANSWERS, self.limit // 2)) and self._may_leap(mean):
-            step = FIRST_STEP if self.limit == 1 else LEAP if mean <= AS_QUICK * self._latency_before else 2
-            self._least_latency = min(self._least_latency, mean)
-            self._go_to(min(CEILING, self.limit * step), now, mean)
-        elif self._answers > self._window and now > self._began:
-            self._end_window(now)
-
-    def _may_leap(self, latency: float) -> bool:
-        """Return whether levels are still growing and latency hardly is, so that no rate need be measured."""
-        is_climb = self.limit > max(self._rates, default=0) and self._refused_at == float("-inf")
-        if not is_climb or self.limit == CEILING or self._most_in_flight < self.limit:
-            return False
-        return latency**2 * self._level_before <= self._latency_before**2 * self.limit
-
-    def _go_to(self, level: int, now: float, latency: float) -> None:
-        """Change the level; `latency` is the mean at the level before, in seconds."""
-        self._level_before, self._latency_before = self.limit, latency
-        self.limit, self._set_at = level, now
-        self._start_window()
-
-    def _start_window(self) -> None:
-        # Whole round trips: a server may answer all that are in flight at once.
-        self._window = self.limit * -(-FEWEST_ANSWERS // self.limit)
-        self._began = self._waited = 0.0
-        self._answers = self._texts = self._most_in_flight = 0
-
-    def _end_window(self, now: float) -> None:
-        if self._most_in_flight < self.limit:  # too little was sent, which says nothing of the server
-            return self._start_window()
-        seconds, latency = now - self._began, self._waited / self._answers
-        self._least_latency = min(self._least_latency, latency)
-        rate = self._texts / seconds
-        self._rates[self.limit] = (3 * self._rates.get(self.limit, rate) + rate) / 4
-        self._rest -= 1
-        level = self.limit if self._rest > 0 else self._next((self._answers - 1) / seconds * self._least_latency)
-        if self._rest <= 0 and level in self._rates:  # it is kept for some windows
-            self._pause = min(2 * self._pause, LONGEST_REST) if level == self._found else REST
-            self._found, self._rest = level, self._pause
-            self._rates = {level: self._rates[level]}  # others are measured anew: the server may change
-        return self._start_window() if level == self.limit else self._go_to(level, now, latency)
-
-    def _next(self, needed: float) -> int:
-        """Return the level to try next; one that was tried already is the one to keep.
-
-        By Little's law, with `needed` requests in flight the rate would be the present one if each were answered in the
-        least latency seen. A level far above that is too high, or the server batches: half of it tells which.
-        """
-        lowest, highest, best = min(self._rates), max(self._rates), max(self._rates.values())
-        good = min(level for level, rate in self._rates.items() if rate >= AS_GOOD * best)
-        if good == lowest > 1 and good >= CROWDED * needed:
-            return good // 2
-        if good == highest or self._rates[highest] > STILL_BETTER * self._rates[good]:
-            step = highest if self._refused_at == float("-inf") else max(1, highest // 12)
-            if (higher := min(highest + step, self._refused - 1, CEILING)) > highest:
-                return higher
-        return good
+            self._take_turn(sent_at, now)
 
     def refused(self, sent_at: float, now: float) -> bool:
         """Note that a request was refused for load; return whether it was the only one that the limit allows."""
         if self.is_fixed or sent_at <= self._refused_at:
             return self.limit == 1
         self._refused_at, self._since_refusal = now, 0
-        self._rates, self._rest = {}, 0
         was_least = self.limit == 1
         if not was_least:  # else it is not the number of requests that is too much
-            self._refused = self.limit
-        self._go_to(max(1, int(self.limit * DECREASE)), now, self._least_latency)
+            self._most, self._more = self.limit - 1, max(1, self.limit // 8)
+        self._settle(DECREASE * (self._level if self._climb is None else self.limit), now)
         return was_least
+
+    def _start(self, now: float) -> None:
+        """Begin to count."""
+        self._since = now
+        self._answers = self._of_limit = self._most_in_flight = 0
+        self._waited = self._waited_at_limit = 0.0
+
+    # -- the climb
+
+    def _climb_on(self, seen: list[_Level], sent_at: float, now: float) -> None:
+        if sent_at < self._since:  # it says nothing of this limit
+            return
+        self._most_in_flight = max(self._most_in_flight, self.in_flight)
+        self._answers += 1
+        self._waited += now - sent_at
+        if self._answers < min(self.limit, max(ENOUGH_ANSWERS, self.limit // 2)):
+            return
+        self._latency, was_used = self._waited / self._answers, self._most_in_flight >= self.limit
+        self._start(now)
+        if not was_used:
+            return
+        grown = self._latency / max(1e-9, min([self._latency, *(each.latency for each in seen)])) - 1
+        earlier = [each.latency for each in seen[-EARLIER:]] or [self._latency]
+        is_flat = max(earlier) / max(1e-9, min(earlier)) - 1 <= FLAT
+        if grown <= AS_QUICK - 1 and self.limit < self._most:
+            seen.append(_Level(self.limit, self._latency))
+            self.limit = min(self._most, self.limit * (LEAP if is_flat and self.limit >= LEAP_FROM else CLIMB))
+        else:
+            # Latency that grew from the start is not of our making: others are there, and we begin with one request.
+            self._settle(UNCLEAR if len(seen) <= 1 else seen[-1].limit if is_flat else 1, now)
+
+    def _settle(self, level: float, now: float) -> None:
+        """End the climb, if it is not over; go on from a level."""
+        self._climb, self._before = None, None
+        self._level = max(1.0, level)
+        self._set_limits()
+        self._begin_turn(now)
+
+    # -- the turns
+
+    def _set_limits(self) -> None:
+        """Choose the limits of the next two turns."""
+        low = max(1, int(self._level + self._chance.random()))
+        step = max(1, round(STEP * math.sqrt(low) - STEP + 1))
+        self._high = max(1, min(low + step, self._most))
+        self._low = max(1, min(low, self._high - max(1, self._high // 8)))  # also where no more may be tried
+
+    def _begin_turn(self, now: float) -> None:
+        if not self._turn_s or int(now // self._turn_s) % 2 == 0:  # two turns that are compared are of one length
+            # Powers of two: whoever sees much the same latency has the same turns.
+            turn_s = 2.0 ** math.ceil(math.log2(max(1e-4, ROUND_TRIPS * self._latency)))
+            if turn_s != self._turn_s:
+                self._before, self._turn_s = None, turn_s
+        self._turn = int(now // self._turn_s)
+        self._start(now)
+        self.limit = self._limit_at(now)
+
+    def _limit_at(self, now: float) -> int:
+        """Return the limit: at the beginning of a turn the low or the high one, then one below the high one."""
+        if now / self._turn_s - self._turn >= TRIAL:
+            return max(self._low, self._high - 1)
+        return self._high if self._turn % 2 else self._low
+
+    def _take_turn(self, sent_at: float, now: float) -> None:
+        if sent_at >= self._since:
+            self._answers += 1
+            self._waited += now - sent_at
+            # Not of the first round trip, when requests of the limit before are still in flight.
+            begin, end = self._turn * self._turn_s, (self._turn + TRIAL) * self._turn_s
+            if begin + min(self._latency, (end - begin) / 2) <= sent_at < end:
+                self._of_limit += 1
+                self._waited_at_limit += now - sent_at
+        if now / self._turn_s - self._turn < TRIAL:
+            self._most_in_flight = max(self._most_in_flight, self.in_flight)
+        if now // self._turn_s != self._turn:
+            self._end_turn(now)
+        self.limit = self._limit_at(now)
+
+    def _end_turn(self, now: float) -> None:
+        if self._answers:
+            mean = self._waited / self._answers
+            self._latency = mean if self._turn % 2 == 0 else (self._latency + mean) / 2
+        limit, before = self._high if self._turn % 2 else self._low, self._before
+        self._before = None
+        # A limit that was not reached says nothing of the server.
+        if self._of_limit and self._most_in_flight >= limit:
+            self._before = this = _Turn(self._turn, limit, self._of_limit, self._waited_at_limit / self._of_limit)
+            if before and before.number == this.number - 1 and before.limit != this.limit:
+                self._decide(*sorted((before, this), key=lambda each: each.limit))
+        self._begin_turn(now)
+
+    def _decide(self, low: _Turn, high: _Turn) -> None:
+        """Change the level by what a higher limit gained."""
+        gain = 1 - math.log(max(1e-9, high.latency) / max(1e-9, low.latency)) / math.log(high.limit / low.limit)
+        change = max(-1.0, min(1.0, gain)) - self._worthwhile
+        change *= (GENTLE if change > 0 else FIRM) * min(1.0, min(low.answers, high.answers) / TRUSTED_ANSWERS)
+        step = (high.limit / low.limit) ** FARTHEST
+        self._level *= max(1 / step, min(step, math.exp(change)))
+        self._level = max(1.0, min(CEILING, self._level))
+        self._before = None
+        self._set_limits()
 
 
 class BatchSize:

@@ -33,7 +33,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import Client, proxy_for
 from pipeline.servers.dialect import DEFAULT, Dialect
 from pipeline.servers.endpoint import Endpoint
-from pipeline.servers.limiter import BatchSize
+from pipeline.servers.limiter import BatchSize, shared_time
 from pipeline.servers.model import ModelFacts
 from pipeline.servers.retry import backoff
 from pipeline.servers.slots import Slots
@@ -170,7 +170,7 @@ class Endpoints:
         """
         while True:
             async with self.slots.take(alone=alone) as endpoint:
-                sent_at, reconnects = time.monotonic(), endpoint.client.reconnects
+                sent_at, reconnects = shared_time(), endpoint.client.reconnects
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
                 except Misconfigured as wrong:
@@ -190,8 +190,8 @@ class Endpoints:
                         return endpoint, unsure
                 self._failing_since = None
                 self._progress.end_waiting()
-                now = time.monotonic()
-                endpoint.limiter.succeeded(len(texts), sent_at, now)
+                now = shared_time()
+                endpoint.limiter.succeeded(sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
                 return endpoint, answers
 
@@ -201,7 +201,7 @@ class Endpoints:
         self.batch_size.failed(texts)
         if isinstance(failed, ConnectionLost):
             self.check(endpoint, failed)
-        if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, time.monotonic()):
+        if isinstance(failed, Overloaded) and endpoint.limiter.refused(sent_at, shared_time()):
             self.batch_size.refused(texts)
 
     async def wait(self, delay: float, error: RequestFailed) -> None:
