@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.errors import DiskTrouble
 
@@ -103,6 +103,15 @@ def say_event(name: str, level: str, **values: Any) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     shown = {key: storable(value) if isinstance(value, str) else value for key, value in values.items()}
     say(msgspec.json.encode({"time": now, "level": level, "event": name, **shown}).decode())
+
+
+def has_blocks(stream: TextIO | None = None) -> bool:
+    """Return whether a stream, by default standard error, can show block characters like those of a bar."""
+    try:
+        "█▏░…≥".encode((stream or sys.stderr).encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def storable(text: str) -> str:

@@ -22,10 +22,10 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 LAYERS = [
     ["_version", "errors", "cancellation", "memory"],
     ["formats.registry"],
-    ["streams", "loops", "texts"],
+    ["streams", "loops", "texts", "scores"],
     ["answers", "config"],
     ["storage"],
-    ["formats", "monitoring.record"],
+    ["formats", "monitoring.record", "monitoring.table"],
     ["loader", "monitoring.progress", "monitoring.summary", "monitoring.metrics", "monitoring.notification"],
     ["checkpoint"],
     ["reuse", "writer", "servers"],

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.answers import NO_LABEL, Answers
 from pipeline.config import Config
+from pipeline.scores import COARSE_BINS, COARSE_EDGES, MOST_LABELS, OTHERS, bins_of
 from pipeline.texts import binary_array, binary_scalar, binary_slices, bitmap, string_array
 
 Spell = Callable[[Any], bytes]  # from a value, or None for a null, to the bytes that stand for it
@@ -129,25 +130,45 @@ def _json_numbers(array: pa.Array) -> pa.LargeBinaryArray:
 
 
 class Tally:
-    """Counts how many rows got which label, and which error; `names` are those of the labels, by label id."""
+    """Counts which label how many rows got, with which score, and which errors; `names` are of labels, by label id."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names  # while a run is going on, more may come
-        self._counts = np.zeros(0, np.int64)
+        self._counts = np.zeros((0, COARSE_BINS), np.int64)  # label id, bin of the score
+        self._has_logits = False  # scores that are no probabilities
         self.codes: Counter[str] = Counter()
         self.truncated = 0
 
     def count(self, answers: Answers) -> None:
         """Count more rows."""
-        known = answers.ids[answers.ids != NO_LABEL]
-        counts = np.bincount(known, minlength=len(self._names))
-        counts[: len(self._counts)] += self._counts
-        self._counts = counts
+        there = answers.has_label
+        ids, scores = answers.ids[there].astype(np.intp), answers.scores[there]
+        if len(self._counts) < len(self._names):
+            missing = np.zeros((len(self._names) - len(self._counts), COARSE_BINS), np.int64)
+            self._counts = np.concatenate([self._counts, missing])
+        np.add.at(self._counts.reshape(-1), ids * COARSE_BINS + bins_of(scores, COARSE_EDGES), 1)
+        if len(scores):
+            self._has_logits |= bool(scores.min() < 0 or scores.max() > 1)
         self.codes.update(error.code for error in answers.errors.values())
         self.truncated += len(answers.truncated)
 
     @property
     def labels(self) -> dict[str, int]:
         """Rows by label, the most frequent label first."""
-        pairs = zip(self._names, self._counts.tolist(), strict=False)
+        pairs = zip(self._names, self._counts.sum(1).tolist(), strict=False)
         return dict(sorted(((name, rows) for name, rows in pairs if rows), key=lambda pair: (-pair[1], pair[0])))
+
+    @property
+    def scores(self) -> dict[str, list[int]]:
+        """Rows by label and bin of the score, see `scores.COARSE_EDGES`; nothing if the scores are raw logits.
+
+        Of many labels these are the most frequent ones, and the sum of all others as `OTHERS`.
+        """
+        if self._has_logits:
+            return {}
+        ids = {name: index for index, name in enumerate(self._names)}
+        order = [ids[name] for name in self.labels]
+        counts = {self._names[index]: self._counts[index].tolist() for index in order[:MOST_LABELS]}
+        if rest := order[MOST_LABELS:]:
+            counts[OTHERS] = self._counts[rest].sum(0).tolist()
+        return counts

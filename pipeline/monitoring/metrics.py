@@ -18,12 +18,12 @@ from prometheus_client.parser import text_fd_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipeline.monitoring.record import Outcome
+from pipeline.scores import OTHERS
 from pipeline.storage.draft import open_new
 from pipeline.streams import storable
 
 MOST_LABELS = 100  # series of labels; a model may have any number of classes
 LONGEST_LABEL = 200  # characters
-OTHERS = "(others)"  # all labels beyond these
 FIRST_BYTES = b"# HELP classify_"
 LAST_SUCCESS = "classify_last_success_timestamp_seconds"
 # Codes that did not occur are 0: a series that comes and goes is hard to watch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     rows_total_is_exact: bool = True  # False: it is estimated
     labelled: int = 0  # rows
     labels: dict[str, int] = {}  # label -> rows; known when the output is written
+    scores: dict[str, list[int]] = {}  # label -> rows by score, in the bins of `scores.COARSE_EDGES`; not of raw logits
     failed: dict[str, int] = {}  # error code -> rows
     empty: int = 0  # rows without a text
     truncated: int = 0  # rows whose text the server cut; known when the output is written
@@ -131,6 +133,10 @@ def read_record(location: Location, kind: type[Recorded]) -> Recorded | None:
         return None
 
 
+_NUMBERS = re.compile(rb"\[\n\s+([-+.\deE,\s]+?)\n\s*\]")
+
+
 def encode_record(record: Outcome) -> bytes:
-    """Encode a record as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    """Encode a record as indented JSON, each list of numbers on one line."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=2)
+    return _NUMBERS.sub(lambda found: b"[" + b" ".join(found[1].split()) + b"]", text) + b"\n"

@@ -10,26 +10,59 @@ from pipeline.answers import Prediction
 from pipeline.config import PIPE
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.record import Outcome, RunRecord
-from pipeline.streams import one_line, storable
+from pipeline.monitoring.table import LabelRow, label_table, printable
+from pipeline.scores import COARSE_EDGES, bands, quantiles
+from pipeline.streams import has_blocks, one_line, storable
 
 MOST_LABELS = 10
+MANY_UNSURE = 0.2  # share of the scores that are below 0.5
 WIDTH = 60  # characters of a text in a table
 
 
 def summary(record: RunRecord) -> list[str]:
-    """Return the closing lines of a run: labels, empty and failed rows, and `closing_line` as the last."""
+    """Return the closing lines of a run: its labels, empty and failed rows, and `closing_line` as the last."""
     if record.already_complete:
         return [closing_line(record)]
-    lines = []
-    if record.labels:
-        shown = [f"{_printable(label)} {rows:,}" for label, rows in list(record.labels.items())[:MOST_LABELS]]
-        more = len(record.labels) - MOST_LABELS
-        lines.append(f"labels: {', '.join(shown)}" + (f", and {more} more" if more > 0 else ""))
+    lines = _labels(record)
+    if record.shared_rows:
+        lines.append(f"shared: {record.shared_rows:,} rows repeat the text of another row, which was sent once")
     if record.rows and record.empty == record.rows:
         lines.append(f"empty: {record.empty:,} rows have no text - ALL of them; is it the right column?")
     if record.skipped_lines:
         lines.append(f"skipped: {record.skipped_lines:,} bad lines of the input are not in the output")
     return [*lines, *_next_commands(record), closing_line(record)]
+
+
+def _labels(record: RunRecord) -> list[str]:
+    """Return the table of the labels, and a line about all scores."""
+    if not record.labels:
+        return []
+    rows = []
+    for label, count in record.labels.items():
+        scores = record.scores.get(label)
+        median = quantiles(scores, COARSE_EDGES, 0.5)[0] if scores else None
+        shown = bands(scores, COARSE_EDGES) if scores else None
+        rows.append(LabelRow(label, count, count / record.labelled, median, shown))
+    lines = label_table(rows, MOST_LABELS, blocks=has_blocks())
+    if record.scores:
+        lines.append(
+            scores_line(quantiles(_all_scores(record), COARSE_EDGES, 0.01, 0.1, 0.5), _share_below_half(record))
+        )
+    return lines
+
+
+def _all_scores(record: RunRecord) -> list[int]:
+    return [sum(each) for each in zip(*record.scores.values(), strict=True)]
+
+
+def _share_below_half(record: RunRecord) -> float:
+    return bands(_all_scores(record), COARSE_EDGES)[0] if record.scores else 0.0
+
+
+def scores_line(quantiles: Sequence[float | None], below_half: float) -> str:
+    """Say of all scores where 1 %, 10 % and half of them are below, and which share is below 0.5."""
+    p01, p10, p50 = (each or 0.0 for each in quantiles)
+    return f"scores: 1 % below {p01:.3f}, 10 % below {p10:.3f}, median {p50:.3f}; {below_half:.1%} below 0.5"
 
 
 def _next_commands(record: RunRecord) -> list[str]:
@@ -38,6 +71,9 @@ def _next_commands(record: RunRecord) -> list[str]:
     if record.failed:
         codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
         lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why; {_advice(record)}")
+    if record.output != PIPE and (low := _share_below_half(record)) > MANY_UNSURE:
+        command = f"classify report {printable(record.output)} --truth COLUMN"
+        lines.append(f"{low:.0%} of the scores are below 0.5; `{command}` says from which score on labels are right")
     if not record.is_whole and not record.files and record.output != PIPE:
         lines.append("there are more rows; the same command without --limit-rows goes on from here")
     if record.settings.get("writer", {}).get("probs") == "columns" and not record.settings["writer"].get("labels"):
@@ -67,7 +103,7 @@ def closing_line(record: RunRecord) -> str:
     ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
     counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
     counts += [f"{count:,} {way}" for way, count in ways.items() if count]
-    line = f"{_printable(record.output)}: {_files(record)}"
+    line = f"{printable(record.output)}: {_files(record)}"
     if record.already_complete:
         line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
     else:
@@ -94,7 +130,7 @@ def failure_line(message: str, outcome: Outcome) -> str:
     came = ""
     if outcome.rows_total is not None:
         about = "" if outcome.rows_total_is_exact else "about "
-        came = f"{_printable(outcome.output)}: {outcome.rows:,} of {about}{outcome.rows_total:,} rows answered, "
+        came = f"{printable(outcome.output)}: {outcome.rows:,} of {about}{outcome.rows_total:,} rows answered, "
         came += f"{outcome.rows_failed:,} failed, in {outcome.seconds:,.1f} s; "
     return f"{message} ({came}exit {outcome.exit_code})"
 
@@ -109,7 +145,7 @@ def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[st
     """Return label, score and values of the classes of each text; an answer names only its own label."""
     lines = []
     for text, prediction in zip(texts, predictions, strict=True):
-        shown = _printable(" ".join(text.split()))
+        shown = printable(" ".join(text.split()))
         shown = shown if len(shown) <= WIDTH else shown[: WIDTH - 1] + "…"
         if prediction.error is not None:
             lines.append(f"{'-':<20} {'':>8}  {shown}\n    {prediction.error}")
@@ -117,7 +153,7 @@ def as_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[st
         ranked = sorted(enumerate(prediction.probs or ()), key=lambda pair: -pair[1])
         values = "  ".join(f"{index}:{value:.4f}" for index, value in ranked[:MOST_LABELS])
         more = f"  … {len(ranked)} classes" if len(ranked) > MOST_LABELS else ""
-        lines.append(f"{_printable(prediction.label or ''):<20} {prediction.score:>8.4f}  {shown}\n    {values}{more}")
+        lines.append(f"{printable(prediction.label or ''):<20} {prediction.score:>8.4f}  {shown}\n    {values}{more}")
     return [f"{'label':<20} {'score':>8}  text, and the value of each class by its index", *lines]
 
 
@@ -135,9 +171,3 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
         ).decode()
         for text, prediction in zip(texts, predictions, strict=True)
     ]
-
-
-def _printable(text: str) -> str:
-    """Escape control characters and what a terminal can't show."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return storable(shown)

@@ -194,6 +194,7 @@ def record_of(
         is_whole=rows == file.total,
         labelled=sum(tally.labels.values()),
         labels=tally.labels,
+        scores=tally.scores,
         failed=failed,
         empty=tally.codes["empty"],
         truncated=tally.truncated,

@@ -25,6 +25,7 @@ class Totals:
         self._config, self._plan, self._progress = config, plan, progress
         self._codes: Counter[int] = Counter()
         self._sums, self._labels, self._failed = Counter[str](), Counter[str](), Counter[str]()
+        self._scores: dict[str, list[int]] = {}
         self._complete_already = 0
         self._failed_files: list[FailedFile] = []
         self._one: RunRecord | None = None
@@ -35,6 +36,9 @@ class Totals:
         self._complete_already += record.already_complete
         self._sums.update({name: getattr(record, name) for name in SUMMED})
         self._labels.update(record.labels)
+        for label, counts in record.scores.items():
+            before = self._scores.get(label)
+            self._scores[label] = counts if before is None else [*map(sum, zip(before, counts, strict=True))]
         self._failed.update(record.failed)
         if record.exit_code:
             self._failed_files.append(FailedFile(record.input, record.exit_code, record.error or ""))
@@ -99,6 +103,7 @@ class Totals:
             is_whole=not failed,
             rows_total=self.rows,
             labels=dict(self._labels.most_common()),
+            scores=self._scores,
             failed=dict(sorted(self._failed.items())),
             files={
                 "all": files,

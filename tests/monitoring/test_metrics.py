@@ -15,8 +15,9 @@ from prometheus_client.parser import text_fd_to_metric_families
 
 from pipeline import Config, run
 from pipeline.config import Loader, Run, Server, Writer
-from pipeline.monitoring.metrics import FAILURE_CODES, LONGEST_LABEL, MOST_LABELS, OTHERS, write_metrics
+from pipeline.monitoring.metrics import FAILURE_CODES, LONGEST_LABEL, MOST_LABELS, write_metrics
 from pipeline.monitoring.record import Outcome
+from pipeline.scores import OTHERS
 
 DOCS = Path(__file__).parents[2] / "pipeline" / "docs"
 NIGHT = "2026-11-23T06:00:00.000+00:00"
