@@ -41,6 +41,13 @@ RUN_FLAGS = {
     "overwrite": "run.overwrite",
     **SERVER_FLAGS,
 }
+REPORT_FLAGS = {
+    "truth": "report.truth",
+    "against": "report.against",
+    "output": "report.output",
+    "fail_on": "report.fail_on",
+    "text_column": "loader.text_column",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(prog="classify", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     groups = {
         "classify": (_add_run, _add_text),
-        "inspect": (_add_check, _add_status),
+        "inspect": (_add_check, _add_status, _add_report),
         "operate": (_add_serve, _add_schedule),
     }
     about = "Label a file with your own model, served by vLLM: the same file, with labels."
@@ -227,6 +234,61 @@ def _status(options: argparse.Namespace) -> int:
     status = status_of(locate(options.output), _load_config(options, {}).run.state_dir)
     streams.write_lines([msgspec.json.encode(status).decode()] if options.log_json else as_lines(status))
     return 0
+
+
+def _add_report(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "report",
+        _report,
+        "what the labels of an output are worth: shares, scores, accuracy, drift",
+        "classify report labelled.parquet",
+        "classify report labelled.parquet --truth language -o report.html",
+        "classify report tonight.parquet --against yesterday.parquet --fail-on drift,regression",
+    )
+    parser.add_argument(
+        "config", nargs="+", metavar="OUTPUT", help="a file, directory or glob of labelled files, or a config file"
+    )
+    parser.add_argument("--truth", metavar="COLUMN", help="the column with the right label")
+    parser.add_argument(
+        "--against", metavar="WHAT", help='an output or a report\'s JSON to compare with, "last", or "last 7"'
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        metavar="FILE",
+        help="the report to write, by its ending: .html .md .json; repeatable (default: NAME.report beside OUTPUT)",
+    )
+    parser.add_argument("--fail-on", type=_words, metavar="KIND,...", help="drift, regression, calibration: exit 5")
+    parser.add_argument("-t", "--text-column", action="append", metavar="NAME", help="the column of the text")
+    _add_setting(parser)
+    parser.add_argument("--json", action="store_true", help="the numbers as JSON on standard output")
+    parser.set_defaults(input=None)
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _report(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from pipeline.cancellation import run_cancellable
+    from pipeline.loops import run_with_signals
+    from pipeline.report.document import encode
+    from pipeline.report.terminal import as_lines
+    from pipeline.runs.reported import report_by_hand
+
+    config = _load_config(options, REPORT_FLAGS)
+    work = partial(report_by_hand, config, options.input or [], writes_default=not options.json)
+    document, files = run_with_signals(run_cancellable(work))
+    lines = [encode(document).decode()] if options.json else as_lines(document, blocks=streams.has_blocks(sys.stdout))
+    streams.write_lines(lines)
+    for file in files:
+        streams.say(f"report: {file}")
+    return int(document["exit_code"])
 
 
 # Commands that operate: serve, schedule

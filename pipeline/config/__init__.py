@@ -14,9 +14,13 @@ from pipeline.config.masking import mask_words as mask_words
 from pipeline.config.masking import origin as origin
 from pipeline.config.masking import split_uri as split_uri
 from pipeline.config.sections import EMBEDDED as EMBEDDED
+from pipeline.config.sections import LAST as LAST
+from pipeline.config.sections import LIMITS as LIMITS
 from pipeline.config.sections import PIPE as PIPE
+from pipeline.config.sections import REPORT_ENDINGS as REPORT_ENDINGS
 from pipeline.config.sections import Config as Config
 from pipeline.config.sections import Loader as Loader
+from pipeline.config.sections import Report as Report
 from pipeline.config.sections import Request as Request
 from pipeline.config.sections import Retry as Retry
 from pipeline.config.sections import Run as Run

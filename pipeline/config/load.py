@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from pipeline.config.masking import mask_uri, mask_url, origin
-from pipeline.config.sections import PATH_KEYS, Config
+from pipeline.config.sections import LAST, PATH_KEYS, REPORT_ENDINGS, Config
 from pipeline.errors import ConfigError
 from pipeline.streams import storable
 
@@ -90,7 +90,9 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _relative_to(folder: Path, value: Any) -> Any:
     if isinstance(value, list):
         return [_relative_to(folder, each) for each in value]
-    if not isinstance(value, str) or value in ("", "-") or "://" in value:  # what is no string is refused later
+    if not isinstance(value, str) or "://" in value:  # what is no string is refused later
+        return value
+    if value in ("", "-", *REPORT_ENDINGS) or LAST.fullmatch(value):  # words, no paths
         return value
     joined = os.path.join(folder, os.path.expanduser(value))  # noqa: PTH111, PTH118 - a Path drops a closing slash
     plain = os.path.normpath(joined)
@@ -107,8 +109,9 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
         return _unknown_key(f"{path}.{unknown[1]}".lstrip("."), tree)
     if path.endswith("[...]"):  # a table whose keys the user chooses: find the wrong one
         section, _, key = path.removesuffix("[...]").partition(".")
-        wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, str)), "")
-        return f"{section}.{key}.{wrong}: expected a string"
+        wanted, kinds = ("a number", (int, float)) if key == "limits" else ("a string", (str,))
+        wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, kinds)), "")
+        return f"{section}.{key}.{wrong}: expected {wanted}"
     section, _, key = path.partition(".")
     if not what.startswith(("Expected", "Invalid")):
         return what  # raised by a check in `sections`, and names its key
@@ -163,6 +166,8 @@ def _words_of(hint: Any) -> list[str]:
         return [word for option in get_args(hint) if option is not type(None) for word in _words_of(option)]
     if get_origin(hint) is Literal:
         return [f'"{word}"' for word in get_args(hint)]
+    if get_origin(hint) is list and get_origin(get_args(hint)[0]) is Literal:
+        return [f"an array of {' or '.join(_words_of(get_args(hint)[0]))}"]
     if get_origin(hint) is Annotated:
         plain, meta = get_args(hint)
         bounds = [

@@ -101,6 +101,16 @@ class ColumnarSource(Source):
             return False
         return True
 
+    def see_columns(self, names: Sequence[str]) -> None:
+        """See `Source.see_columns`."""
+        for name in names:
+            self._type_of(name)
+
+    def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Source.select`."""
+        for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, names):
+            yield pa.RecordBatch.from_arrays([_field(batch, name) for name in names], list(names))
+
     @abstractmethod
     def _batches(
         self, row: int, most_rows: int, most_bytes: int, names: Sequence[str] | None
@@ -139,16 +149,17 @@ def heads_of(names: Sequence[str]) -> list[str]:
     return [*names, *[name.partition(".")[0] for name in names]]
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields.
-
-    Bytes are taken for strings: Impala and Hive do not say which are.
-    """
+def _field(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Take the column of exactly that name, else the field that `a.b` reaches; a null struct has null fields."""
     if name in batch.schema.names:
-        array = batch.column(name)
-    else:
-        head, *rest = name.split(".")
-        array = pc.struct_field(batch.column(head), rest)
+        return batch.column(name)
+    head, *rest = name.split(".")
+    return pc.struct_field(batch.column(head), rest)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Take a text column, see `_field`. Bytes are taken for strings: Impala and Hive do not say which are."""
+    array = _field(batch, name)
     array = decoded(array)
     is_bytes = any(is_so(array.type) for is_so in _ARE_BYTES)
     return array.cast(pa.large_string(), safe=False) if is_bytes else array  # no look at whether they are UTF-8

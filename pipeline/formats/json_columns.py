@@ -133,6 +133,14 @@ def text_of(token: bytes | None) -> str | None:
         raise ValueError("a string with half a surrogate pair") from None
 
 
+def as_text(token: bytes | None) -> str | None:
+    """Decode a string, or return a value of another type as JSON text; None for null or a missing member."""
+    try:
+        return text_of(token)
+    except ValueError:
+        return (token or b"").decode()
+
+
 class ColumnKinds:
     """Finds one kind for each member over all lines, the members in the order of their first appearance."""
 

@@ -31,6 +31,7 @@ from pipeline.formats.json_columns import (
     SHALLOW,
     ColumnKinds,
     Kind,
+    as_text,
     column_array,
     is_too_deep,
     parse_members,
@@ -43,7 +44,7 @@ from pipeline.formats.textfile import QUOTE, RowBytes, TextFile, TextWriter, ins
 from pipeline.formats.values import to_json
 from pipeline.storage import Location
 from pipeline.streams import storable
-from pipeline.texts import Codes, Offsets, Position, TextBlock, Texts, block_of_escaped, escape
+from pipeline.texts import Codes, Offsets, Position, TextBlock, Texts, block_of_escaped, escape, string_array
 
 FIRST_ROWS = 1_000  # where the text column is in none of these, it does not exist
 
@@ -93,6 +94,20 @@ class JsonSource(Source):
             name = min(missing)
             advice = existing_columns(list(seen), name)
             raise InputError(f"{self.path}: no {name!r} in the first {FIRST_ROWS:,} {self._unit}; {advice}")
+
+    def see_columns(self, names: Sequence[str]) -> None:
+        """See `Source.see_columns`: in the first 1,000 rows."""
+        rows = list(itertools.islice(self._all_rows(), FIRST_ROWS))
+        for name in names:
+            if rows and all(reach(row.members, name) is None for row in rows):
+                advice = existing_columns(list(rows[0].members), name, "")
+                raise InputError(f"{self.path}: no {name!r} in the first {FIRST_ROWS:,} {self._unit}; {advice}")
+
+    def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """See `Source.select`: all values are strings, what is none as JSON text; the file is read once."""
+        for block in blocks_of(self._all_rows(), lambda row: len(row.raw)):
+            columns = [string_array([as_text(reach(row.members, name)) for row in block]) for name in names]
+            yield pa.RecordBatch.from_arrays(columns, list(names))
 
     def schema(self) -> pa.Schema:
         """See `Source.schema`: the members of all rows. The first call reads the whole file."""

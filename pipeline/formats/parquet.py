@@ -66,6 +66,7 @@ class ParquetSource(ColumnarSource):
             raise InputError(f"{location}: the name of the column '{name}' is no UTF-8; rename it") from None
         self._small: pa.RecordBatch | None = None  # all rows and columns of a small file
         self._int96_unit: str | None = None  # not chosen yet, which is nanoseconds
+        self._dictionaries: list[str] = []  # columns that are read as such
         rows, rows_of_groups = self._file.metadata.num_rows, sum(self.group_rows)
         if rows != rows_of_groups:
             raise InputError(
@@ -85,6 +86,12 @@ class ParquetSource(ColumnarSource):
             self._see_lengths()
             self._int96_unit = self._choose_int96_unit()
         return super().schema()
+
+    def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """See `Source.select`: strings that repeat are read as the dictionaries that they are in the file."""
+        fields = [self.schema_of_file.field(name) for name in repeated if name in self.columns]
+        self._dictionaries = [field.name for field in fields if pa.types.is_string(field.type)]
+        return super().select(names)
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[range]] | None:
         """See `Source.appender`.
@@ -224,14 +231,18 @@ class ParquetSource(ColumnarSource):
 
         From a store all its columns are read in a few large requests, by a reader that is then let go of with them.
         """
-        if self.location.store is None:
+        if self.location.store is None and not self._dictionaries:
             return self._file
-        return self._reopened(self._int96_unit, pre_buffer=True)
+        return self._reopened(self._int96_unit, pre_buffer=self.location.store is not None)
 
     def _reopened(self, int96_unit: str | None, *, pre_buffer: bool) -> pq.ParquetFile:
         metadata = self._file.metadata
         return pq.ParquetFile(
-            self._opened, metadata=metadata, pre_buffer=pre_buffer, coerce_int96_timestamp_unit=int96_unit
+            self._opened,
+            metadata=metadata,
+            pre_buffer=pre_buffer,
+            coerce_int96_timestamp_unit=int96_unit,
+            read_dictionary=self._dictionaries,
         )
 
     @property

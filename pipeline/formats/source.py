@@ -85,6 +85,21 @@ class Source(ABC):
                 f"{self.format.name} file, set loader.format"
             )
 
+    def see_columns(self, names: Sequence[str]) -> None:
+        """See that columns are there, of whatever type; `a.b` may be a field of a struct or a JSON object.
+
+        Raises:
+            InputError: naming the first that is not.
+        """
+        for name in names:
+            if name not in self.columns:
+                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name, '')}")
+
+    def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """Read only the columns `names` of all rows; the values of those that are `repeated` may be dictionaries."""
+        for batch in self.batches():
+            yield batch.select(names)
+
     def in_words(self) -> str:
         """Say how the file is read, as `check` shows it; "" where there is nothing to say."""
         return ""
@@ -222,7 +237,7 @@ def refuse_duplicates(path: str, columns: Sequence[str], wanted: Sequence[str] |
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")
 
 
-def existing_columns(columns: Sequence[str], missing: str) -> str:
+def existing_columns(columns: Sequence[str], missing: str, advice: str = "; choose one with --text-column") -> str:
     """Say which columns there are, and which of them was probably meant: the end of a message about a missing one."""
     same = [each for each in columns if unicodedata.normalize("NFKC", each) == unicodedata.normalize("NFKC", missing)]
     if same:
@@ -232,7 +247,7 @@ def existing_columns(columns: Sequence[str], missing: str) -> str:
         return f"several columns are named one by one: {' '.join(f'-t {name}' for name in several)}"
     near = difflib.get_close_matches(missing, columns, n=1)
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
-    return f"the columns are {shown}" + (f"; did you mean {near[0]!r}?" if near else "; choose one with --text-column")
+    return f"the columns are {shown}" + (f"; did you mean {near[0]!r}?" if near else advice)
 
 
 def blocks_of(rows: Iterator[Row], size_of: Callable[[Row], int]) -> Iterator[list[Row]]:

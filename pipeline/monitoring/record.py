@@ -30,11 +30,20 @@ class FailedFile(msgspec.Struct):
         return self.error if self.input in self.error else f"{self.input}: {self.error}"
 
 
+class ReportOutcome(msgspec.Struct, kw_only=True):
+    """The report of a run, without a text of a row."""
+
+    verdict: str  # pass, warn, fail, or unjudged: there is neither truth nor comparison; "" if it could not be made
+    checks: list[dict[str, Any]] = []  # see docs/report.md
+    files: list[str] = []  # that were written
+    error: str | None = None  # why it could not be made
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """The end of a command; of a run that failed, all that is known."""
 
     version: int = 1  # of these fields
-    exit_code: int  # 3: the output is complete, but more rows failed than allowed
+    exit_code: int  # 3: the output is complete, but more rows failed than allowed; 5: its report failed
     error: str | None = None  # unless the code is 0: the message, in one line
     input: str
     output: str
@@ -56,6 +65,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     retries: int = 0
     files: dict[str, int] = {}  # of a command with several: all, done (also failed), complete already, failed
     failed_files: list[FailedFile] = []
+    report: ReportOutcome | None = None  # if one was made
     started: str  # this and the next: ISO 8601, UTC
     finished: str = ""
     seconds: float = 0.0  # between these

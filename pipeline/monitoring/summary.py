@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from pipeline.scores import COARSE_EDGES, bands, quantiles
 from pipeline.streams import has_blocks, one_line, storable
 
 MOST_LABELS = 10
+MARKS = {"pass": "ok  ", "warn": "WARN", "fail": "FAIL", "unsure": "?   "}  # of a check, by its state
 MANY_UNSURE = 0.2  # share of the scores that are below 0.5
 WIDTH = 60  # characters of a text in a table
 
@@ -22,7 +24,7 @@ WIDTH = 60  # characters of a text in a table
 def summary(record: RunRecord) -> list[str]:
     """Return the closing lines of a run: its labels, empty and failed rows, and `closing_line` as the last."""
     if record.already_complete:
-        return [closing_line(record)]
+        return [*_report(record), closing_line(record)]
     lines = _labels(record)
     if record.shared_rows:
         lines.append(f"shared: {record.shared_rows:,} rows repeat the text of another row, which was sent once")
@@ -30,7 +32,7 @@ def summary(record: RunRecord) -> list[str]:
         lines.append(f"empty: {record.empty:,} rows have no text - ALL of them; is it the right column?")
     if record.skipped_lines:
         lines.append(f"skipped: {record.skipped_lines:,} bad lines of the input are not in the output")
-    return [*lines, *_next_commands(record), closing_line(record)]
+    return [*lines, *_report(record), *_next_commands(record), closing_line(record)]
 
 
 def _labels(record: RunRecord) -> list[str]:
@@ -62,7 +64,26 @@ def _share_below_half(record: RunRecord) -> float:
 def scores_line(quantiles: Sequence[float | None], below_half: float) -> str:
     """Say of all scores where 1 %, 10 % and half of them are below, and which share is below 0.5."""
     p01, p10, p50 = (each or 0.0 for each in quantiles)
-    return f"scores: 1 % below {p01:.3f}, 10 % below {p10:.3f}, median {p50:.3f}; {below_half:.1%} below 0.5"
+    return f"scores: 1 % below {p01:.3f}, 10 % below {p10:.3f}, median {p50:.3f}; {100 * below_half:.1f} % below 0.5"
+
+
+def check_lines(checks: Sequence[Mapping[str, Any]], *, blocks: bool) -> list[str]:
+    """Return a line for each check of a report; of one that does not pass, with its limit, and if it is unsure, why."""
+    lines = []
+    for check in checks:
+        told = {"pass": "", "unsure": f" (limit {check['limit']:g}; too few rows to be sure)"}
+        more = told.get(check["state"], f" (limit {check['limit']:g})")
+        lines.append(f"{MARKS[check['state']]} {check['title']}: {printable(check['text'])}{more}")
+    return lines if blocks else [line.replace("→", "->") for line in lines]
+
+
+def _report(record: RunRecord) -> list[str]:
+    """Return the checks of the run's report that do not pass, and its files."""
+    if record.report is None:
+        return []
+    checks = [check for check in record.report.checks if check["state"] != "pass"]
+    files = [f"report: {printable(file)}" for file in record.report.files[:1]]
+    return [*check_lines(checks, blocks=has_blocks()), *files]
 
 
 def _next_commands(record: RunRecord) -> list[str]:
@@ -73,7 +94,9 @@ def _next_commands(record: RunRecord) -> list[str]:
         lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why; {_advice(record)}")
     if record.output != PIPE and (low := _share_below_half(record)) > MANY_UNSURE:
         command = f"classify report {printable(record.output)} --truth COLUMN"
-        lines.append(f"{low:.0%} of the scores are below 0.5; `{command}` says from which score on labels are right")
+        lines.append(
+            f"{100 * low:.0f} % of the scores are below 0.5; `{command}` says from which score on labels are right"
+        )
     if not record.is_whole and not record.files and record.output != PIPE:
         lines.append("there are more rows; the same command without --limit-rows goes on from here")
     if record.settings.get("writer", {}).get("probs") == "columns" and not record.settings["writer"].get("labels"):

@@ -32,7 +32,7 @@ def label_table(labels: Sequence[LabelRow], most: int, *, blocks: bool) -> list[
     """Return the first `most` labels as a table, and a line about the others; with `blocks`, with block characters."""
     shown = labels[:most]
     columns = [_texts(shown), _numbers("rows", [f"{row.rows:,}" for row in shown])]
-    columns.append(_numbers("share", [f"{row.share:.1%}" for row in shown]))
+    columns.append(_numbers("share", [f"{100 * row.share:.1f} %" for row in shown]))
     longest = max((row.share for row in shown), default=0) or 1
     columns.append(["", *(_bar(row.share / longest, blocks=blocks) for row in shown)])
     if any(row.change is not None for row in shown):
@@ -45,7 +45,7 @@ def label_table(labels: Sequence[LabelRow], most: int, *, blocks: bool) -> list[
         title = "{}<.5 {} {} {}≥.99" if blocks else "{}<.5 {} {} {}>=.99"
         columns.append([title.format(*shades), *(_shaded(row.bands or (), shades) for row in shown)])
     if any(row.right is not None for row in shown):
-        columns.append(_numbers("right", ["" if row.right is None else f"{row.right:.0%}" for row in shown]))
+        columns.append(_numbers("right", ["" if row.right is None else f"{100 * row.right:.0f} %" for row in shown]))
     widths = [max(map(_width, column)) for column in columns]
     lines = [
         "  ".join(_padded(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()

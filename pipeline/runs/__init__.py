@@ -1,6 +1,6 @@
 """A run: loader -> batcher -> checkpoint, then checkpoint + loader -> writer, for a list of files.
 
-plan | open: lock, decide | first pass: answer the open rows | publish: join, rename
+plan | open: lock, decide | first pass: answer the open rows | publish: join, rename | report
 
 What can't be done is a ClassifyError in each of its modules; docstrings name those whose class is not obvious.
 """
@@ -15,6 +15,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Plan, plan_of
+from pipeline.runs.reported import reported, see_reportable
 from pipeline.runs.walk import Walk
 
 __all__ = ["planned", "run"]
@@ -32,7 +33,9 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
     progress = progress or Progress()
     environment = dict(os.environ) if environment is None else environment
     async with spooled(config, await planned(config, progress)) as (plan, private):
-        return await Walk(config, plan, progress, environment, private).run()
+        await asyncio.to_thread(see_reportable, config, plan)
+        record = await Walk(config, plan, progress, environment, private).run()
+        return await reported(config, plan, record, progress)
 
 
 async def planned(config: Config, progress: Progress) -> Plan:

@@ -12,7 +12,7 @@ from pipeline.monitoring.record import FailedFile, Outcome, RunRecord, fields_of
 from pipeline.runs.plan import Pair, Plan
 from pipeline.streams import one_line, storable
 
-PRECEDENCE = (1, 130, 143, 129, 75, 4, 2, 3, 0)  # which exit code of several is that of the command
+PRECEDENCE = (1, 130, 143, 129, 75, 4, 2, 3, 5, 0)  # which exit code of several is that of the command
 TOLD = 20  # files that failed, at most, that are told of while it goes on
 NAMED = 3  # of these, at most, in the closing line
 SUMMED = ("rows", "labelled", "empty", "truncated", "skipped_lines", "resumed_rows", "shared_rows", "reused_rows")

@@ -23,7 +23,7 @@ def test_help_names_every_command_in_its_group(classify: Command) -> None:
     titles = re.split(r"^(\w+):$", shown, flags=re.MULTILINE)[1:]
     groups = dict(zip(titles[::2], titles[1::2], strict=True))
     listed = [re.findall(r"^  (\w+) ", groups[title], re.MULTILINE) for title in ("classify", "inspect", "operate")]
-    assert listed == [["run", "text"], ["check", "status"], ["serve", "schedule"]]
+    assert listed == [["run", "text"], ["check", "status", "report"], ["serve", "schedule"]]
     assert len(re.findall(r"^  classify ", groups["examples"], re.MULTILINE)) == 2
     [docs] = re.findall(r"documentation: (.*)$", shown, re.MULTILINE)
     assert (Path(docs) / "README.md").is_file()

@@ -27,13 +27,13 @@ def test_each_column_says_what_it_should() -> None:
         LabelRow("spam", 500, 0.25, 0.5, [0.5, 0.5, 0, 0, 0], -0.031),
     ]
     assert label_table(rows, 10, blocks=True) == [
-        "label    rows  share              change  median  ░<.5 ▒ ▓ █≥.99  right",
-        "refund  1,500  75.0%  ██████████    +3.1   0.987  ░▒▒▒▓▓▓███        90%",
-        "spam      500  25.0%  ███▍          -3.1   0.500  ░░░░░▒▒▒▒▒",
+        "label    rows   share              change  median  ░<.5 ▒ ▓ █≥.99  right",
+        "refund  1,500  75.0 %  ██████████    +3.1   0.987  ░▒▒▒▓▓▓███       90 %",
+        "spam      500  25.0 %  ███▍          -3.1   0.500  ░░░░░▒▒▒▒▒",
     ]
     assert label_table(rows, 1, blocks=False) == [
-        "label    rows  share              change  median  .<.5 - = #>=.99  right",
-        "refund  1,500  75.0%  ##########    +3.1   0.987  .---===###         90%",
+        "label    rows   share              change  median  .<.5 - = #>=.99  right",
+        "refund  1,500  75.0 %  ##########    +3.1   0.987  .---===###        90 %",
         "and 1 more labels: 500 rows",
     ]
 
@@ -42,7 +42,7 @@ def test_columns_that_nobody_knows_are_left_out() -> None:
     """Of raw logits there are neither medians nor bands."""
     head, row = label_table([LabelRow("a", 1, 1.0)], 10, blocks=True)
     assert head.split() == ["label", "rows", "share"]
-    assert row.split() == ["a", "1", "100.0%", "██████████"]
+    assert row.split() == ["a", "1", "100.0", "%", "██████████"]
 
 
 @pytest.mark.parametrize("label", ["x" * 500, "日本語" * 30, "a\u202eb\x1b[31m\n", "é" * 3, "\ud800"])
@@ -51,7 +51,7 @@ def test_labels_of_any_kind_keep_the_columns_straight(label: str) -> None:
     lines = label_table([LabelRow(label, 7, 0.5), LabelRow("b", 7, 0.5)], 10, blocks=True)
     assert not re.search(r"[\x00-\x1f\u202e]", "".join(lines))
     wide = sum("\u3000" < char < "\ua000" for char in lines[1])
-    assert lines[1].index("7  50.0%") + wide == lines[2].index("7  50.0%")
+    assert lines[1].index("7  50.0 %") + wide == lines[2].index("7  50.0 %")
     assert max(len(line) for line in lines) < 80
 
 
@@ -75,7 +75,7 @@ def test_a_run_ends_with_its_labels(tmp_path: Path, fake: FakeServer, classify: 
     labels = [line.split()[:2] for line in lines[1 : 1 + len(record.labels)]]
     assert labels == [[label, str(rows)] for label, rows in record.labels.items()]
     scores, shared, failed = lines[1 + len(labels) : 4 + len(labels)]
-    assert re.fullmatch(r"scores: 1 % below 0\.\d+, 10 % below .*, median .*; .*% below 0\.5", scores)
+    assert re.fullmatch(r"scores: 1 % below 0\.\d+, 10 % below .*, median .*; .* % below 0\.5", scores)
     assert shared == "shared: 1 rows repeat the text of another row, which was sent once"
     assert failed.startswith("failed: 1 rows (")
     assert last_line(done).startswith("out.csv: 62 rows in ")

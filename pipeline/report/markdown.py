@@ -1,0 +1,73 @@
+"""A report as Markdown: the verdict, the checks and the labels as tables, for chat rooms, mails and summaries of CI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipeline.report.checks import percent
+from pipeline.report.document import Document
+from pipeline.report.terminal import label_rows
+
+MOST_LABELS = 20
+TITLES = {
+    "pass": "✅ These labels pass every check",
+    "unjudged": "Nothing to judge these labels by",
+    "warn": "⚠️ Look before you use these labels",
+    "fail": "❌ Do not use these labels without a look",
+}
+STATES = {"pass": "✅", "warn": "⚠️", "fail": "❌", "unsure": "too few rows to be sure:"}
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#@&~!$])")
+
+
+def as_markdown(document: Document) -> str:
+    """Return a report as Markdown; what stands in it of files and models is escaped."""
+    rows, truth = document["rows"], document["truth"]
+    counts = f"{rows['all']:,} rows, {rows['labelled']:,} labelled, {rows['failed']:,} failed, {rows['empty']:,} empty"
+    mean = document["scores"]["mean"]
+    facts = counts + (f", mean score {mean:.3f}" if mean is not None else "")
+    if truth and truth["rows"]:
+        value, low, high = truth["accuracy"]
+        facts += (
+            f", **{percent(value)} right** ({percent(low)} to {percent(high)}, {truth['rows']:,} rows with a truth)"
+        )
+    parts = [f"### {TITLES[document['verdict']]}: {escaped(document['output'].rpartition('/')[2])}", f"{facts}."]
+    if document["checks"]:
+        checks = [
+            [
+                each["title"],
+                f"{each['value']:.3f}",
+                f"{each['limit']:.3f}",
+                f"{STATES[each['state']]} {escaped(each['text'])}",
+            ]
+            for each in document["checks"]
+        ]
+        parts.append(_table(["check", "value", "limit", ""], checks))
+    labels = label_rows(document)
+    parts.append(_table(["label", "rows", "share", "change", "median score", "right"], [
+        [
+            escaped(row.label),
+            f"{row.rows:,}",
+            percent(row.share),
+            "" if row.change is None else f"{100 * row.change:+.1f}",
+            "" if row.median is None else f"{row.median:.3f}",
+            "" if row.right is None else percent(row.right),
+        ]
+        for row in labels[:MOST_LABELS]
+    ]))  # fmt: skip
+    if rest := labels[MOST_LABELS:]:
+        parts.append(f"and {len(rest):,} more labels with {sum(row.rows for row in rest):,} rows")
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return a text in one line in which nothing has a meaning in Markdown or HTML."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table, numbers to the right, without the columns that are empty."""
+    used = [at for at in range(len(titles)) if any(row[at] for row in rows)] or [0]
+    rules = ["---" if at == 0 or not titles[at] else "--:" for at in used]
+    lines = [[titles[at] for at in used], rules, *([row[at] for at in used] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
