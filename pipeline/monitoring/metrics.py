@@ -26,6 +26,7 @@ MOST_LABELS = 100  # series of labels; a model may have any number of classes
 LONGEST_LABEL = 200  # characters
 FIRST_BYTES = b"# HELP classify_"
 LAST_SUCCESS = "classify_last_success_timestamp_seconds"
+STATES = ("pass", "warn", "fail", "unsure")  # of a check
 # Codes that did not occur are 0: a series that comes and goes is hard to watch.
 FAILURE_CODES = ("not_text", "too_long", "rejected", "server_error", "timeout", "bad_answer")
 # Name, help, and the field of the outcome.
@@ -99,8 +100,23 @@ def _families(job: str, outcome: Outcome, ended: float, succeeded: float) -> lis
         _family("classify_rows_failed", "Of the rows, those that failed, by error code.", job, failed, "code"),
         _family("classify_rows_labelled", "Of the rows of the output, those with this label; the rarest as one.",
                 job, _bounded(outcome.labels), "label"),
+        *_of_report(job, outcome),
         _family("classify_labels", "How many different labels there are in the output.", job, len(outcome.labels)),
     ]  # fmt: skip
+
+
+def _of_report(job: str, outcome: Outcome) -> list[GaugeMetricFamily]:
+    """Return the checks of the run's report: each with its value, and 1 for its state; nothing without a report."""
+    if outcome.report is None:
+        return []
+    state = GaugeMetricFamily(
+        "classify_report_check", "1 for the state of each check of the report.", labels=["output", "check", "state"]
+    )
+    for check in outcome.report.checks:
+        for each in STATES:
+            state.add_metric([job, check["id"], each], float(check["state"] == each))
+    values = {check["id"]: check["value"] for check in outcome.report.checks}
+    return [state, _family("classify_report_value", "What each check of the report has found.", job, values, "check")]
 
 
 def _family(name: str, help_: str, job: str, value: float | Mapping[str, float], by: str = "") -> GaugeMetricFamily:

@@ -17,7 +17,7 @@ from pipeline.streams import has_blocks, one_line, storable
 
 MOST_LABELS = 10
 MARKS = {"pass": "ok  ", "warn": "WARN", "fail": "FAIL", "unsure": "?   "}  # of a check, by its state
-MANY_UNSURE = 0.2  # share of the scores that are below 0.5
+MANY_UNSURE, ENOUGH_ROWS = 0.2, 100  # share of the scores that are below 0.5, of so many rows
 WIDTH = 60  # characters of a text in a table
 
 
@@ -92,7 +92,8 @@ def _next_commands(record: RunRecord) -> list[str]:
     if record.failed:
         codes = ", ".join(f"{code} {rows:,}" for code, rows in record.failed.items())
         lines.append(f"failed: {record.rows_failed:,} rows ({codes}); the error column says why; {_advice(record)}")
-    if record.output != PIPE and (low := _share_below_half(record)) > MANY_UNSURE:
+    low = _share_below_half(record)
+    if record.output != PIPE and record.labelled >= ENOUGH_ROWS and low > MANY_UNSURE:
         command = f"classify report {printable(record.output)} --truth COLUMN"
         lines.append(
             f"{100 * low:.0f} % of the scores are below 0.5; `{command}` says from which score on labels are right"

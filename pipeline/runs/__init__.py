@@ -15,7 +15,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Plan, plan_of
-from pipeline.runs.reported import reported, see_reportable
+from pipeline.runs.reported import see_reportable, with_report
 from pipeline.runs.walk import Walk
 
 __all__ = ["planned", "run"]
@@ -35,7 +35,7 @@ async def run(config: Config, progress: Progress | None = None, environment: dic
     async with spooled(config, await planned(config, progress)) as (plan, private):
         await asyncio.to_thread(see_reportable, config, plan)
         record = await Walk(config, plan, progress, environment, private).run()
-        return await reported(config, plan, record, progress)
+        return await with_report(config, plan, record, progress)
 
 
 async def planned(config: Config, progress: Progress) -> Plan:

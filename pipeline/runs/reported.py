@@ -111,7 +111,7 @@ def see_reportable(config: Config, plan: Plan) -> None:
             open_source(config.loader, pair.source).see_columns([report.truth])
 
 
-async def reported(config: Config, plan: Plan, record: RunRecord, progress: Progress) -> RunRecord:
+async def with_report(config: Config, plan: Plan, record: RunRecord, progress: Progress) -> RunRecord:
     """Make the report of a run that is over, if one is wanted; return the record with what came of it.
 
     That of a single output is in its record on the disk, too, so that the same command again gives the same code.

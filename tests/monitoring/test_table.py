@@ -83,9 +83,10 @@ def test_a_run_ends_with_its_labels(tmp_path: Path, fake: FakeServer, classify: 
 
 def test_low_scores_name_the_report(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """Where a fifth of the scores is below 0.5, the next command is the one that says which of them are right."""
-    sure = [text for text in TEXTS if score_of(text) >= 0.5]
-    low = [text for text in map(str, range(9_000)) if score_of(text) < 0.5]
-    for name, texts, is_told in (("sure", sure, False), ("low", sure + low[: len(sure) // 2], True)):
+    texts = [str(number) for number in range(9000)]
+    sure, low = ([text for text in texts if (score_of(text) >= 0.5) == is_sure] for is_sure in (True, False))
+    sure = sure[: 3 * len(low)]
+    for name, texts, is_told in (("sure", sure, False), ("low", sure + low, True)):
         write(tmp_path / f"{name}.csv", texts)
         done = classify("run", f"{name}.csv", "-o", f"{name}_out.csv", "--url", fake.url)
         assert (f"`classify report {name}_out.csv --truth COLUMN`" in done.stderr) == is_told
