@@ -16,7 +16,7 @@ from prometheus_client.parser import text_fd_to_metric_families
 from pipeline import Config, run
 from pipeline.config import Loader, Run, Server, Writer
 from pipeline.monitoring.metrics import FAILURE_CODES, LONGEST_LABEL, MOST_LABELS, write_metrics
-from pipeline.monitoring.record import Outcome
+from pipeline.monitoring.record import Outcome, ReportOutcome
 from pipeline.scores import OTHERS
 
 DOCS = Path(__file__).parents[2] / "pipeline" / "docs"
@@ -67,7 +67,9 @@ def test_a_thousand_labels_are_a_hundred_series(tmp_path: Path) -> None:
 
 def test_the_metrics_are_those_that_are_documented(tmp_path: Path) -> None:
     """All of them, by their whole names, with the labels that tell their series apart."""
-    write_metrics(tmp_path / "m.prom", "job", msgspec.structs.replace(outcome(labels={"a": 1}), files={"all": 1}))
+    report = ReportOutcome(verdict="warn", checks=[{"id": "ece", "state": "warn", "value": 0.1}])
+    night = msgspec.structs.replace(outcome(labels={"a": 1}), files={"all": 1}, report=report)
+    write_metrics(tmp_path / "m.prom", "job", night)
     written = re.findall(r"^# HELP (\w+)", (tmp_path / "m.prom").read_text(), re.MULTILINE)
     page = (DOCS / "operations.md").read_text().partition("\n## Metrics\n")[2].partition("\n\nAn alert")[0]
     named = [name for cell in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)", cell)]

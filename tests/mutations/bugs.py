@@ -560,7 +560,7 @@ FILES = (
         change("A or not isinstance(B, OF_ONE_FILE)", "True"),
         "runs/test_many.py::test_a_bad_file_is_named_and_does_not_stop_the_others"),
     bug("failed rows count for more than a bad file", "runs.totals:",
-        change("(1, 130, 143, 129, 75, 4, 2, 3, 0)", "(1, 130, 143, 129, 75, 4, 3, 2, 0)"),
+        change("(1, 130, 143, 129, 75, 4, 2, 3, 5, 0)", "(1, 130, 143, 129, 75, 4, 3, 2, 5, 0)"),
         "runs/test_many.py::test_of_several_codes_the_first_that_matters_is_told"),
     bug("two nights share the files out between them", "runs.walk:Walk.run",
         change("A.enter_context(lock_of_directory(...))", "lock_of_directory(...)"),
@@ -573,6 +573,30 @@ FILES = (
         "runs/test_inputs.py::test_two_files_for_one_output_are_both_named"),
     bug("the last day of a range is left out", "config.sections:days_of",
         change("A.days + 1", "A.days or 1"), "config/test_dates.py"),
+)
+
+CHECKS = "report/test_checks.py::"
+
+REPORT = (
+    bug("few rows raise alarms", "report.checks:checks_of",
+        change("A if B.is_sure else 'unsure'", "A"), f"{CHECKS}test_few_rows_with_a_truth_are_unsure"),
+    bug("every night is compared with the bad one before it", "report.history:last_good",
+        change("A['verdict'] != 'fail'", "True"),
+        "report/test_report_command.py::test_the_last_nights_are_looked_up_in_the_history"),
+    bug("labels without a truth count as wrong", "report.counts:Counts.add",
+        drop("A[B < 0] = UNKNOWN"), "report/test_counts.py::test_every_number_is_that_of_the_rows"),
+    bug("a report replaces any file", "report:_see_replaceable",
+        change("decode(A, B)", "True"), "report/test_report_command.py::test_what_can_not_be_done_is_said_in_a_line"),
+    bug("a report that can't be made passes", "runs.reported:_with_code",
+        change("A.error is not None and B", "False"),
+        "runs/test_reported.py::test_a_report_that_can_not_be_written_costs_no_output"),
+    bug("the texts of rows are in the history", "report.history:remember",
+        change("without_texts(A)", "A"),
+        "report/test_report_command.py::test_the_last_nights_are_looked_up_in_the_history"),
+    bug("the page trusts what stands in rows", "report.page:as_page",
+        change("Environment(loader=A, autoescape=True, undefined=B, trim_blocks=True, lstrip_blocks=True)",
+               "Environment(loader=A, autoescape=False, undefined=B, trim_blocks=True, lstrip_blocks=True)"),
+        "report/test_page.py::test_hostile_texts_stay_texts"),
 )
 
 OUTSIDE = "runs/test_from_outside.py::"
@@ -599,5 +623,5 @@ PROMISES = (
 
 BUGS = (
     *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
-    *REUSE, *FILES, *PROMISES,
+    *REUSE, *FILES, *REPORT, *PROMISES,
 )
