@@ -91,7 +91,7 @@ def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> L
     Raises:
         InputError: it can't be read, or has no labels, or no truth. StoreRefused, StoreGone: its store.
     """
-    record = read_record(location.beside(f".{location.name}.run.json"))
+    record = read_record(location.beside(f".{location.name}.run.json"), RunRecord)
     settings = _settings(config, location, record)
     loader = msgspec.structs.replace(settings.loader, input=str(location))
     source = open_source(loader, location)

@@ -161,7 +161,7 @@ def _with_code(record: RunRecord, outcome: ReportOutcome | None, *, must_pass: b
 def _record_it(config: Config, output: Location, record: RunRecord, settings: dict[str, object]) -> None:
     """Write what came of the report into the record beside the output, if that still is the one of this run."""
     location = Output(output, config.run.state_dir).record_location
-    there = read_record(location)
+    there = read_record(location, RunRecord)
     if there is None or there.output_digest != record.output_digest:
         return
     there = msgspec.structs.replace(

@@ -57,7 +57,7 @@ def test_labels_of_any_kind_keep_the_columns_straight(label: str) -> None:
 
 def record_of(path: Path) -> RunRecord:
     """The record beside an output."""
-    record = read_record(locate(str(path.with_name(f".{path.name}.run.json"))))
+    record = read_record(locate(str(path.with_name(f".{path.name}.run.json"))), RunRecord)
     assert record
     return record
 
