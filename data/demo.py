@@ -1,4 +1,4 @@
-"""The demo: classify each sample file with the built-in server, show the first rows, and compare with the truth."""
+"""The demo: classify each sample file with the built-in server, show the first rows, and say what the labels are worth."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("classify")
 OUT = ROOT / "out"
 CONFIG = ROOT / "configs" / "demo.toml"
+REPORT = ("report", "out/reviews_labelled.csv", "--truth", "language", "-o", "out/reviews.html")
+OPEN = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 
 
 def main() -> None:
@@ -28,9 +30,10 @@ def main() -> None:
     for row in rows[:8]:
         review = " ".join(row["review"].split())
         print(f"  {row['predicted_label']}  {float(row['predicted_score']):.3f}  {review[:90]}")
-    right = sum(row["language"] == row["predicted_label"] for row in rows)
-    share = 100 * right / len(rows)
-    print(f"\nThe label agrees with the column `language` on {right} of {len(rows)} rows ({share:.1f} %).")
+    page = OUT / "reviews.html"
+    print(f"\nThe column `language` has the right label. What are these worth?\n\n$ {typed} {' '.join(REPORT)}", flush=True)
+    subprocess.run([sys.executable, "-m", "pipeline", *REPORT], check=True, cwd=ROOT)
+    print(f"\nThe report as a page: {OPEN} {page.relative_to(ROOT)}")
     print("Try it, as it stands here; then with a file of your own, and the column that holds its texts:\n")
     print(f'  {typed} text "Guten Morgen" "buenos días" --url embedded')
     print(f"  {typed} run data/reviews.csv -t review -o out/mine.csv --url embedded")

@@ -61,7 +61,7 @@ def is_beyond_chance(probability: float, rows: float) -> bool:
 class Distance(NamedTuple):
     """How far two rows of counts are apart. With 0 rows on a side all is 0."""
 
-    moved: float  # total variation: the share of rows that would have to get another value
+    moved: float  # total variation, rare values gathered: the share of rows that would have to get another value
     js: float  # Jensen-Shannon distance, base 2
     psi: float  # population stability index, shares of at least 1e-4
     cramers_v: float
@@ -83,9 +83,10 @@ def distance(now: Counts | Sequence[int], then: Counts | Sequence[int]) -> Dista
     with np.errstate(divide="ignore", invalid="ignore"):
         js = np.nansum(shares * np.log2(shares / middle)) / 2
     gathered = _gathered(counts)
+    here, there = gathered / rows[:, None]
     chi2, expected = _chi_square(gathered)
     return Distance(
-        moved=float(np.abs(shares[0] - shares[1]).sum() / 2),
+        moved=float(np.abs(here - there).sum() / 2),
         js=math.sqrt(max(0.0, float(js))),
         psi=float(((safe[0] - safe[1]) * np.log(safe[0] / safe[1])).sum()),
         cramers_v=math.sqrt(_chi_square(counts)[0] / rows.sum()),
