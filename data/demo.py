@@ -1,4 +1,4 @@
-"""The demo: classify each sample file with the built-in server, show the first rows, and say what the labels are worth."""
+"""The demo: classify each sample file with the built-in server, show the first rows, and report on the labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def main() -> None:
         review = " ".join(row["review"].split())
         print(f"  {row['predicted_label']}  {float(row['predicted_score']):.3f}  {review[:90]}")
     page = OUT / "reviews.html"
-    print(f"\nThe column `language` has the right label. What are these worth?\n\n$ {typed} {' '.join(REPORT)}", flush=True)
+    print(
+        f"\nThe column `language` has the right label. What are these worth?\n\n$ {typed} {' '.join(REPORT)}",
+        flush=True,
+    )
     subprocess.run([sys.executable, "-m", "pipeline", *REPORT], check=True, cwd=ROOT)
     print(f"\nThe report as a page: {OPEN} {page.relative_to(ROOT)}")
     print("Try it, as it stands here; then with a file of your own, and the column that holds its texts:\n")

@@ -7,6 +7,7 @@ could not be made then.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
@@ -17,10 +18,10 @@ from pipeline.config import PIPE, REPORT_ENDINGS, Config, is_dated, public_setti
 from pipeline.errors import ClassifyError, ConfigError, NotNow, UserError
 from pipeline.loader import open_source
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.record import ReportOutcome, RunRecord, encode_record, read_record
+from pipeline.monitoring.record import Outcome, ReportOutcome, RunRecord, encode_record, read_record
 from pipeline.report import FAILED, has_page, outputs_of, report_on, see_directory, see_possible, write_report
 from pipeline.report.document import Document
-from pipeline.runs.output import Output, locate_output
+from pipeline.runs.output import Output, locate_output, record_of_directory
 from pipeline.runs.plan import Plan, plan_of
 from pipeline.storage import Location, local, locate
 from pipeline.storage.draft import write_whole
@@ -114,7 +115,7 @@ def see_reportable(config: Config, plan: Plan) -> None:
 async def with_report(config: Config, plan: Plan, record: RunRecord, progress: Progress) -> RunRecord:
     """Make the report of a run that is over, if one is wanted; return the record with what came of it.
 
-    That of a single output is in its record on the disk, too, so that the same command again gives the same code.
+    It is in the records on the disk, too, so that the same command again gives the same code.
     """
     if not config.report.is_wanted:
         return _with_code(record, None)
@@ -126,8 +127,8 @@ async def with_report(config: Config, plan: Plan, record: RunRecord, progress: P
         partial(_made, config, [each for each in outputs if each.exists()], whole, progress)
     )
     record = _with_code(record, outcome, must_pass=bool(config.report.fail_on))
-    if plan.is_single and outcome is not None:
-        _record_it(config, whole, record, settings)
+    if outcome is not None:
+        _record_it(config, plan, whole, record)
     return record
 
 
@@ -158,20 +159,17 @@ def _with_code(record: RunRecord, outcome: ReportOutcome | None, *, must_pass: b
     return msgspec.structs.replace(record, exit_code=code, error=error, report=outcome)
 
 
-def _record_it(config: Config, output: Location, record: RunRecord, settings: dict[str, object]) -> None:
-    """Write what came of the report into the record beside the output, if that still is the one of this run."""
-    location = Output(output, config.run.state_dir).record_location
-    there = read_record(location, RunRecord)
-    if there is None or there.output_digest != record.output_digest:
-        return
-    there = msgspec.structs.replace(
-        there,
-        exit_code=record.exit_code,
-        error=record.error,
-        report=record.report,
-        settings=there.settings | {"report": settings},
-    )
-    try:
-        write_whole(location, encode_record(there))
-    except ClassifyError:  # then it is made once more the next time
-        return
+def _record_it(config: Config, plan: Plan, output: Location, record: RunRecord) -> None:
+    """Write what came of the report into the records on the disk, if they still are those of this run."""
+    kind: type[Outcome] = RunRecord if plan.is_single else Outcome
+    locations = [record_of_directory(folder) for folder in plan.folders]
+    if plan.is_single:
+        locations = [Output(output, config.run.state_dir).record_location]
+    for location in locations:
+        there = read_record(location, kind)
+        if there is None or (isinstance(there, RunRecord) and there.output_digest != record.output_digest):
+            continue
+        settings = there.settings | {"report": public_settings(config)["report"]}
+        found = {"exit_code": record.exit_code, "error": record.error, "report": record.report, "settings": settings}
+        with suppress(ClassifyError):  # then it is made once more the next time
+            write_whole(location, encode_record(msgspec.structs.replace(there, **found)))

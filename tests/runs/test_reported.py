@@ -181,6 +181,8 @@ def test_a_directory_has_one_report(tmp_path: Path, fake: FakeServer, classify: 
     assert json.loads((tmp_path / "out.report.json").read_text())["rows"]["all"] == 400
     for _ in range(2):
         assert "exit 5" in last_line(classify(*arguments, *strict, expect=5))
+    kept = json.loads((tmp_path / "out" / ".classify.run.json").read_text())
+    assert (kept["exit_code"], kept["report"]["verdict"]) == (5, "fail")
     assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == {"a.csv", "b.csv"}
 
 
