@@ -26,6 +26,7 @@ from pipeline.runs.first_pass import urls_of
 from pipeline.runs.output import Next, lock_of_directory, see_same_model
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
+from pipeline.runs.reported import see_reportable
 from pipeline.runs.totals import Totals
 from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import BatchSize
@@ -43,6 +44,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
     """
     told, plan = _told(config), await planned(config, progress)
     async with spooled(config, plan) as (plan, _):
+        await asyncio.to_thread(see_reportable, config, plan)
         look_at = _Looks(config, plan, progress)
         await asyncio.to_thread(look_at.open)
         stored = _stored_answers(config)  # before the server is asked: a wrong file ends a run before that, too

@@ -6,13 +6,16 @@ import math
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled import LABELS, Labelled, blocks_of, document, made_up
 from sklearn import metrics
 
-from pipeline.report.counts import LONGEST_TEXT, MOST_LABELS, Counts
+from pipeline.report.counts import LONGEST_TEXT, MOST_LABELS, Block, Counts
+from pipeline.report.document import About, document_of
+from pipeline.report.measures import GROUPS
 from pipeline.scores import OTHERS
 
 ROWS = st.lists(
@@ -133,8 +136,6 @@ def test_memory_has_a_bound_with_any_number_of_labels() -> None:
 
 def test_values_of_the_truth_may_have_other_names_and_types() -> None:
     """Numbers are compared as they are printed, whole ones without the `.0` of programs without missing integers."""
-    import pyarrow as pa
-
     rows = [Labelled(label, 0.9) for label in ("negative", "positive", "positive")]
     for truths in (
         pa.array([0, 1, 0]),
@@ -156,3 +157,37 @@ def test_raw_logits_are_counted_and_not_believed() -> None:
     assert found["truth"]["accuracy"][0] == 0.5
     assert (found["truth"]["calibration"], found["truth"]["keep"]) == (None, None)
     assert math.isclose(found["scores"]["mean"], 2.65)
+
+
+@pytest.mark.slow
+def test_a_million_rows_have_the_numbers_of_scikit_learn() -> None:
+    """With a truth in a tenth of them, in blocks as they are read; quantiles are a bin off at most."""
+    rows, chance = 1_000_000, np.random.default_rng(5)
+    names = np.array(LABELS)
+    true, score = chance.integers(0, 4, rows), 1 - chance.beta(0.3, 3, rows)
+    said = np.where(chance.random(rows) < score, true, chance.integers(0, 4, rows))
+    has_truth = chance.random(rows) < 0.1
+    counts = Counts(0)
+    for start in range(0, rows, 16_384):
+        part = slice(start, start + 16_384)
+        labels = pa.array(names[said[part]].tolist())
+        truths = pa.array(names[true[part]].tolist(), mask=~has_truth[part])
+        counts.add(Block("", start + 1, labels, score[part], pa.nulls(len(labels), pa.string()), truths))
+    found = document_of(counts, About("out", 1, "", None, None, {}, None, "truth"))
+    y, p, s = (each[has_truth] for each in (true, said, score))
+    truth = found["truth"]
+    assert truth["accuracy"][0] == pytest.approx(metrics.accuracy_score(y, p))
+    assert truth["macro_f1"] == pytest.approx(metrics.f1_score(y, p, average="macro"))
+    assert truth["weighted_f1"] == pytest.approx(metrics.f1_score(y, p, average="weighted"))
+    assert truth["mcc"] == pytest.approx(metrics.matthews_corrcoef(y, p))
+    assert truth["kappa"] == pytest.approx(metrics.cohen_kappa_score(y, p))
+    group = np.searchsorted(GROUPS, s, "right") - 1
+    gaps = [
+        (group == each).mean() * abs(s[group == each].mean() - (y == p)[group == each].mean()) for each in set(group)
+    ]
+    assert truth["calibration"]["ece"] == pytest.approx(sum(gaps))
+    for name, share in (("p01", 0.01), ("p10", 0.1), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        assert found["scores"]["quantiles"][name] == pytest.approx(float(np.quantile(score, share)), abs=0.002)
+    for target in truth["keep"]["targets"]:
+        if target["threshold"] is not None:
+            assert target["coverage"] == pytest.approx(float((score >= target["threshold"]).mean()), abs=1e-6)

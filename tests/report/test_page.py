@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser, dom
+from browser import AXE, browser, dom
 from labelled import Labelled, document, made_up
 
 from pipeline.config import LIMITS
@@ -170,6 +170,25 @@ def test_the_browser_has_nothing_to_complain_of(name: str, tmp_path: Path) -> No
     browser(tmp_path, f"--log-net-log={log}", "--dump-dom", page=page)
     asked = set(re.findall(r'"url":"(https?://[^"]*)"', log.read_text()))
     assert not {url for url in asked if "google" not in url and "gvt1" not in url}
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+@pytest.mark.parametrize("name", ["everything", "right to left", "failures", "no truth yet"])
+def test_everybody_can_read_it(name: str, scheme: int, tmp_path: Path) -> None:
+    """axe-core finds nothing: contrast, headers of tables, names of pictures."""
+    if not AXE.exists():
+        pytest.skip("no axe-core; npm install --prefix .axe axe-core")
+    page = tmp_path / "page.html"
+    text = as_page(CASES[name]).decode().replace("default-src 'none'", "default-src 'unsafe-inline'")
+    checks = AXE.read_text().replace("</script", "<\\/script")
+    ask = "axe.run().then(r => document.title = 'found ' + r.violations.map(v => v.id + ' ' + v.nodes[0].html).join())"
+    page.write_text(text.replace("</body>", f"<script>{checks}</script><script>{ask}</script></body>"))
+    dark = f"--blink-settings=preferredColorScheme={scheme}"
+    title = re.search(
+        r"<title>(.*?)</title>", dom(tmp_path, page, 1280, dark, "--virtual-time-budget=20000"), re.DOTALL
+    )
+    assert title
+    assert title[1] == "found "
 
 
 def test_it_is_dark_in_the_dark_and_prints(tmp_path: Path) -> None:

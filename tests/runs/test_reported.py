@@ -111,9 +111,11 @@ def _samples(path: Path) -> dict[tuple[str, str, str], float]:
 def test_what_can_not_be_reported_is_said_before_the_first_request(
     report: str, words: tuple[str, ...], tmp_path: Path, fake: FakeServer, classify: Command
 ) -> None:
-    """Nothing is paid for first."""
+    """Nothing is paid for first, and a check says the same."""
     (tmp_path / "in.csv").write_text("text,truth\na,b\n")
-    complaint(classify("run", config(tmp_path / "n.toml", fake, report), expect=2), *words)
+    nightly = config(tmp_path / "n.toml", fake, report)
+    said = [complaint(classify(command, nightly, expect=2), *words) for command in ("run", "check")]
+    assert said[0].partition(" (")[0] == said[1].partition(" (")[0]
     assert not fake.requests
     assert not (tmp_path / "out.csv").exists()
 

@@ -11,6 +11,7 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 60
+AXE = Path(__file__).parents[2] / ".axe" / "node_modules" / "axe-core" / "axe.min.js"  # by npm, see .ci/run
 
 
 def browser(folder: Path, *arguments: str, page: Path) -> subprocess.CompletedProcess[str]:
