@@ -55,7 +55,7 @@ def test_a_key_like_no_other_is_refused_too(tmp_path: Path) -> None:
         ("request.concurrency", 1.5, "int"),
         ("request.priority", "high", "int"),
         ("retry.attempts", "8", "int"),
-        ("writer.labels", "a,b", "array"),
+        ("writer.labels", "a,b", "a list of names"),
         ("writer.probs", "all", "columns"),
         ("writer.format", "docx", "parquet"),
         ("loader.on_bad_line", "ignore", "skip"),

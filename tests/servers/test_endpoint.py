@@ -44,8 +44,9 @@ async def test_a_url_with_a_path_is_taken_as_it_is(path: str, asked: str, beside
         with contextlib.suppress(BadAnswer):  # the recorder is no classifier
             await server.ask(escape_all(["a"]))
         await server.find_model()
-    assert [request.raw_path for request in seen] == [asked, beside]
-    assert [request.method for request in seen] == ["POST", "GET"]
+    version = beside.replace("/v1/models", "/version")
+    assert [request.raw_path for request in seen] == [asked, beside, version]
+    assert [request.method for request in seen] == ["POST", "GET", "GET"]
 
 
 @pytest.mark.parametrize(
