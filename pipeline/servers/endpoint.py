@@ -215,6 +215,7 @@ class Endpoint:
             "model.num_classes": facts.num_classes,
             "model.names": {str(index): name for index, name in facts.names.items()},
             "model.order": facts.order,
+            "model.server": f"{self.dialect.name} {self.served.version}".strip(),
             "model.cuts": "unseen" if self.dialect.cuts == "unseen" else "seen",
             "model.canary": canary.scores[:, None].tolist() if canary.probs is None else canary.probs.tolist(),
         }
