@@ -106,6 +106,25 @@ def usual_for(path: str) -> str:
     return "hf" if path.rstrip("/").endswith(("/predict", "/invocations")) else "vllm"
 
 
+def form_of(body: bytes, texts: int) -> str:
+    """Return which options fit an answer to so many texts, by its form alone; empty if that can't be told."""
+    try:
+        tree = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    lists = {
+        name: value
+        for name, value in (tree.items() if isinstance(tree, dict) else [("", tree)])
+        if isinstance(value, list) and len(value) == texts
+    }
+    if len(lists) != 1:
+        return ""
+    ((name, items),) = lists.items()
+    if name == "data":
+        return "--api infinity" if all(isinstance(item, list) for item in items) else "--api vllm"
+    return f"--api json --set request.answer={name}" if name else "--api json"
+
+
 class SglangInfo(msgspec.Struct):
     """What of SGLang's `GET /model_info` no other server has."""
 

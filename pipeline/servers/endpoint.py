@@ -23,13 +23,14 @@ from pipeline.errors import (
 )
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import OK, Client
-from pipeline.servers.detection import Found, detect
+from pipeline.servers.detection import Found, detect, form_of
 from pipeline.servers.dialect import DEFAULT, DIALECTS, Dialect
 from pipeline.servers.limiter import Limiter
 from pipeline.servers.model import CANARY, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.texts import Texts, escape_all
 
 NOT_FOUND = 404
+LOOKS_LIKE = "; it has the form of "
 LARGEST_REPLY = 16 << 20  # bytes of the answer to a probe
 
 
@@ -104,7 +105,9 @@ class Endpoint:
         try:
             answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs)
         except RequestFailed as error:  # it may quote the answer, where a proxy may have put what it was sent
-            raise type(error)(self.client.mask(error.reason)) from None
+            form = form_of(reply.body, len(texts)) if is_canary and not self._is_identified else ""
+            advice = f"{LOOKS_LIKE}{form}" if form else ""
+            raise type(error)(self.client.mask(error.reason) + advice) from None
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
         return answers if is_canary else self.as_asked_for(answers, keeps_probs=self._keeps_probs)
@@ -225,7 +228,10 @@ class Endpoint:
         """Return what an error means that ends the acquaintance with a server, and what to do."""
         advice = await self._other_dialect(found)
         if isinstance(error, BadAnswer):
-            return Misconfigured(f"{self.shown}: {error}{advice}") if advice else error
+            said, form, _ = str(error).partition(LOOKS_LIKE)
+            if form and "set server.api" not in advice:  # a guess by the form is better than none
+                said, advice = str(error), ""
+            return Misconfigured(f"{self.shown}: {said}{advice}") if form or advice else error
         if isinstance(error, Rejected):
             if error.is_doubtful and self._is_identified:
                 return Unavailable(error.reason, status=error.status)

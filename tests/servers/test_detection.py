@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from commands import Command
-from fake import FakeServer, refuse, reply
+from fake import FakeServer, refuse
 from spoken import APIS, NAMELESS, samples_of
 
 from pipeline.errors import Unreachable
 from pipeline.servers.client import Reply
-from pipeline.servers.detection import detect
-from pipeline.servers.embedded_apis import HfApi, InfinityApi, TeiApi
+from pipeline.servers.detection import detect, form_of
+from pipeline.servers.embedded_apis import InfinityApi, OwnJsonApi
 
 
 def recorded(server: str, only: Callable[[str], bool] = lambda _: True) -> dict[str, Reply]:
@@ -140,17 +140,42 @@ def test_a_wrong_api_ends_with_the_name_of_the_right_one(wrong: str, classify: C
 
 
 def test_what_answers_in_another_form_is_told_with_what_to_do(classify: Command, tmp_path: Path) -> None:
-    """A gateway that hides a TEI, and a port where something else answers."""
+    """A server of one's own at the path of another one, and a port where something else answers."""
     (tmp_path / "in.csv").write_text("text\na\n")
-    with FakeServer(api=TeiApi()) as server:
-        server.script.extend([reply(200, '[{"label": "a", "score": 1.0}]')])
-        hidden = HfApi()
-        server.api = hidden
+    with FakeServer(api=OwnJsonApi()) as server:
         done = classify("run", "in.csv", "--url", f"{server.url}/predict", "--quiet", expect=2)
-    assert len(done.stderr.splitlines()) == 1
+        assert "it has the form of --api json --set request.answer=predictions (" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        classify(
+            "run",
+            "in.csv",
+            "-o",
+            "json.csv",
+            "--url",
+            server.url,
+            *["--api", "json", "--set", "request.answer=predictions"],
+        )
     with FakeServer() as server:
         server.model = None
         server.script.extend([refuse(404, "Not Found")] * 9)
         done = classify("run", "in.csv", "--url", server.url, "--quiet", expect=2)
     assert "was taken for vLLM: --api names what it speaks" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [
+        ('{"predictions": [1, 2]}', "--api json --set request.answer=predictions"),
+        ("[[], []]", "--api json"),
+        ('{"data": [[], []], "model": "m"}', "--api infinity"),
+        ('{"data": [{}, {}]}', "--api vllm"),
+        ('{"a": [1, 2], "b": [1, 2]}', ""),
+        ('{"a": [1]}', ""),
+        ("no JSON", ""),
+        ("3", ""),
+    ],
+)
+def test_the_form_of_an_answer_tells_what_to_try(answer: str, form: str) -> None:
+    """Where only one list has as many items as there were texts."""
+    assert form_of(answer.encode(), 2) == form

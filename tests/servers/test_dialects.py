@@ -498,6 +498,8 @@ def test_hostile_answers_that_real_servers_give() -> None:
     for dialect, body, texts in broken:
         with pytest.raises((BadAnswer, OtherModel)):
             dialect.decode(body, texts, facts)
+    with pytest.raises(BadAnswer, match="failed in its activation"):
+        Sglang().decode(broken[-1][1], 1, ModelFacts())
     for dialect in (Hf(), OwnJson()):
         with pytest.raises(BadAnswer):
             dialect.decode(one_string, 3, ModelFacts())  # also in the first answer
