@@ -125,7 +125,17 @@ class Endpoint:
     async def ask_canary(self) -> tuple[Answers, ModelFacts]:
         """Send the fixed texts; return the answer as the server gave it, and what it alone says of the model."""
         facts = ModelFacts(names=dict(enumerate(self.served.names)), preferred=self._config.writer.class_names or ())
-        return await self.ask(escape_all(CANARY), facts), facts
+        try:
+            return await self._ask_in_parts(facts, self.served.texts or len(CANARY)), facts
+        except Rejected as refused:
+            if refused.most_texts is None or refused.most_texts >= len(CANARY):
+                raise
+            return await self._ask_in_parts(facts, max(1, refused.most_texts)), facts
+
+    async def _ask_in_parts(self, facts: ModelFacts, most: int) -> Answers:
+        """Send the canary in requests of so many texts at most: some models take one at a time."""
+        parts = [CANARY[start : start + most] for start in range(0, len(CANARY), most)]
+        return Answers.joined([await self.ask(escape_all(part), facts) for part in parts])
 
     async def find_model(self) -> None:
         """Ask what the server announces, and which model it serves, unless the config says so.

@@ -224,6 +224,16 @@ def test_who_gives_the_order_of_classes_belongs_to_a_run(classify: Command, tmp_
     assert len(rows_of(tmp_path / "out.jsonl")) == 40
 
 
+@pytest.mark.parametrize("api", [TeiApi(), OipApi("triton"), ReservedTriton("triton")])
+def test_a_model_that_takes_one_text_at_a_time_is_used(api: Api, tmp_path: Path) -> None:
+    """The canary is sent in as many requests, whether the limit is announced or not."""
+    texts = [f"text {number}" for number in range(20)]
+    with FakeServer(api=api, most_texts=1) as server:
+        output = outputs(tmp_path, server, "jsonl", texts)
+        assert {len(seen.texts) for seen in server.requests} == {1}
+    assert [row["predicted_label"] for row in rows_of(output)] == [*map(label_of, texts)]
+
+
 class BestOnly(HfApi):
     """A server of one's own around the pipeline, which does not know its parameters."""
 

@@ -131,7 +131,7 @@ class OipModel(PlainDialect):
 
     def ask_names(self, model: str) -> Probe:
         """Return the question for the names of all classes, which Triton answers."""
-        canary = escape_all(CANARY)
+        canary = escape_all(CANARY[:1])  # some models take no more
         extra = {"outputs": [{"name": self.output, "parameters": {"classification": ALL_CLASSES}}]}
         path = self.path.replace("{model}", quote(model, safe=""))
         return Probe(path, self.encode(canary, model, Request(extra=extra)))

@@ -31,6 +31,7 @@ CHARACTER_BYTES = 6  # of a label, escaped
 LONGEST_LABEL = 1_000  # characters
 ROUNDING = 0.05  # values of a text may sum to so much more or less than 1: float16, or four digits of each
 EXACT = 1e-4  # where the values of all canary texts do so, it is a softmax: independent ones would by chance alone
+ENOUGH = 4  # texts
 NUMBERED = re.compile(r"LABEL_(\d+)\Z", re.ASCII)
 NO_SCORES = "answers with labels or class numbers alone, without scores"
 
@@ -246,7 +247,8 @@ def _checked(values: Floats, names: Sequence[str], facts: ModelFacts, *, probs: 
     if facts.sums_to_one and error > ROUNDING:
         raise BadAnswer("the values of a text do not sum to 1, as those of all others do")
     if not facts.num_classes:
-        facts.num_classes, facts.sums_to_one = len(names), bool(error < EXACT and (values >= 0).all())
+        is_softmax = bool(len(values) >= ENOUGH and error < EXACT and (values >= 0).all())
+        facts.num_classes, facts.sums_to_one = len(names), is_softmax
     if learn:
         facts.names.update(enumerate(names))
     best = values.argmax(axis=1)
