@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint check format bench vllm clean
+.PHONY: demo test test-all lint check format bench vllm triton clean
 
 demo: $(READY)  ## classify the sample files with the built-in server and show the first rows
 	@$(BIN)/python data/demo.py
@@ -12,9 +12,9 @@ demo: $(READY)  ## classify the sample files with the built-in server and show t
 test: $(READY)  ## the tests, on all cores; what takes long or needs a real vLLM is left out
 	$(BIN)/python -m pytest
 
-test-all: $(READY)  ## all of them; those of a real vLLM run where `make vllm` was run, and in one worker, to start it once
-	$(BIN)/python -m pytest --all -m 'not vllm'
-	$(BIN)/python -m pytest --all -m vllm --numprocesses=1
+test-all: $(READY)  ## all of them; those of a real vLLM or Triton run where `make vllm`, `make triton` was run, in one worker, to start it once
+	$(BIN)/python -m pytest --all -m 'not vllm and not triton'
+	$(BIN)/python -m pytest --all -m 'vllm or triton' --numprocesses=1
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ bench: $(READY)  ## measure: rows a second, CPU, memory, start-up
 
 vllm:  ## install a real vLLM for CPUs (3.5 GB) and build the tiny models its tests serve
 	tests/vllm/install.sh
+
+triton:  ## install a real Triton for CPUs (0.4 GB), which its tests start in a few seconds
+	tests/triton/install.sh
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/build

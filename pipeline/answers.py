@@ -22,13 +22,16 @@ SHOWN_PROBS = 8
 
 
 class Prediction(NamedTuple):
-    """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None."""
+    """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None.
+
+    `truncated` is None where the server cuts texts without saying so.
+    """
 
     label: str | None
     score: float | None
     probs: Sequence[float] | None = None
     error: str | None = None
-    truncated: bool = False
+    truncated: bool | None = False
 
     def __repr__(self) -> str:
         """Show at most `SHOWN_PROBS` of the values: a model may have hundreds of classes."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 DOCS = __file__.removesuffix("cli.py") + "docs"
 # The key of the config that each option sets.
-SERVER_FLAGS = {"url": "server.url", "model": "server.model"}
+SERVER_FLAGS = {"url": "server.url", "api": "server.api", "model": "server.model"}
+APIS = ("vllm", "sglang", "tei", "infinity", "hf", "oip", "kserve", "json")
 RUN_FLAGS = {
     "input": "loader.input",
     "output": "writer.output",
@@ -111,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         "inspect": (_add_check, _add_status, _add_report),
         "operate": (_add_serve, _add_schedule),
     }
-    about = "Label a file with your own model, served by vLLM: the same file, with labels."
+    about = "Label a file with your own model, on vLLM or another server: the same file, with labels."
     for title, adders in groups.items():
         added = [add(commands) for add in adders]
         about += f"\n\n{title}:" + "".join(f"\n  {each.prog.split()[1]:<10}{each.description}" for each in added)
@@ -301,6 +302,9 @@ def _add_serve(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)"
     )
+    parser.add_argument(
+        "--api", choices=APIS, default="vllm", help="the kind of server to be to clients (default: %(default)s)"
+    )
     return parser
 
 
@@ -318,7 +322,7 @@ def _serve(options: argparse.Namespace) -> int:
         streams.say(f"{url}: classifies languages; stop it with Ctrl-C")
 
     with suppress(Stopped):  # that is how a server ends
-        run_with_signals(serve(options.host, options.port, on_ready=announce))
+        run_with_signals(serve(options.host, options.port, api=options.api, on_ready=announce))
     return 0
 
 
@@ -405,6 +409,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server and config")
     server.add_argument("--url", action="append", help='base URL, full URL of the endpoint, or "embedded"; repeatable')
+    server.add_argument(
+        "--api", choices=("auto", *APIS), help="what the server speaks (default: auto, which finds out)"
+    )
     server.add_argument("--model", metavar="NAME", help="the model to ask for (default: the one that is served)")
     _add_setting(server)
 
@@ -531,7 +538,14 @@ def _complete(parser: argparse.ArgumentParser) -> None:
                 from pipeline.config.load import known_keys
 
                 return [f"{key}=" for key in known_keys() if "." in key]
-            words = {"date": ["today", "yesterday"], "url": ["embedded"], "model": [], "text_column": [], "texts": []}
+            words = {
+                "date": ["today", "yesterday"],
+                "url": ["embedded"],
+                "api": ["auto", *APIS],
+                "model": [],
+                "text_column": [],
+                "texts": [],
+            }
             return words[option] if option in words else super().__call__(prefix, **known)
 
     argcomplete.autocomplete(parser, default_completer=Values())

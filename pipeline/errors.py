@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import errno
 import signal
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 # Of an OSError: the disk is full, or a quota is, or it fails.
@@ -194,11 +195,31 @@ class BadAnswer(RequestFailed):
 
 
 class Rejected(RequestFailed):
-    """The server refuses what is in this request, and refuses it as a whole: one text or several are to blame."""
+    """The server refuses what is in this request, and refuses it as a whole: one text or several are to blame.
 
-    def __init__(self, reason: str, *, status: int | None = None, too_long: bool = False) -> None:
+    Args:
+        reason: see `RequestFailed`.
+        status: the HTTP status.
+        too_long: the server says that a text is too long.
+        positions: of the texts that it names as guilty, in the request; empty if it names none.
+        most_texts: how many texts a request may have, if their number is all that it refuses; then no text is to blame.
+        is_doubtful: the server says the same when it is broken itself, so no text is to blame before the canary passes.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        too_long: bool = False,
+        positions: Iterable[int] = (),
+        most_texts: int | None = None,
+        is_doubtful: bool = False,
+    ) -> None:
         super().__init__(reason, status=status)
         self.code = "too_long" if too_long else "rejected"
+        self.positions, self.most_texts = frozenset(positions), most_texts
+        self.is_doubtful = is_doubtful
 
 
 class OtherModel(RequestFailed):

@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -63,13 +63,23 @@ def names_to_add(frame: pd.DataFrame, config: Config, num_classes: int) -> list[
     return names
 
 
-def with_answers(frame: pd.DataFrame, answers: Answers, config: Config, num_classes: int) -> pd.DataFrame:
+class Answered(NamedTuple):
+    """The answers of some texts."""
+
+    answers: Answers
+    num_classes: int = 0  # of the model; 0: nothing was sent
+    sees_cuts: bool = True  # the server says which texts it cut
+
+
+def with_answers(frame: pd.DataFrame, answered: Answered, config: Config) -> pd.DataFrame:
     """Return a new frame with the columns of `frame` and the appended ones of an output file."""
     import pandas as pd
 
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
-    types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool}
-    arrays = AppendedColumns(config, num_classes).arrays(answers, string_array(answers.labels.names))
+    answers, num_classes, sees_cuts = answered
+    types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool if sees_cuts else object}
+    layout = AppendedColumns(config, num_classes, sees_cuts=sees_cuts)
+    arrays = layout.arrays(answers, string_array(answers.labels.names))
     columns = [pd.Series(array.to_pylist(), dtype=types.get(array.type, object)).array for array in arrays]
     names = names_to_add(frame, config, num_classes)
     added = pd.DataFrame(dict(zip(names, columns, strict=True)), frame.index)
@@ -85,8 +95,8 @@ async def answers_to(
     progress: bool,
     wait: bool = True,
     check: Callable[[int], object] = lambda _: None,
-) -> tuple[Answers, int]:
-    """Return the answers of `texts`, in their order, and how many classes the model has (0: nothing was sent).
+) -> Answered:
+    """Return the answers of `texts`, in their order, and what is known of the model.
 
     `check(num_classes)` is called before the first text is sent. Without `wait`, a server must answer at once.
     """
@@ -95,7 +105,7 @@ async def answers_to(
     # The JSON encoder refuses subclasses of str, numpy's for instance.
     plain = [str.__str__(text) if isinstance(text, str) else text for text in texts]
     if not plain:
-        return Answers.none(), 0
+        return Answered(Answers.none())
     found: dict[int, Answers] = {}
     bar = Progress("bar" if progress else "quiet")
 
@@ -115,7 +125,8 @@ async def answers_to(
         finally:
             showing.cancel()
             bar.end()
-    return Answers.joined([found[first] for first in sorted(found)]), num_classes
+    sees_cuts = endpoints.identity["model.cuts"] != "unseen"
+    return Answered(Answers.joined([found[first] for first in sorted(found)]), num_classes, sees_cuts)
 
 
 def run(config: Config, *, progress: bool = False) -> RunRecord:
@@ -205,8 +216,8 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    answers, _ = await answers_to(texts, _with_url(config, url), progress=progress, wait=wait)
-    return list(answers)
+    answers, _, sees_cuts = await answers_to(texts, _with_url(config, url), progress=progress, wait=wait)
+    return [each if sees_cuts else each._replace(truncated=None) for each in answers]
 
 
 def classify_frame(
@@ -276,8 +287,8 @@ async def classify_frame_async(
     texts = [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
     names_to_add(frame, config, 0)  # refuse columns that are there already before a server is asked
     check = partial(names_to_add, frame, config)
-    answers, num_classes = await answers_to(texts, config, progress=progress, check=check)
-    return with_answers(frame, answers, config, num_classes)
+    answered = await answers_to(texts, config, progress=progress, check=check)
+    return with_answers(frame, answered, config)
 
 
 def _with_url(config: Config | None, url: str | None) -> Config:

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.requests import PendingRequest, gather_requests
@@ -23,7 +25,7 @@ from pipeline.monitoring.progress import Counts, Progress
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.retry import delay_before_next
-from pipeline.texts import Texts
+from pipeline.texts import Mask, Texts
 
 BYTES_PENDING = 64 << 20  # bytes of text held by all requests that are not answered
 SUSPECT_AFTER = 2  # failures of a request on healthy servers, before it is halved
@@ -118,11 +120,24 @@ class Batcher:
             except RequestFailed as error:
                 if len(texts) == 1:
                     return await self._blame(texts, spent, error)
+                if isinstance(error, Rejected) and (guilty := _named(error, len(texts))).any():
+                    return await self._set_apart(guilty, texts, spent, error)
                 alone = error.broke_server  # then its halves are suspects, too
         middle = len(texts) // 2
         # One half after the other: the first guilty row is known soon, and other requests keep the slots busy.
         left = await self._classify(texts[:middle], spent, alone=alone)
         return Answers.joined([left, await self._classify(texts[middle:], spent, alone=alone)])
+
+    async def _set_apart(self, guilty: Mask, texts: Texts, spent: Counts, error: Rejected) -> Answers:
+        """Blame the texts that the server names, and ask for the others."""
+        named = [texts[index : index + 1] for index in np.flatnonzero(guilty).tolist()]
+        parts = [await self._blame(text, spent, error) for text in named]
+        others = texts.present(~guilty)[0]
+        if others:
+            parts.append(await self._classify(others, spent))
+        places = np.empty(len(texts), np.int32)
+        places[np.append(np.flatnonzero(guilty), np.flatnonzero(~guilty))] = np.arange(len(texts))
+        return Answers.joined(parts).take(places, {})
 
     async def _blame(self, texts: Texts, spent: Counts, error: RequestFailed) -> Answers:
         """Cut the one text that is left to blame, if that was asked for, or give its row an error."""
@@ -154,7 +169,7 @@ class Batcher:
                 self._is_answered |= spent is not self._spent_on_no_row
                 return outcome
             # The slot is free again: no request waits while it holds one.
-            if isinstance(outcome, Rejected):
+            if isinstance(outcome, Rejected) and not await self._is_sick(texts, endpoint, outcome):
                 raise outcome
             await self._weigh(tries, endpoint, outcome)
             # How busy a server is has no bound in time but server.wait_s.
@@ -169,6 +184,10 @@ class Batcher:
             self._progress.retries += 1
             spent.retries += 1
             await self._endpoints.wait(delay, outcome)
+
+    async def _is_sick(self, texts: Texts, endpoint: Endpoint, refused: Rejected) -> bool:
+        """Return whether a text would be refused because of the server: asked only before it is blamed for that."""
+        return refused.is_doubtful and len(texts) == 1 and not await self._endpoints.is_well(endpoint, refused)
 
     async def _weigh(self, tries: _Tries, endpoint: Endpoint, outcome: RequestFailed) -> None:
         """Count a failure against the request, if the server answers others."""
@@ -186,6 +205,14 @@ class Batcher:
                 tries.failures += COSTLY if tries.alone else 0
                 outcome.broke_server = tries.alone
                 tries.alone = True
+
+
+def _named(error: Rejected, texts: int) -> Mask:
+    """Return which texts a server names as guilty; none if what it says can't be of this request."""
+    guilty = np.zeros(texts, bool)
+    if all(position < texts for position in error.positions):
+        guilty[list(error.positions)] = True
+    return guilty
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from pipeline.storage.location import Location, local, samples_of
 
 PIPED = "pipe "  # before the digest of an input that came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
+SERVED_BY = "model.server"  # the kind of server, and its version
 LONGEST_SHOWN = 80  # characters of a value in a message
 
 Identity = dict[str, Any]
@@ -82,12 +83,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     """Return the keys that differ, with both values.
 
     A fact of the model that only one side has is no difference: it may be learned later. Names of classes may be added
-    but not change.
+    but not change. Which kind of server answered is kept for people: another one may serve the same model.
     """
     found = []
     for key in dict.fromkeys([*old, *new]):
         was, now = old.get(key), new.get(key)
-        if key.startswith("model.") and (was is None or now is None):
+        if key == SERVED_BY or (key.startswith("model.") and (was is None or now is None)):
             continue
         if not _agree(key, was, now):
             found.append(Difference(key, was, now))

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from pipeline.config.masking import mask_uri, mask_url, origin
-from pipeline.config.sections import LAST, PATH_KEYS, REPORT_ENDINGS, Config
+from pipeline.config.sections import LAST, PATH_KEYS, REPORT_ENDINGS, Config, names_in
 from pipeline.errors import ConfigError
 from pipeline.streams import storable
 
+FILE_OF_LABELS = "writer.labels"  # a path where it is a string, not a list of names
 # The words for types that are patterns in the struct.
 EXPECTED = {"run.max_failed_rows": 'an integer, or a share like "1%"'}
 
@@ -34,9 +35,14 @@ def load(path: str | None, settings: dict[str, Any]) -> Config:
     run = tree.get("run")
     if isinstance(run, dict) and isinstance(run.get("date"), date):  # as TOML has them
         run["date"] = run["date"].isoformat()
+    writer = tree.get("writer")
     try:
+        if isinstance(writer, dict) and isinstance(writer.get("labels"), str):
+            writer["labels"] = names_in(writer["labels"])  # so that the names are compared, wherever the file is
         return msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
+    except ValueError as error:
+        if not isinstance(error, msgspec.ValidationError):
+            raise ConfigError(f"{path or 'command line'}: {error}") from None
         raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
 
 
@@ -63,7 +69,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         hint = f"did you mean {' or '.join(keys)}?" if keys else "like request.rows=64"
         raise ConfigError(f"--set {text}: it is SECTION.KEY=VALUE; {hint}")
     name = name.strip()
-    if name in PATH_KEYS:
+    if name in (*PATH_KEYS, FILE_OF_LABELS):
         value = os.path.expanduser(value)  # noqa: PTH111 - a Path drops a closing slash
     try:
         return name, tomllib.loads(f"v = {value}")["v"]
@@ -79,10 +85,11 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = "; a text stands in quotes" if "Invalid value" in str(error) else ""
         raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from None
-    for name in PATH_KEYS:
+    for name in (*PATH_KEYS, FILE_OF_LABELS):
         section, key = name.split(".")
         keys = tree.get(section)
-        if isinstance(keys, dict) and key in keys:
+        is_path = name != FILE_OF_LABELS or (isinstance(keys, dict) and isinstance(keys.get(key), str))
+        if isinstance(keys, dict) and key in keys and is_path:
             keys[key] = _relative_to(path.parent, keys[key])
     return tree
 

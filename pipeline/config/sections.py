@@ -13,6 +13,7 @@ import codecs
 import json
 import re
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -149,7 +150,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     url: str | list[str] = DEFAULT_URL
     """The server: a base URL, or a URL with a path, which is used as it is. A list for several with the same model.
 
-    `"embedded"` starts the built-in server for this run.
+    `"embedded"` starts the built-in server for this run, which then speaks what `server.api` says.
+    """
+    api: Literal["auto", "vllm", "sglang", "tei", "infinity", "hf", "oip", "kserve", "json"] = "auto"
+    """What the server speaks. `"auto"` finds out, with a few GETs and without sending a text.
+
+    The page on servers says which is which. `"json"` is a server of your own, see `request.field` and `request.answer`.
     """
     model: str | None = None
     """The model to ask for. Default: the one model that the server serves.
@@ -164,7 +170,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Example: "2026-11"
     """
     api_key_env: str = "VLLM_API_KEY"
-    """The environment variable that holds the server's API key, sent as a bearer token. It need not be set."""
+    """The environment variable that holds the server's API key, sent as a bearer token. It need not be set.
+
+    Whatever the server is; where a key belongs into another header, `server.headers` sends it.
+    """
     headers: dict[str, str] = {}
     """More headers of each request. A value `"env:NAME"` is read from the environment variable NAME.
 
@@ -250,8 +259,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `"error"` gives its row the error `too_long`; `"truncate"` has the server cut this text and marks the row in the
     column `predicted_truncated`.
     """
-    activation: bool = True
-    """Ask for probabilities. `false` asks for raw logits (vLLM 0.11.2 or newer)."""
+    activation: bool | Literal["softmax", "sigmoid"] = True
+    """Ask for probabilities as the server makes them. `false` asks for raw logits (vLLM 0.11.2 or newer).
+
+    `"softmax"` and `"sigmoid"` ask for logits, too, and make probabilities of them here: over all classes, or of each
+    class alone, as several labels a text need. For servers that apply a softmax to every model.
+    """
     dedupe: bool = True
     """Send texts that are equal only once in a request."""
     priority: int | None = None
@@ -263,6 +276,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """More members of the request's JSON body, sent as they are.
 
     Example: { "truncation_side" = "left" }
+    """
+
+    field: str = "inputs"
+    """With `server.api = "json"`: the member of the request that holds the list of texts."""
+    answer: str = ""
+    """With `server.api = "json"`: the member of the answer that holds the list of results, with dots to reach deeper.
+
+    An empty string: the answer itself is the list.
+
+    Example: "result.predictions"
     """
 
     def __post_init__(self) -> None:
@@ -307,10 +330,11 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The start of the names of the new columns."""
     probs: Literal["none", "list", "columns"] = "none"
     """Whether to write the values of all classes: not, as one list in class order, or as one column for each class."""
-    labels: list[str] | None = None
-    """The names of all classes, in class order. They name the columns of `probs = "columns"`.
+    labels: list[str] | str | None = None
+    """The names of all classes, in class order, or the path of a model's `config.json` (`id2label`).
 
-    They are used where the server has no names; a server with other names is refused as another model.
+    They name the columns of `probs = "columns"`. They are used where the server has no names, or no order of them; a
+    server with other names is refused as another model.
 
     Example: ["negative", "neutral", "positive"]
     """
@@ -324,10 +348,34 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     def __post_init__(self) -> None:
-        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+        names = self.class_names
+        if names is not None and len(set(names)) != len(names):
             raise ValueError("writer.labels names a class twice")
         if self.output == PIPE and not format_of(PIPE, self.format, "writer.format").is_text:
             raise ValueError(f"writer.format: standard output takes jsonl, json, csv and tsv, not {self.format}")
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of all classes, in class order, as far as the config says; read from a file if `labels` is one."""
+        return names_in(self.labels) if isinstance(self.labels, str) else self.labels
+
+
+def names_in(path: str) -> list[str]:
+    """Return the names in the `id2label` of a model's config.json, in class order.
+
+    Raises:
+        ValueError: it can't be read, or has none.
+    """
+    try:
+        names = json.loads(Path(path).read_text(encoding="utf-8"))["id2label"]
+        return [str(names[str(index)]) for index in range(len(names))]
+    except OSError as error:
+        kinds = 'it is a list of names, ["a", "b"], or the path of a model\'s config.json'
+        raise ValueError(f"writer.labels: {path}: {error.strerror}; {kinds}") from None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(
+            f"writer.labels: {path}: expected a model's config.json with the names of all classes in id2label"
+        ) from None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,18 +26,20 @@ _EVERY_SIGN = (1234567890.5, -1e-9)  # numbers with every sign that one is writt
 class AppendedColumns:
     """Which columns are appended to a row, in which order.
 
-    `num_classes` is that of the model; it matters only where each class has a column of its own.
+    `num_classes` is that of the model; it matters only where each class has a column of its own. With `sees_cuts` false
+    the server cuts texts without a word, so that it is null whether a text was cut.
     """
 
-    def __init__(self, config: Config, num_classes: int) -> None:
+    def __init__(self, config: Config, num_classes: int, *, sees_cuts: bool = True) -> None:
         writer, double = config.writer, pa.float64()
-        self.num_classes = num_classes or len(writer.labels or ())
+        self.num_classes = num_classes or len(writer.class_names or ())
         self.probs, self._truncated = writer.probs, config.request.too_long == "truncate"
+        self._sees_cuts = sees_cuts
         columns = [("label", pa.string()), ("score", double), ("error", pa.string())]
         if writer.probs == "list":
             columns.append(("probs", pa.list_(double)))
         elif writer.probs == "columns":
-            columns += [(f"prob_{each}", double) for each in writer.labels or range(num_classes)]
+            columns += [(f"prob_{each}", double) for each in writer.class_names or range(num_classes)]
         if self._truncated:
             columns.append(("truncated", pa.bool_()))
         self.fields = [pa.field(f"{writer.prefix}{name}", kind) for name, kind in columns]
@@ -71,7 +73,11 @@ class AppendedColumns:
         if self._truncated:
             mask = np.zeros(rows, bool)
             mask[list(answers.truncated)] = True
-            arrays.append(pa.Array.from_buffers(pa.bool_(), rows, [None, bitmap(mask)]))
+            arrays.append(
+                pa.Array.from_buffers(pa.bool_(), rows, [None, bitmap(mask)])
+                if self._sees_cuts
+                else pa.nulls(rows, pa.bool_())
+            )
         return arrays
 
 

@@ -142,7 +142,10 @@ class CsvSource(Source):
 
     def see_appendable(self, config: Config) -> None:
         """See `Source.see_appendable`: names and labels in the encoding, and a list of probabilities in a cell."""
-        encoding, named = config.loader.encoding, [*AppendedColumns(config, 0).names, *(config.writer.labels or ())]
+        encoding, named = (
+            config.loader.encoding,
+            [*AppendedColumns(config, 0).names, *(config.writer.class_names or ())],
+        )
         for name in named if self.columns else ():
             if name.encode(encoding, "replace").decode(encoding) != name:
                 raise OutputError(

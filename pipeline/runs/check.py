@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.config import PIPE, Config, describe, origin
@@ -28,11 +28,13 @@ from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.reported import see_reportable
 from pipeline.runs.totals import Totals
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.limiter import BatchSize
+from pipeline.servers.model import CANARY, ModelFacts
 from pipeline.servers.pool import Endpoints
 from pipeline.streams import storable
 
+MOST_NAMES = 30  # of classes that are named
 MOST_BAD = 20  # files that can't be classified, of those that are named
 
 
@@ -57,7 +59,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
                 *stored,
                 *("server", *server),
                 *told,
-                *("estimate", _estimate(config, look_at.open_rows)),
+                *("estimate", _estimate(config, look_at)),
             ]
         )
         look_at.raise_if_failed()
@@ -76,6 +78,7 @@ class _Looks:
         self._ways = Counter[str]()
         self.all: list[tuple[Pair, Look]] = []
         self.open_rows = 0
+        self.texts_per_request = 0  # 0: no server was asked
 
     def open(self) -> None:
         """Look at all files.
@@ -164,6 +167,7 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
         endpoint = next(each for each in endpoints.all if not each.is_quarantined)
         try:
             canary, facts = await endpoint.ask_canary()
+            shown_canary = endpoint.as_asked_for(canary)
         except RequestFailed as error:  # it has just answered
             raise ServerGone(endpoint.with_address(error)) from None
         for pair, seen in unfinished:
@@ -172,24 +176,56 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
                 await asyncio.to_thread(seen.source.check, seen.spec, AppendedColumns(config, facts.num_classes).names)
             except ClassifyError as error:
                 looks.fail(pair, error)
+        looks.texts_per_request = endpoints.batch_size.texts
         shown = ", ".join(endpoint.shown for endpoint in endpoints.all)
-        names = ", ".join(facts.names.values()) or "none"
         return [
-            f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {facts.num_classes} classes",
-            f"  names seen so far: {names}",
+            f"  {shown}: model {endpoints.identity['model.id'] or '(unnamed)'}, {_classes_of(facts)}",
+            *_kind_of(endpoint),
+            f"  {_names_of(facts)}",
             *(
                 f"  {text!r}: {prediction.label} {prediction.score:.4f}"
-                for text, prediction in zip(CANARY, canary, strict=True)
+                for text, prediction in zip(CANARY, shown_canary, strict=True)
             ),
         ]
 
 
-def _estimate(config: Config, rows: int) -> str:
-    request, per_request = config.request, BatchSize(config.request.rows).texts
+def _kind_of(endpoint: Endpoint) -> Iterator[str]:
+    """Yield what kind of server it is, what it announces, and what it can't do."""
+    served, dialect = endpoint.served, endpoint.dialect
+    yield f'  speaks {dialect.server}{f" {served.version}" if served.version else ""} (server.api = "{dialect.name}")'
+    limits = [
+        f"{served.texts:,} texts in a request" if served.texts else "",
+        f"{served.texts_in_flight:,} texts in flight" if served.texts_in_flight else "",
+    ]
+    if told := ", ".join(filter(None, limits)):
+        yield f"  takes at most {told}"
+    if dialect.cuts == "unseen":
+        yield "  cuts texts that are too long, perhaps, and does not say which"
+    yield from (f"  {each}" for each in dialect.lacks)
+
+
+def _classes_of(facts: ModelFacts) -> str:
+    return f"{facts.num_classes} classes" if facts.num_classes else "classes not known"
+
+
+def _names_of(facts: ModelFacts) -> str:
+    """Say which names are known, and where their order comes from."""
+    more = len(facts.names) - MOST_NAMES
+    shown = [*facts.names.values()][:MOST_NAMES] + ([f"and {more:,} more"] if more > 0 else [])
+    names = ", ".join(shown) or "none"
+    if len(facts.names) < facts.num_classes or not facts.names:
+        return f"names seen so far: {names}"
+    order = {"server": "as the server has them", "config": "that of writer.labels", "name": "by name"}[facts.order]
+    return f"names: {names} (order: {order})"
+
+
+def _estimate(config: Config, looks: _Looks) -> str:
+    request = config.request
+    per_request = looks.texts_per_request or BatchSize(request.rows).texts
     at_once = f"{request.concurrency} at once"
     if request.concurrency == "auto":
         at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")
-    return f"  about {math.ceil(rows / per_request):,} requests of up to {per_request} texts, {at_once}"
+    return f"  about {math.ceil(looks.open_rows / per_request):,} requests of up to {per_request} texts, {at_once}"
 
 
 def _stored_answers(config: Config) -> list[str]:

@@ -199,5 +199,5 @@ async def urls_of(config: Config) -> AsyncIterator[list[str]]:
         return
     from pipeline.servers.embedded import spawned
 
-    async with spawned() as url:
+    async with spawned("vllm" if config.server.api == "auto" else config.server.api) as url:
         yield [url if each == EMBEDDED else each for each in config.server.urls]

@@ -153,7 +153,9 @@ def _write(file: RunFile, draft: Draft, progress: Progress) -> RunRecord:
 
 def layout_of(file: RunFile) -> AppendedColumns:
     """Return the columns that are appended, as far as the model is known."""
-    return AppendedColumns(file.config, file.identity.get("model.num_classes") or 0)
+    identity = file.identity
+    sees_cuts = identity.get("model.cuts") != "unseen"
+    return AppendedColumns(file.config, identity.get("model.num_classes") or 0, sees_cuts=sees_cuts)
 
 
 def see_no_change(file: RunFile, consequence: str) -> None:

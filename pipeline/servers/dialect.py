@@ -6,26 +6,35 @@ next, so recorded bytes are all that a test of it needs. `client` moves the byte
 
 To add a dialect:
 
-1. Write `servers/NAME.py` with a class that has the members of `Dialect`. `servers.refusal` has what most servers mean
-   by a status, `servers.model` what is known of a model; `servers.vllm` is an example.
-2. Add a line to `DIALECTS`.
+1. Write `servers/dialects/NAME.py` with a class that has the members of `Dialect`. `PlainDialect` in
+   `servers.dialects.scores` has most of them, and the checks of the usual answers; `servers.refusal` has what most
+   servers mean by a status, `servers.model` what is known of a model; `servers.dialects.tei` is an example.
+2. Add a line to `DIALECTS`, the name to `Server.api` in `config.sections`, and how the server is recognised to
+   `servers.detection`.
 3. Record samples of the real server in `tests/samples/`, and test with them; `tests/servers/test_dialect.py` has a
    small dialect with another answer, limits of its own and the model in its path.
 
-A server that names the guilty texts of a request, or says that a request has too many, says so in `refusal`: as
-attributes of a subclass of `Rejected`, for the batcher to read.
+A server that names the guilty texts of a request, or says that a request has too many, says so in `refusal`: with
+`Rejected.positions` or `Rejected.most_texts`, for the batcher to read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import Misconfigured, RequestFailed
-from pipeline.servers.model import ModelFacts, Served
-from pipeline.servers.vllm import Vllm
+from pipeline.servers.dialects.hf import Hf
+from pipeline.servers.dialects.infinity import Infinity
+from pipeline.servers.dialects.kserve import Kserve
+from pipeline.servers.dialects.oip import Oip
+from pipeline.servers.dialects.own_json import OwnJson
+from pipeline.servers.dialects.sglang import Sglang
+from pipeline.servers.dialects.tei import Tei
+from pipeline.servers.dialects.vllm import Vllm
+from pipeline.servers.model import Cuts, ModelFacts, Probe, Replies, Served
 from pipeline.texts import Texts
 
 
@@ -33,12 +42,21 @@ class Dialect(Protocol):
     """How one kind of server is asked, and how its answers are read."""
 
     name: str  # in the config and in messages
+    server: str  # what people call this kind of server
     path: str  # of a request, beside a base URL; `{model}` in it stands for the model's name
+    other_paths: tuple[str, ...]  # where such servers take requests, too, so that they are known in a full URL
     headers: Mapping[str, str]  # of every request; `server.headers` may replace them
-    probes: tuple[str, ...]  # paths beside a base URL that a GET learns something from, in this order
+    cuts: Cuts
+    lacks: tuple[str, ...]  # what such servers can't do, in sentences about "it"
 
-    def served(self, bodies: Mapping[str, bytes]) -> Served:
-        """Return what the server announces; `bodies` are those of the probes that were answered with 200, by path."""
+    def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:
+        """Return what to ask before the first request, `replies` being what was answered so far; all of it, or more.
+
+        `model` is the one that the config names.
+        """
+
+    def served(self, replies: Replies, model: str | None) -> Served:
+        """Return what the server announces, once all probes were sent."""
 
     def encode(self, texts: Texts, model: str | None, request: Request, *, truncate: bool = False) -> bytes:
         """Return the body of one request.
@@ -83,5 +101,14 @@ class Dialect(Protocol):
         """
 
 
-DIALECTS: dict[str, Dialect] = {each.name: each for each in (Vllm(),)}
-DEFAULT = DIALECTS["vllm"]
+DIALECTS: dict[str, Callable[[Request], Dialect]] = {
+    "vllm": lambda _: Vllm(),
+    "sglang": lambda request: Sglang(is_native=request.activation is not True),
+    "tei": lambda _: Tei(),
+    "infinity": lambda _: Infinity(),
+    "hf": lambda _: Hf(),
+    "oip": lambda _: Oip(),
+    "kserve": lambda _: Kserve(),
+    "json": lambda request: OwnJson(request.field, request.answer),
+}
+DEFAULT: Dialect = Vllm()

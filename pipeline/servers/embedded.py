@@ -2,6 +2,7 @@
 
 It exists so that a demonstration and every test need no GPU, no download and no second program. To a client it is one
 more vLLM: requests, answers and refusals are those of vLLM 0.32 (tests/vllm/test_wire.py asks both the same things).
+It can be another kind of server, too: `embedded_apis` has what they say.
 A "token" is one UTF-8 byte here; labels are language codes.
 """
 
@@ -31,6 +32,7 @@ from aiohttp.typedefs import Handler
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from pipeline.errors import ConfigError, ServerGone
+from pipeline.servers.embedded_apis import APIS, About, Api, Refused
 
 MODEL = "py3langid"
 
@@ -48,9 +50,14 @@ class _Request(msgspec.Struct):
     request_id: str | None = None
 
 
-def make_app(*, max_model_len: int = 8192) -> web.Application:
-    """Return the server as an aiohttp application. Loads the model, which takes about half a second."""
-    _language_model(normalised=True)
+def make_app(*, max_model_len: int = 8192, api: str = "vllm") -> web.Application:
+    """Return the server as an aiohttp application. Loads the model, which takes about half a second.
+
+    `api` is what it speaks, see `embedded_apis.APIS`.
+    """
+    labels = _language_model(normalised=True).labels
+    if api != "vllm":
+        return _make_other_app(APIS[api], About(MODEL, labels, max_model_len))
     app = web.Application(client_max_size=1 << 30, middlewares=[_shape_framework_errors])  # vLLM: no limit
     app[_MAX_MODEL_LEN] = max_model_len
     app.router.add_post("/classify", _classify)
@@ -60,10 +67,66 @@ def make_app(*, max_model_len: int = 8192) -> web.Application:
     return app
 
 
-async def serve(host: str, port: int, *, on_ready: Callable[[str], None]) -> None:
-    """Serve until cancelled; call `on_ready` with the base URL once the port is open. Port 0 takes a free one."""
+def _make_other_app(api: Api, about: About) -> web.Application:
+    """Return the application of a server that speaks `api`."""
+
+    async def classify(http: web.Request) -> web.Response:
+        try:
+            tree = json.loads(await http.read())
+            asked = api.asked(tree, about)
+            prompts = [_prompt(text, at, about, cuts=asked.cuts) for at, text in enumerate(asked.texts)]
+        except (ValueError, RecursionError):
+            return web.Response(status=400, text="the body is no JSON")
+        except Refused as why:
+            status, body = api.refusal(why, about)
+            return _reply(body, status)
+        scored = await _score_all(prompts, normalised=not asked.logits)
+        return _reply(api.answer(tree, [each["probs"] for each in scored], about))
+
+    def say(body: Any) -> Handler:
+        async def handler(_: web.Request) -> web.StreamResponse:
+            return _reply(body)
+
+        return handler
+
+    app = web.Application(client_max_size=1 << 30, middlewares=[_shape_framework_errors])
+    app.router.add_post(api.path.replace("{model}", about.model), classify)
+    for path, body in api.about(about).items():
+        app.router.add_get(path, say(body), allow_head=False)
+    for path, body in api.posts_about(about).items():
+        app.router.add_post(path, say(body))
+    return app
+
+
+def _prompt(text: str, position: int, about: About, *, cuts: bool) -> bytes:
+    """Return a text in "tokens", cut if it may be.
+
+    Raises:
+        Refused: it is too long, or holds half a surrogate pair.
+    """
+    try:
+        prompt = text.encode()
+    except UnicodeEncodeError:
+        raise Refused("broken", position) from None
+    if len(prompt) > about.longest and not cuts:
+        raise Refused("too_long", position, len(prompt))
+    return prompt[: about.longest]
+
+
+def _reply(body: Any, status: int = 200) -> web.Response:
+    """Return a text as it is, all else as JSON."""
+    if isinstance(body, str):
+        return web.Response(status=status, text=body)
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+async def serve(host: str, port: int, *, api: str = "vllm", on_ready: Callable[[str], None]) -> None:
+    """Serve until cancelled, as a server that speaks `api`; call `on_ready` with the base URL once the port is open.
+
+    Port 0 takes a free one.
+    """
     runner = web.AppRunner(
-        make_app(),
+        make_app(api=api),
         access_log=None,
         auto_decompress=False,  # vLLM does not either: a compressed body is a bad one
         handler_cancellation=True,  # a client that leaves frees its texts
@@ -85,8 +148,10 @@ async def serve(host: str, port: int, *, on_ready: Callable[[str], None]) -> Non
 
 
 @contextlib.asynccontextmanager
-async def spawned() -> AsyncIterator[str]:
+async def spawned(api: str = "vllm") -> AsyncIterator[str]:
     """Run the server in a process of its own on a free local port; yield its base URL, end it on the way out.
+
+    `api` is what it speaks.
 
     The process never outlives this one, however this one ends: the kernel then closes our end of its standard input,
     and it watches for that.
@@ -94,7 +159,7 @@ async def spawned() -> AsyncIterator[str]:
     Raises:
         ServerGone: it ends before it listens.
     """
-    with tempfile.TemporaryFile() as stderr, _start(stderr) as process:
+    with tempfile.TemporaryFile() as stderr, _start(stderr, api) as process:
         try:
             url = await asyncio.to_thread(process.stdout.readline)  # type: ignore[union-attr]  # it is a pipe
             if not url:
@@ -108,18 +173,22 @@ async def spawned() -> AsyncIterator[str]:
 
 
 def main() -> None:
-    """Serve on a free local port as the process that `spawned` starts: print the URL, exit when standard input ends."""
+    """Serve on a free local port as the process that `spawned` starts: print the URL, exit when standard input ends.
+
+    The first argument, if there is one, is what to speak.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
     threading.Thread(target=_exit_with_stdin, daemon=True).start()
-    asyncio.run(serve("127.0.0.1", 0, on_ready=functools.partial(print, flush=True)))
+    api = sys.argv[1] if len(sys.argv) > 1 else "vllm"
+    asyncio.run(serve("127.0.0.1", 0, api=api, on_ready=functools.partial(print, flush=True)))
 
 
-def _start(stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(stderr: IO[bytes], api: str) -> subprocess.Popen[bytes]:
     # The child gets our module search path and nothing before it (-P): else a folder called `pipeline` in the user's
     # working directory would be taken for this package.
     search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipeline.servers.embedded"],
+        [sys.executable, "-P", "-m", "pipeline.servers.embedded", api],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,  # a file: nobody empties a pipe while the server runs
@@ -139,11 +208,7 @@ async def _classify(http: web.Request) -> web.Response:
     if request.model and request.model != MODEL:
         raise _refusal(f"The model `{request.model}` does not exist.", kind="NotFoundError")
     prompts = _prompts(request, http.app[_MAX_MODEL_LEN])
-    score = functools.partial(_score, normalised=request.use_activation is not False)
-    scored: list[dict[str, Any]] = []
-    for start in range(0, len(prompts), _TEXTS_PER_SLICE):
-        # In a thread, so that /health answers meanwhile; in slices, because a thread can't be cancelled.
-        scored += await asyncio.to_thread(score, prompts[start : start + _TEXTS_PER_SLICE])
+    scored = await _score_all(prompts, normalised=request.use_activation is not False)
     request_id = http.headers.get("X-Request-Id") or request.request_id or uuid.uuid4().hex[:16]
     tokens = sum(map(len, prompts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
@@ -199,6 +264,15 @@ def _language_model(*, normalised: bool) -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=normalised)
 
 
+async def _score_all(prompts: list[bytes], *, normalised: bool) -> list[dict[str, Any]]:
+    scored: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), _TEXTS_PER_SLICE):
+        # In a thread, so that /health answers meanwhile; in slices, because a thread can't be cancelled.
+        some = prompts[start : start + _TEXTS_PER_SLICE]
+        scored += await asyncio.to_thread(_score, some, normalised=normalised)
+    return scored
+
+
 def _score(prompts: list[bytes], *, normalised: bool) -> list[dict[str, Any]]:
     model = _language_model(normalised=normalised)
     scored = []
@@ -211,7 +285,7 @@ def _score(prompts: list[bytes], *, normalised: bool) -> list[dict[str, Any]]:
 
 
 async def _models(http: web.Request) -> web.Response:
-    names = {"id": MODEL, "object": "model", "owned_by": MODEL, "root": MODEL, "parent": None}
+    names = {"id": MODEL, "object": "model", "owned_by": "vllm", "root": MODEL, "parent": None}
     facts = {"created": int(time.time()), "max_model_len": http.app[_MAX_MODEL_LEN], "permission": []}
     return _json({"object": "list", "data": [names | facts]})
 

@@ -5,42 +5,56 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from pipeline.answers import Answers
+import numpy as np
+
+from pipeline.answers import Answers, Floats
 from pipeline.config import Config
-from pipeline.errors import ClassifyError, ConfigError, Misconfigured, Rejected, RequestFailed
+from pipeline.errors import (
+    BadAnswer,
+    ClassifyError,
+    ConfigError,
+    Misconfigured,
+    Overloaded,
+    Rejected,
+    RequestFailed,
+    Unavailable,
+)
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import OK, Client
-from pipeline.servers.dialect import Dialect
+from pipeline.servers.detection import Found, detect, form_of
+from pipeline.servers.dialect import DEFAULT, DIALECTS, Dialect
 from pipeline.servers.limiter import Limiter
-from pipeline.servers.model import ModelEntry, ModelFacts, Served
+from pipeline.servers.model import CANARY, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.texts import Texts, escape_all
 
-# Fixed texts whose answers tell models apart, and a sick server from a poisonous row. Short: every model takes them.
-CANARY = ("This is great, I love it.", "Terrible. Never again!", "Das Paket kam am Montag an.", "ok")
 NOT_FOUND = 404
+LOOKS_LIKE = "; it has the form of "
+LARGEST_REPLY = 16 << 20  # bytes of the answer to a probe
 
 
 class Endpoint:
     """One server at one address: its connection, how many requests it may have in flight, and whether it may be asked.
 
-    `facts`, what is known of the model, is shared by all endpoints of a run.
+    `facts`, what is known of the model, is shared by all endpoints of a run. Without a `dialect` the server is asked
+    what it speaks, when it is identified.
     """
 
     def __init__(
         self,
         client: Client,
-        dialect: Dialect,
+        dialect: Dialect | None,
         config: Config,
         facts: ModelFacts,
         progress: Progress,
         *,
         keeps_probs: bool = True,
     ) -> None:
-        self.client, self.dialect = client, dialect
+        self.client = client
         self.shown = client.shown
         self.limiter = Limiter(config.request.concurrency, config.request.manners)
+        self.texts_in_flight = 0
         self.facts = facts
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
         self.served = Served()
@@ -51,12 +65,26 @@ class Endpoint:
         self.health_check: asyncio.Future[bool] | None = None  # the one under way
         self._config, self._progress, self._keeps_probs = config, progress, keeps_probs
         self._given = client.path if client.path.strip("/") else None  # a full URL, taken as it is
-        self._base = base_of(client.path, dialect.path)
+        self._found = None if dialect is None else Found(dialect.name)  # which dialect it is; None: not known
+        self._is_identified = False
+        self._speak(dialect or DEFAULT)
+
+    def _speak(self, dialect: Dialect) -> None:
+        """Send requests in this dialect from now on; what is announced may say how exactly."""
+        self._kind = self.dialect = dialect
+        self._base = base_of(self.client.path, dialect.path, *dialect.other_paths)
 
     @property
     def may_be_asked(self) -> bool:
         """Whether rows may be sent to it."""
         return not self.is_quarantined and not self.is_doubtful
+
+    def has_room_for(self, texts: int) -> bool:
+        """Return whether a request of so many texts may be sent now."""
+        most = self.served.texts_in_flight
+        return self.limiter.load < 1 and (
+            most is None or not self.texts_in_flight or self.texts_in_flight + texts <= most
+        )
 
     async def ask(self, texts: Texts, facts: ModelFacts | None = None, *, truncate: bool = False) -> Answers:
         """Send one request once.
@@ -64,52 +92,102 @@ class Endpoint:
         Raises:
             RequestFailed, Misconfigured: by what the server did.
         """
-        facts = facts or self.facts
+        is_canary, facts = facts is not None, facts or self.facts
         body = self.dialect.encode(texts, self.model, self._config.request, truncate=truncate)
-        path = self._given or self._base + self.dialect.path.replace("{model}", quote(self.model or "", safe=""))
+        path = self._path
         with self._progress.request(len(texts)):
             reply = await self.client.post(path, body, self.dialect.largest_answer(len(texts), facts))
         if reply.status != OK:
             refusal = self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
             raise self._with_advice(refusal, path)
-        is_canary = facts is not self.facts
         known_as = "" if is_canary else self.answers_as
-        keeps_probs = is_canary or self._keeps_probs
+        keeps_probs = is_canary or self._keeps_probs or isinstance(self._config.request.activation, str)
         try:
             answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs)
         except RequestFailed as error:  # it may quote the answer, where a proxy may have put what it was sent
-            raise type(error)(self.client.mask(error.reason)) from None
+            form = form_of(reply.body, len(texts)) if is_canary and not self._is_identified else ""
+            advice = f"{LOOKS_LIKE}{form}" if form else ""
+            raise type(error)(self.client.mask(error.reason) + advice) from None
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
-        return answers
+        return answers if is_canary else self.as_asked_for(answers, keeps_probs=self._keeps_probs)
+
+    def as_asked_for(self, answers: Answers, *, keeps_probs: bool = True) -> Answers:
+        """Make probabilities of logits, if the config asks for that."""
+        activation = self._config.request.activation
+        return activated(answers, activation, keeps_probs=keeps_probs) if isinstance(activation, str) else answers
+
+    @property
+    def _path(self) -> str:
+        """Where requests go: the path that was given, as it is, or the usual one beside the base."""
+        return (self._given or self._base + self.dialect.path).replace("{model}", quote(self.model or "", safe=""))
 
     async def ask_canary(self) -> tuple[Answers, ModelFacts]:
-        """Send the fixed texts; return the answer, and what it alone says of the model."""
-        facts = ModelFacts(names=dict(enumerate(self.served.names)))
-        return await self.ask(escape_all(CANARY), facts), facts
+        """Send the fixed texts; return the answer as the server gave it, and what it alone says of the model."""
+        facts = ModelFacts(names=dict(enumerate(self.served.names)), preferred=self._config.writer.class_names or ())
+        try:
+            return await self._ask_in_parts(facts, self.served.texts or len(CANARY)), facts
+        except Rejected as refused:
+            if refused.most_texts is None or refused.most_texts >= len(CANARY):
+                raise
+            return await self._ask_in_parts(facts, max(1, refused.most_texts)), facts
+
+    async def _ask_in_parts(self, facts: ModelFacts, most: int) -> Answers:
+        """Send the canary in requests of so many texts at most: some models take one at a time."""
+        parts = [CANARY[start : start + most] for start in range(0, len(CANARY), most)]
+        return Answers.joined([await self.ask(escape_all(part), facts) for part in parts])
 
     async def find_model(self) -> None:
         """Ask what the server announces, and which model it serves, unless the config says so.
 
         Raises:
-            Misconfigured: several models and none chosen, or the chosen one is not among them.
+            Misconfigured: several models and none chosen, the chosen one is not among them, or it is no classifier.
         """
-        replies = {path: await self.client.get(self._base + path) for path in self.dialect.probes}
-        self.served = self.dialect.served({path: each.body for path, each in replies.items() if each.status == OK})
+        wanted = self._config.server.model or model_in(self.client.path, self._kind)
+        replies: dict[Probe, bytes | None] = {}
+        while probes := [each for each in self._kind.probes(replies, wanted) if each not in replies]:
+            replies |= {probe: await self._probe(probe) for probe in probes}
+        self._learn(replies, wanted)
+
+    def _learn(self, replies: Replies, wanted: str | None) -> None:
+        served = self._kind.served(replies, wanted)
+        if self._is_identified and self.served.names and not served.names:
+            served = self.served  # what it does not say this time it said before; the canary tells if it is another
+        self.served = served
+        self.dialect = self._kind if self.served.dialect is None else self.served.dialect
         names = [entry.id for entry in self.served.models]
-        if self._config.server.model is None and len(names) > 1:
+        bases = [entry.id for entry in self.served.models if entry.parent is None] if len(names) > 1 else names
+        if wanted is None and len(names) > 1 and len(bases) != 1:
             raise Misconfigured(f"{self.shown} serves {', '.join(names)}; choose one with --model")
-        if names and self._config.server.model not in (None, *names):
-            raise Misconfigured(
-                f"{self.shown} has no model {self._config.server.model!r}; it serves {', '.join(names)}"
-            )
-        if self.entry and self._config.server.model is None:
-            self.model = self.entry.id
+        if names and wanted not in (None, *names):
+            raise Misconfigured(f"{self.shown} has no model {wanted!r}; it serves {', '.join(names)}")
+        if self.served.problem:
+            raise Misconfigured(f"{self.shown} {self.served.problem}")
+        self.model = wanted or (bases[0] if bases else None)
+
+    async def _probe(self, probe: Probe) -> bytes | None:
+        """Ask the server about itself; return the body of a 200, None if it says nothing.
+
+        Raises:
+            RequestFailed: it is too busy to say it, or not there.
+        """
+        path = self._base + probe.path if probe.path else self._path
+        if probe.body is None:
+            reply = await self.client.get(path, LARGEST_REPLY)
+        else:
+            reply = await self.client.post(path, probe.body, LARGEST_REPLY)
+        if reply.status == OK:
+            return reply.body
+        refusal = self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
+        is_for_now = isinstance(refusal, Overloaded) or reply.status in (502, 504)
+        if isinstance(refusal, RequestFailed) and is_for_now and not probe.is_optional:
+            raise refusal
+        return None
 
     @property
     def entry(self) -> ModelEntry | None:
         """What the server says of the model that is asked; None if it lists none."""
-        return next((each for each in self.served.models if self._config.server.model in (None, each.id)), None)
+        return next((each for each in self.served.models if each.id == self.model), None)
 
     async def identify(self) -> tuple[dict[str, Any], ModelFacts]:
         """Find the model, ask the canary, and return how this model is known again.
@@ -119,30 +197,76 @@ class Endpoint:
                 the config asks for.
             RequestFailed: sick, or not there.
         """
-        await self.find_model()
+        if self._found is None:
+            found = await detect(self.client.get, self.client.path)
+            self._speak(DIALECTS[found.name](self._config.request))
+            try:
+                return await self._identify(found)
+            except Misconfigured as error:
+                if found.is_busy and error.status in (404, 405):
+                    raise Unavailable("it is too busy to say what it is", status=error.status) from None
+                raise
+        return await self._identify(self._found)
+
+    async def _identify(self, found: Found) -> tuple[dict[str, Any], ModelFacts]:
         try:
+            await self.find_model()
             canary, facts = await self.ask_canary()
-        except Rejected as error:
-            raise Misconfigured(f"{self.shown} refuses even a short text: {error}") from None
-        except Misconfigured as error:
-            message = self.with_address(error)
-            if (
-                self.entry and error.status == NOT_FOUND and "used as it is" not in message
-            ):  # the usual reason, where the server lists the model
-                message = f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
-            raise Misconfigured(message, status=error.status) from None
+        except (BadAnswer, Rejected, Misconfigured) as error:
+            raise await self._explained(error, found) from None
         if reason := self.dialect.cannot(self._config.request, canary):
             raise Misconfigured(f"{self.shown} {reason}")
+        if canary.probs is None and (self._config.writer.probs != "none" or self._config.run.reuse):
+            key = "run.reuse" if self._config.writer.probs == "none" else "writer.probs"
+            raise Misconfigured(f"{self.shown} gives only the best class of each text; leave {key}")
         self._check_labels(facts)
+        self._found, self._is_identified = found, True
         identity = {
             "model.id": self.model or facts.model,
             "model.root": self.entry.root if self.entry else None,
             "model.max_model_len": self.entry.max_model_len if self.entry else None,
             "model.num_classes": facts.num_classes,
             "model.names": {str(index): name for index, name in facts.names.items()},
-            "model.canary": [] if canary.probs is None else canary.probs.tolist(),
+            "model.order": facts.order,
+            "model.server": f"{self.dialect.name} {self.served.version}".strip(),
+            "model.cuts": "unseen" if self.dialect.cuts == "unseen" else "seen",
+            "model.canary": canary.scores[:, None].tolist() if canary.probs is None else canary.probs.tolist(),
         }
         return identity, facts
+
+    async def _explained(self, error: ClassifyError, found: Found) -> ClassifyError:
+        """Return what an error means that ends the acquaintance with a server, and what to do."""
+        advice = await self._other_dialect(found)
+        if isinstance(error, BadAnswer):
+            said, form, _ = str(error).partition(LOOKS_LIKE)
+            if form and "set server.api" not in advice:  # a guess by the form is better than none
+                said, advice = str(error), ""
+            return Misconfigured(f"{self.shown}: {said}{advice}") if form or advice else error
+        if isinstance(error, Rejected):
+            if error.is_doubtful and self._is_identified:
+                return Unavailable(error.reason, status=error.status)
+            return Misconfigured(f"{self.shown} refuses even a short text: {error}{advice}")
+        message, status = self.with_address(error), getattr(error, "status", None)
+        if (
+            self.entry and status == NOT_FOUND and "used as it is" not in message
+        ):  # the usual reason, where the server lists the model
+            message = f"{self.shown} serves {self.entry.id}, but not as a classifier ({error})"
+        return Misconfigured(message + (advice if status in (None, 404, 405, 415) else ""), status=status)
+
+    async def _other_dialect(self, spoken: Found) -> str:
+        """Return how to name the dialect of a server that does not understand ours; empty if that is not known."""
+        if self._is_identified:
+            return ""
+        try:
+            found = await detect(self.client.get, self.client.path)
+        except RequestFailed:
+            return ""
+        if found.is_sure and found.name != spoken.name:
+            kind = DIALECTS[found.name](self._config.request).server
+            return f'; it is a server of the kind {kind}: set server.api = "{found.name}", or "auto"'
+        if not spoken.is_sure:
+            return f"; it does not say what it is, and was taken for {self.dialect.server}: --api names what it speaks"
+        return ""
 
     def with_address(self, error: ClassifyError) -> str:
         """Return the error's message, with the address of the endpoint if it does not name it."""
@@ -158,7 +282,7 @@ class Endpoint:
                 f"{self._config.server.api_key_env} or in server.headers",
                 status=refusal.status,
             )
-        if refusal.status in (404, 405) and not path.endswith(self.dialect.path):
+        if refusal.status in (404, 405) and self._given and path_in(path, self._kind) is None:
             usual = self._base.removesuffix("/v1") + self.dialect.path
             return Misconfigured(
                 f"HTTP {refusal.status} for {path}: a url with a path is used as it is; try {usual}, or no path",
@@ -168,17 +292,52 @@ class Endpoint:
 
     def _check_labels(self, facts: ModelFacts) -> None:
         """Compare the names that the config gives with those of the model: all of them, in its order."""
-        labels = self._config.writer.labels
+        labels = self._config.writer.class_names
         if labels is not None and len(labels) != facts.num_classes:
             raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
         if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
             raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
 
 
-def base_of(given: str, path: str) -> str:
-    """Return what stands before a dialect's `path` in the path of a URL: there are the server's other paths.
+def base_of(given: str, *paths: str) -> str:
+    """Return what stands before a dialect's path, one of `paths`, in the path of a URL: its other paths begin there.
 
-    "/team/classify" -> "/team" for the path "/classify"; a path that does not end in it is a base as a whole.
+    "/team/classify" -> "/team" for the path "/classify"; a path that does not end in one of them is a base as a whole.
     """
-    pattern = re.escape(path.rstrip("/")).replace(re.escape("{model}"), "[^/]+")
-    return re.sub(f"{pattern}$", "", given.rstrip("/"))
+    given = given.rstrip("/")
+    return min((re.sub(f"{_pattern(path)}$", "", given) for path in paths), key=len)
+
+
+def model_in(given: str, dialect: Dialect) -> str | None:
+    """Return the name of the model in the path of a URL, where the dialect's path has one; else None."""
+    found = path_in(given, dialect)
+    name = found.groupdict().get("model") if found else None
+    return None if name in (None, "{model}") else unquote(str(name))
+
+
+def path_in(given: str, dialect: Dialect) -> re.Match[str] | None:
+    """Find a path of the dialect at the end of the path of a URL."""
+    patterns = (f"{_pattern(path)}$" for path in (dialect.path, *dialect.other_paths))
+    return next((found for pattern in patterns if (found := re.search(pattern, given.rstrip("/")))), None)
+
+
+def _pattern(path: str) -> str:
+    return re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path.rstrip("/")))
+
+
+def activated(answers: Answers, activation: str, *, keeps_probs: bool) -> Answers:
+    """Make probabilities of logits: "softmax" over the classes of a text, or "sigmoid" of each; the labels stay."""
+    logits: Floats = answers.probs_or_nan(1)
+    if activation == "sigmoid":
+        values = np.exp(-np.logaddexp(0, -logits))
+    else:
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        values = powers / powers.sum(axis=1, keepdims=True)
+    return Answers(
+        answers.labels,
+        answers.ids,
+        values.max(axis=1),
+        values if keeps_probs else None,
+        errors=answers.errors,
+        truncated=answers.truncated,
+    )

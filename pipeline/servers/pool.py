@@ -31,7 +31,7 @@ from pipeline.errors import (
 )
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import Client, proxy_for
-from pipeline.servers.dialect import DEFAULT, Dialect
+from pipeline.servers.dialect import DEFAULT, DIALECTS, Dialect
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.limiter import BatchSize, shared_time
 from pipeline.servers.model import ModelFacts
@@ -46,7 +46,7 @@ class Endpoints:
     """All servers of a run. They serve one model: `facts` is what is known of it, `identity` how it is known again.
 
     `urls` are base URLs or full ones, `environment` has the variables that hold keys and headers. With `keeps_probs`
-    answers keep the values of all classes.
+    answers keep the values of all classes. The `dialect` is by default that of `server.api`.
     """
 
     def __init__(
@@ -56,17 +56,20 @@ class Endpoints:
         environment: dict[str, str],
         progress: Progress,
         *,
-        dialect: Dialect = DEFAULT,
+        dialect: Dialect | None = None,
         keeps_probs: bool = True,
     ) -> None:
-        self.facts = ModelFacts(given=dict(enumerate(config.writer.labels or [])))
+        self.facts = ModelFacts(given=dict(enumerate(config.writer.class_names or ())))
         self.identity: dict[str, Any] = {}
         self.batch_size = BatchSize(config.request.rows)
         headers = config.server.request_headers(environment)
+        if dialect is None and config.server.api != "auto":
+            dialect = DIALECTS[config.server.api](config.request)
+        defaults = (dialect or DEFAULT).headers
         self.all = [
             Endpoint(client, dialect, config, self.facts, progress, keeps_probs=keeps_probs)
             for client in (
-                Client(url, config.server, headers, dialect.headers, proxy_for(url, config.server, environment))
+                Client(url, config.server, headers, defaults, proxy_for(url, config.server, environment))
                 for url in urls
             )
         ]
@@ -106,6 +109,12 @@ class Endpoints:
                 raise error
         if len(errors) == len(self.all):
             raise errors[0]
+        if endpoint := next((each for each in self.all if each.dialect.cuts == "unseen"), None):
+            null = (
+                f"; {self._config.writer.prefix}truncated is null" if self._config.request.too_long != "error" else ""
+            )
+            cuts = f"{endpoint.dialect.server} may cut texts that are too long, and does not say which"
+            self._progress.notice(f"{endpoint.shown}: {cuts}{null}")
         for endpoint, gone in zip(self.all, found, strict=True):
             if gone is not None:
                 self._progress.notice(f"{gone}; going on without it until it answers")
@@ -142,8 +151,7 @@ class Endpoints:
             raise ModelChanged(f"{endpoint.shown} serves another model: {other}")
         endpoint.answers_as = endpoint.answers_as or facts.model
         self.identity = self.identity or identity
-        self.facts.num_classes, self.facts.model = facts.num_classes, facts.model
-        self.facts.names.update(facts.names)
+        self.facts.adopt(facts)
         self.batch_size.limit(endpoint.served.texts)
 
     def _other_model(self, endpoint: Endpoint, identity: Mapping[str, Any], facts: ModelFacts) -> str:
@@ -169,7 +177,7 @@ class Endpoints:
             Misconfigured: a server has another model now, or no endpoint is left.
         """
         while True:
-            async with self.slots.take(alone=alone) as endpoint:
+            async with self.slots.take(len(texts), alone=alone) as endpoint:
                 sent_at, reconnects = shared_time(), endpoint.client.reconnects
                 try:
                     answers = await endpoint.ask(texts, truncate=truncate)
@@ -177,8 +185,7 @@ class Endpoints:
                     self.drop(endpoint, wrong)
                     continue
                 except Rejected as refused:
-                    self._failing_since = None  # the server is there, and it read the request
-                    self.batch_size.failed(len(texts))
+                    self._note_refusal(refused, len(texts))
                     return endpoint, refused
                 except RequestFailed as failed:
                     self._note(endpoint, failed, len(texts), sent_at)
@@ -194,6 +201,15 @@ class Endpoints:
                 endpoint.limiter.succeeded(sent_at, now)
                 self.batch_size.succeeded(len(texts), now)
                 return endpoint, answers
+
+    def _note_refusal(self, refused: Rejected, texts: int) -> None:
+        """Let a refusal have its effect on the size of requests."""
+        if not refused.is_doubtful:
+            self._failing_since = None  # the server is there, and it read the request
+        if refused.most_texts is None:
+            self.batch_size.failed(texts)
+        else:
+            self.batch_size.limit(max(1, min(refused.most_texts, texts - 1)))
 
     def _note(self, endpoint: Endpoint, failed: RequestFailed, texts: int, sent_at: float) -> None:
         """Let a failure have its effect on limits and health."""

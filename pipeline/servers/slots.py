@@ -24,8 +24,8 @@ class Slots:
         self._closed = False
 
     @asynccontextmanager
-    async def take(self, *, alone: bool = False) -> AsyncIterator[Endpoint]:
-        """Wait for a slot on an endpoint that may be asked, the least loaded one, and hold it.
+    async def take(self, texts: int = 1, *, alone: bool = False) -> AsyncIterator[Endpoint]:
+        """Wait for a slot for so many texts on an endpoint that may be asked, the least loaded one, and hold it.
 
         With `alone`, nothing else is in flight on that endpoint as long as the slot is held.
 
@@ -33,17 +33,19 @@ class Slots:
             ClassifyError: what `stop` was given: no server answered for `server.wait_s`, one has another model now, or
                 no endpoint is left.
         """
-        endpoint = await (self._reserve() if alone else self._free())
+        endpoint = await (self._reserve() if alone else self._free(texts))
         endpoint.limiter.in_flight += 1
+        endpoint.texts_in_flight += texts
         try:
             yield endpoint
         finally:
             endpoint.limiter.in_flight -= 1
+            endpoint.texts_in_flight -= texts
             endpoint.is_reserved = endpoint.is_reserved and not alone
             self._wake()
 
-    async def _free(self) -> Endpoint:
-        while (endpoint := self._least_loaded()) is None or endpoint.limiter.load >= 1:
+    async def _free(self, texts: int) -> Endpoint:
+        while (endpoint := self._least_loaded(texts)) is None or not endpoint.has_room_for(texts):
             await self._wait()
         return endpoint
 
@@ -63,9 +65,9 @@ class Slots:
                 raise
             endpoint.is_reserved = False
 
-    def _least_loaded(self) -> Endpoint | None:
+    def _least_loaded(self, texts: int = 0) -> Endpoint | None:
         free = [each for each in self._open() if not each.is_reserved]
-        return min(free, key=lambda each: each.limiter.load, default=None)
+        return min(free, key=lambda each: (not each.has_room_for(texts), each.limiter.load), default=None)
 
     def raise_if_stopped(self) -> None:
         """Raise what `stop` was given, if it was called."""

@@ -31,7 +31,7 @@ from whole_runs import assert_all_right, classified
 
 from pipeline.config import Request, Run, Server
 from pipeline.errors import ClassifyError, Misconfigured, ModelChanged, ServerGone
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 
 def begins(word: str, text: str) -> bool:

@@ -19,8 +19,8 @@ from whole_runs import alone
 
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.requests import gather_requests
-from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import BatchSize
+from pipeline.servers.model import CANARY
 from pipeline.texts import Position, Texts
 
 

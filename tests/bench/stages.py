@@ -27,9 +27,9 @@ from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import open_source
 from pipeline.servers.client import Client
+from pipeline.servers.dialects.vllm import Vllm
 from pipeline.servers.limiter import BatchSize
 from pipeline.servers.model import ModelFacts
-from pipeline.servers.vllm import Vllm
 from pipeline.storage import Draft
 from pipeline.writer import join
 

@@ -35,7 +35,7 @@ def test_help_of_run_is_grouped(classify: Command) -> None:
     groups = {
         "input and output": "--input --output --text-column --overwrite",
         "what to run": "--limit-rows --date --restart --retry-failed --dry-run",
-        "server and config": "--url --model --set",
+        "server and config": "--url --api --model --set",
         "display": "--quiet --log-json",
     }
     for title, options in groups.items():

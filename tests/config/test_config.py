@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from config_files import refusal, toml
 
-from pipeline.config import load, parse_setting
+from pipeline.config import Writer, load, parse_setting
 from pipeline.errors import ConfigError
 
 # -- mistakes
@@ -55,7 +56,7 @@ def test_a_key_like_no_other_is_refused_too(tmp_path: Path) -> None:
         ("request.concurrency", 1.5, "int"),
         ("request.priority", "high", "int"),
         ("retry.attempts", "8", "int"),
-        ("writer.labels", "a,b", "array"),
+        ("writer.labels", "a,b", "a list of names"),
         ("writer.probs", "all", "columns"),
         ("writer.format", "docx", "parquet"),
         ("loader.on_bad_line", "ignore", "skip"),
@@ -143,3 +144,27 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "none.toml" in refusal({}, tmp_path / "none.toml")
     (tmp_path / "dir.toml").mkdir()
     assert "dir.toml" in refusal({}, tmp_path / "dir.toml")
+
+
+def test_labels_may_be_the_config_of_a_model(tmp_path: Path) -> None:
+    """The names come in class order, relative to the config file, and are compared as names from then on."""
+    names = {"1": "b", "0": "a", "10": "k", **{str(index): f"c{index}" for index in range(2, 10)}}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"id2label": names}), encoding="utf-8")
+    (tmp_path / "run.toml").write_text('[writer]\nlabels = "model/config.json"\n', encoding="utf-8")
+    expected = ["a", "b", *(f"c{index}" for index in range(2, 10)), "k"]
+    assert load(str(tmp_path / "run.toml"), {}).writer.labels == expected
+    assert load(None, {"writer.labels": str(tmp_path / "model" / "config.json")}).writer.class_names == expected
+    assert Writer(labels=str(tmp_path / "model" / "config.json")).class_names == expected
+    (tmp_path / "names.toml").write_text('[writer]\nlabels = ["a", "b/c"]\n', encoding="utf-8")
+    assert load(str(tmp_path / "names.toml"), {}).writer.class_names == ["a", "b/c"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"id2label": ["a"]}', '{"id2label": {"1": "a"}}', "\xff"])
+def test_labels_from_a_file_without_names_are_a_mistake(tmp_path: Path, content: str) -> None:
+    """In one line that names the file and what was expected."""
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    message = refusal({"writer.labels": str(tmp_path / "config.json")})
+    assert "config.json: expected a model's config.json with the names of all classes in id2label" in message
+    assert "\n" not in message
+    assert "No such file or directory" in refusal({"writer.labels": "no/config.json"})

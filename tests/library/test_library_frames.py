@@ -13,7 +13,7 @@ from fake import FakeServer, label_of, probs_of, refuse, score_of, too_long
 from pipeline import Config, classify_frame, run
 from pipeline.config import Loader, Request, Server, Writer
 from pipeline.errors import ConfigError, InputError
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 NOBODY = "http://127.0.0.1:1"
 TEXTS = ["good", "bad", None, "long", "refused", " ", "good"]

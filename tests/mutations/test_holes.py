@@ -34,10 +34,9 @@ from pipeline.errors import BadAnswer, CheckpointMismatch, ConnectionLost, Timed
 from pipeline.formats.source import BLOCK_ROWS, TextSpec
 from pipeline.loader import open_source
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.endpoint import CANARY
-from pipeline.servers.model import ModelFacts
+from pipeline.servers.dialects.vllm import Vllm
+from pipeline.servers.model import CANARY, ModelFacts
 from pipeline.servers.pool import Endpoints
-from pipeline.servers.vllm import Vllm
 from pipeline.storage import Draft
 from pipeline.texts import Position
 

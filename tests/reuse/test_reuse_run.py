@@ -26,7 +26,7 @@ from pipeline.errors import Misconfigured, ReuseError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.summary import summary
 from pipeline.runs import run
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 TEXTS = [f"text {number} of some length" for number in range(3000)]
 

@@ -19,7 +19,7 @@ from fake import LABELS, Action, FakeServer, changed, label_of, probs_of, refuse
 from files import record, rows_of, write
 
 from pipeline.checkpoint import Lock
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 TEXTS = [f"text {n}" for n in range(400)]
 QUICK = ("--set", "retry.base_delay_s=0.01", "--set", "retry.max_delay_s=0.05")

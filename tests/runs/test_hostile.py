@@ -15,7 +15,7 @@ from commands import Command
 from fake import FakeServer, label_of, refuse, reply
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 
 @pytest.fixture

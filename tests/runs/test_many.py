@@ -29,7 +29,7 @@ from pipeline.errors import ClassifyError, OutputError
 from pipeline.monitoring.progress import Progress
 from pipeline.runs import planned
 from pipeline.runs.file import RunFile
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 # Name -> texts; two files share some, one repeats its own, one has rows without a text, one has no rows.
 TREE: dict[str, list[str]] = {

@@ -24,7 +24,7 @@ from files import hidden, seen, write
 from killing import finish, kill_group, start
 from whole_runs import alone
 
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 FILES, ROWS, LARGE = 40, 30, 3000
 IN_REQUEST, PLACES = 32, 8

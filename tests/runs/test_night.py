@@ -19,7 +19,7 @@ from commands import Command
 from fake import LABELS, FakeServer, label_of
 from s3 import Bucket
 
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 DAYS = ("2026-11-20", "2026-11-21", "2026-11-22")
 ROWS, FILES, IN_FLIGHT, SIZE = 200, ("a.parquet", "b.csv", "c.jsonl"), 4, 25

@@ -23,7 +23,7 @@ from killing import KILLED_AFTER_RENAME
 from pyarrow import feather, orc
 from s3 import Bucket
 
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 TEXTS = [f"row {n} says something of its own" for n in range(400)]
 LINES = [json.dumps({"id": n, "text": text}) for n, text in enumerate(TEXTS)]

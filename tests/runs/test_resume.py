@@ -18,7 +18,7 @@ from fake import FakeServer, label_of, refuse
 from killing import finish, kill_group, random_moments, run_with_kills, start
 from receiving import Receiver
 
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 
 ROWS, IN_REQUEST, PLACES = 6000, 32, 8
 KILLS = int(os.environ.get("CLASSIFY_KILLS", "6"))

@@ -21,8 +21,8 @@ from fake import Action, FakeServer, hang, label_of, refuse, reply, reset
 from pipeline.checkpoint import Lock
 from pipeline.config import Run
 from pipeline.errors import OutputError
-from pipeline.servers.endpoint import CANARY
 from pipeline.servers.limiter import Limiter
+from pipeline.servers.model import CANARY
 from pipeline.servers.slots import Slots
 from pipeline.storage import list_files, local
 
@@ -105,6 +105,11 @@ async def test_slots_on_one_server_do_not_depend_on_another_s_load() -> None:
 
         def __init__(self, limit: int) -> None:
             self.limiter = Limiter(limit)
+            self.texts_in_flight = 0
+
+        def has_room_for(self, _: int) -> bool:
+            """Tell whether a slot is free."""
+            return self.limiter.load < 1
 
     crowded, free = Server(8), Server(2)
     slots, done, hold = Slots([crowded, free]), [], asyncio.Event()  # type: ignore[list-item]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from pipeline.config import Config, Request
 from pipeline.errors import BadAnswer, Misconfigured, RequestFailed
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.servers.dialect import Dialect
-from pipeline.servers.model import ModelEntry, ModelFacts, Served
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
@@ -31,13 +31,20 @@ class Pairs:
     """A server that answers with pairs of label and score, best first, and takes few texts."""
 
     name = "pairs"
+    server = "Pairs"
     path = "/models/{model}:predict"
+    other_paths: tuple[str, ...] = ()
     headers: Mapping[str, str] = {"Content-Type": "application/json; charset=utf-8"}
-    probes: tuple[str, ...] = ("/info",)
+    cuts: Cuts = "when asked"
+    lacks: tuple[str, ...] = ()
 
-    def served(self, bodies: Mapping[str, bytes]) -> Served:
+    def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002
+        """Ask for /info."""
+        return (Probe("/info"),)
+
+    def served(self, replies: Replies, model: str | None) -> Served:  # noqa: ARG002
         """Read all that /info says."""
-        info = json.loads(bodies["/info"])
+        info = json.loads(replies[Probe("/info")] or b"")
         return Served(models=[ModelEntry(id=info["id"])], names=info["names"], texts=info["texts"])
 
     def encode(

@@ -20,8 +20,11 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from pipeline.config import Config, Request, Server
 from pipeline.errors import ConfigError, ServerGone
+from pipeline.library import classify_texts_async
 from pipeline.servers import embedded
+from pipeline.servers.embedded_apis import APIS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -249,3 +252,34 @@ async def test_serve_ends_during_a_classification() -> None:
         assert time.monotonic() - started < 5
         with pytest.raises(aiohttp.ClientError):
             await busy
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_it_is_another_server_with_the_same_model(api: str) -> None:
+    """Texts of known languages get their labels; one that is too long is cut or refused as there."""
+    ready: asyncio.Queue[str] = asyncio.Queue()
+    task = asyncio.create_task(embedded.serve("127.0.0.1", 0, api=api, on_ready=ready.put_nowait))
+    texts = ["Guten Morgen, liebe Leute", "buenos días", "x" * 9000]
+    try:
+        server = Server(url=await ready.get(), api="json" if api == "json" else "auto")
+        request = Request(answer="predictions", too_long="error")
+        found = await classify_texts_async(texts, config=Config(server=server, request=request), wait=False)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    labels = [each.label for each in found]
+    classes = list(embedded._language_model(normalised=True).labels)
+    nameless = [f"LABEL_{classes.index(label)}" for label in ("de", "es")]
+    assert labels[:2] == (nameless if api == "kserve" else ["de", "es"])
+    assert (found[2].error or "").startswith("too_long") == (api in ("tei", "sglang"))
+    assert found[0].truncated is (False if api in ("tei", "sglang") else None)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"inputs": 3}', b'{"input": []}', b'{"inputs": [["a", "b"]]}'])
+async def test_another_server_refuses_what_it_does_not_understand(api: str, body: bytes) -> None:
+    """With a status, never with a broken connection."""
+    async with TestClient(TestServer(embedded.make_app(api=api))) as client:
+        path = APIS[api].path.replace("{model}", "py3langid")
+        async with client.post(path, data=body) as response:
+            assert 400 <= response.status < 600

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
+from commands import Command
 from fake import FakeServer, refuse
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sockets import client, recorder
 
+from pipeline.answers import Answers, Floats, Labels
 from pipeline.config import Config
 from pipeline.errors import BadAnswer, Misconfigured
 from pipeline.monitoring.progress import Progress
 from pipeline.servers.client import Client
 from pipeline.servers.dialect import DEFAULT
-from pipeline.servers.endpoint import Endpoint, base_of
+from pipeline.servers.dialects.oip import Oip
+from pipeline.servers.dialects.vllm import MODELS
+from pipeline.servers.embedded_apis import OipApi
+from pipeline.servers.endpoint import Endpoint, activated, base_of, model_in
 from pipeline.servers.model import ModelFacts
 from pipeline.texts import escape_all
 
@@ -44,8 +58,9 @@ async def test_a_url_with_a_path_is_taken_as_it_is(path: str, asked: str, beside
         with contextlib.suppress(BadAnswer):  # the recorder is no classifier
             await server.ask(escape_all(["a"]))
         await server.find_model()
-    assert [request.raw_path for request in seen] == [asked, beside]
-    assert [request.method for request in seen] == ["POST", "GET"]
+    version = beside.replace("/v1/models", "/version")
+    assert [request.raw_path for request in seen] == [asked, beside, version]
+    assert [request.method for request in seen] == ["POST", "GET", "GET"]
 
 
 @pytest.mark.parametrize(
@@ -72,3 +87,72 @@ async def test_a_404_beside_a_list_of_models_means_that_the_model_is_no_classifi
         assert caught.value.status == web.HTTPNotFound.status_code
         with pytest.raises(Misconfigured, match=r"HTTP 403: .*VLLM_API_KEY"):
             await endpoint(session).identify()
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked"),
+    [
+        ([{"id": "base"}, {"id": "lora", "parent": "base"}], "base"),
+        ([{"id": "lora", "parent": "base"}, {"id": "base", "parent": None}, {"id": "l2", "parent": "base"}], "base"),
+        ([{"id": "one"}, {"id": "two"}], None),
+        ([{"id": "l1", "parent": "base"}, {"id": "l2", "parent": "base"}], None),
+        ([{"id": "lora", "parent": "base"}], "lora"),
+    ],
+)
+async def test_of_adapters_and_their_base_the_base_is_asked(entries: list[dict[str, Any]], asked: str | None) -> None:
+    """It is the one without a parent; of several bases one must be chosen."""
+    replies = {MODELS: json.dumps({"data": entries}).encode()}
+    async with client("http://127.0.0.1:1") as session:
+        server = endpoint(session)
+        if asked is None:
+            with pytest.raises(Misconfigured, match="choose one with --model"):
+                server._learn(replies, None)
+        else:
+            server._learn(replies, None)
+            assert server.model == asked
+        server._learn(replies, entries[-1]["id"])
+        assert server.model == entries[-1]["id"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("/v2/models/bert/infer", "bert"),
+        ("/team/v2/models/a%2Fb/versions/3/infer/", "a/b"),
+        ("/v2/models/{model}/infer", None),
+        ("/v2/models/bert", None),
+    ],
+)
+def test_the_path_of_a_url_may_name_the_model(given: str, name: str | None) -> None:
+    """Where the dialect's path has the model's name in it."""
+    assert model_in(given, Oip()) == name
+
+
+async def test_a_url_is_completed_with_the_name_of_the_model(tmp_path: Path, classify: Command) -> None:
+    """`{model}` in it stands for that, as in the paths of the protocol."""
+    (tmp_path / "in.csv").write_text("text\na\n")
+    with FakeServer(api=OipApi("triton")) as server:
+        url = f"{server.url}/v2/models/{{model}}/infer"
+        done = await asyncio.to_thread(classify, "run", "in.csv", "--url", url, "--model", "fake", "--quiet")
+    assert "1 labelled" in done.stderr
+
+
+@given(
+    logits=arrays(
+        np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.floats(-1e6, 1e6, allow_nan=False)
+    )
+)
+def test_probabilities_that_are_made_here_are_those_of_the_logits(logits: Floats) -> None:
+    """A softmax sums to 1, each sigmoid is its own; the label stays that of the largest."""
+    best = logits.argmax(axis=1)
+    labels = Labels([str(index) for index in range(logits.shape[1])])
+    given = Answers(labels, best.astype(np.int32), logits.max(axis=1), logits)
+    softmax = activated(given, "softmax", keeps_probs=True)
+    exact = np.array([[math.exp(value - max(row)) for value in row] for row in logits.tolist()])
+    assert np.allclose(softmax.probs_or_nan(1), exact / exact.sum(axis=1, keepdims=True))
+    sigmoid = activated(given, "sigmoid", keeps_probs=True)
+    assert np.allclose(sigmoid.probs_or_nan(1), [[0.5 * (1 + math.tanh(value / 2)) for value in row] for row in logits])
+    for found in (softmax, sigmoid):
+        assert found.ids.tolist() == best.tolist()
+        assert found.scores.tolist() == found.probs_or_nan(1).max(axis=1).tolist()
+    assert activated(given, "sigmoid", keeps_probs=False).probs is None

@@ -16,7 +16,7 @@ from pipeline.answers import Answers
 from pipeline.config import Config, Request, Retry
 from pipeline.errors import ConnectionLost, Misconfigured, ModelChanged, RequestFailed, TimedOut
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 from pipeline.servers.pool import Endpoints
 from pipeline.texts import escape_all
 

@@ -16,8 +16,8 @@ from wire import BAD, FAIR, GOOD, TIE, body, item, sample
 from pipeline.answers import Prediction
 from pipeline.config import Request
 from pipeline.errors import BadAnswer, OtherModel, RequestFailed
+from pipeline.servers.dialects.vllm import MODELS, Vllm
 from pipeline.servers.model import ModelFacts, Served
-from pipeline.servers.vllm import MODELS, Vllm
 from pipeline.texts import escape_all
 
 VLLM = Vllm()
@@ -288,7 +288,7 @@ def test_the_bound_follows_the_request() -> None:
 
 def test_the_models_of_a_real_server_are_read() -> None:
     """The recorded list of models gives id, root and length."""
-    (entry,) = VLLM.served({MODELS: json.dumps(sample("bert-models")["body"]).encode()}).models
+    (entry,) = VLLM.served({MODELS: json.dumps(sample("bert-models")["body"]).encode()}, None).models
     assert (entry.id, entry.root, entry.max_model_len) == ("tiny-bert", "./tiny-bert", 256)
 
 
@@ -297,7 +297,7 @@ def test_the_models_of_a_real_server_are_read() -> None:
 )
 def test_a_gateway_without_models_has_none(answer: bytes) -> None:
     """What is no list of models is no reason to stop."""
-    assert VLLM.served({MODELS: answer}) == VLLM.served({}) == Served()
+    assert VLLM.served({MODELS: answer}, None) == VLLM.served({}, None) == Served()
 
 
 def test_decoding_takes_no_longer_than_it_must() -> None:

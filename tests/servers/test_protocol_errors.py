@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from wire import sample
 
 from pipeline.errors import ClassifyError, Misconfigured, Overloaded, Rejected, RequestFailed, Unavailable
+from pipeline.servers.dialects.vllm import Vllm
 from pipeline.servers.refusal import error_message, parse_retry_after
-from pipeline.servers.vllm import Vllm
 
 error_of = Vllm().refusal
 

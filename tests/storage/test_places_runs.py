@@ -20,7 +20,7 @@ from commands import Command
 from fake import FakeServer, hang, refuse
 from s3 import KEY, Bucket, Way, environment_for, only_reading
 
-from pipeline.servers.endpoint import CANARY
+from pipeline.servers.model import CANARY
 from pipeline.storage import locate
 from pipeline.storage.state import state_of
 

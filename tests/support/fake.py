@@ -1,8 +1,8 @@
-"""A scriptable /classify server for the whole suite, nastier than the real one: shuffled indexes by default.
+"""A scriptable server for the whole suite, nastier than the real one: vLLM's /classify with shuffled indexes.
 
 What it answers can be recomputed from the text (`label_of`), what it was asked is written down (`requests`), and what
 it does wrong is scripted: `script` for the next requests in turn, `rules` for whatever holds a certain text.
-It is a real server on a real socket, in a thread of its own.
+It is a real server on a real socket, in a thread of its own. With `api` it speaks as another server does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+
+from pipeline.servers.embedded_apis import About, Api, Cause, Refused
 
 LABELS = ("negative", "neutral", "positive")
 Action = Callable[[web.Request, list[str]], Awaitable[web.StreamResponse]]
@@ -73,6 +75,9 @@ class FakeServer:
     each: Callable[[list[str]], Action | None] = lambda _: None  # asked for every request without script and rule
     weights: str = ""  # mixed into every text: other weights behind the same name
     api_key: str | None = None
+    api: Api | None = None  # None: vLLM's
+    most_texts: int = 32  # in a request, where `api` says how many
+    texts_in_flight: int = 512  # the same, of all requests
     requests: list[Seen] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)  # text -> times it was answered
     most_at_once: int = 0
@@ -117,8 +122,15 @@ class FakeServer:
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 30)
-        app.router.add_post("/classify", self._classify)
-        app.router.add_get("/v1/models", self._models)
+        if self.api is None:
+            app.router.add_post("/classify", self._classify)
+            app.router.add_get("/v1/models", self._models)
+        else:
+            app.router.add_post(self.api.path.replace("{model}", self.about.model), self._classify)
+            for path, said in self.api.about(self.about).items():
+                app.router.add_get(path, self._say(said))
+            for path, said in self.api.posts_about(self.about).items():
+                app.router.add_post(path, self._say(said))
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -136,18 +148,40 @@ class FakeServer:
         await self._runner.cleanup()
         await asyncio.sleep(0.02)  # the loop closes the sockets a little later
 
+    @property
+    def about(self) -> About:
+        """What a server says of itself that speaks `api`."""
+        labels = [label or f"LABEL_{index}" for index, label in enumerate(self.labels)]
+        return About(self.model or "", labels, 512, self.most_texts, self.texts_in_flight)
+
+    def _say(self, said: Any) -> Any:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+                return web.Response(status=401)
+            return web.Response(text=said) if isinstance(said, str) else web.json_response(said)
+
+        return handler
+
     async def _models(self, request: web.Request) -> web.StreamResponse:
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         if self.model is None:
             return web.json_response({"detail": "Not Found"}, status=404)
         return web.json_response(
-            {"object": "list", "data": [{"id": self.model, "max_model_len": 512, "created": self._random.random()}]}
+            {
+                "object": "list",
+                "data": [
+                    {"id": self.model, "owned_by": "vllm", "max_model_len": 512, "created": self._random.random()}
+                ],
+            }
         )
 
     async def _classify(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
-        texts = body["input"]
+        try:
+            texts = body["input"] if self.api is None else self.api.asked(body, self.about).texts
+        except Refused as why:
+            return await refused(self, why.cause, count=why.count)(request, [])
         self.requests.append(Seen(texts, body, dict(request.headers)))
         action = self._action_for(texts)
         if self.queue_texts is not None and self._held_texts + len(texts) > self.queue_texts:
@@ -163,7 +197,7 @@ class FakeServer:
                 if action is not None:
                     return await action(request, texts)
                 self.answered.update(texts)
-                return web.json_response(self.answer(texts))
+                return web.json_response(self.answer(texts, body))
         finally:
             self._now -= 1
             self._held_texts -= len(texts)
@@ -176,8 +210,11 @@ class FakeServer:
                 return action
         return self.each(texts)
 
-    def answer(self, texts: list[str]) -> dict[str, Any]:
-        """The right answer to some texts."""
+    def answer(self, texts: list[str], asked: Any = None) -> Any:
+        """The right answer to some texts; `asked` is the body of the request, which some servers look at."""
+        if self.api is not None:
+            rows = [probs_of(self.weights + text, len(self.labels)) for text in texts]
+            return self.api.answer(asked or {}, rows, self.about)
         items = []
         for index, text in enumerate(texts):
             probs = probs_of(self.weights + text, len(self.labels))
@@ -206,6 +243,19 @@ def refuse(status: int, message: str, **headers: str) -> Action:
     """Answer with an error as vLLM words it."""
     body = {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
     return reply(status, json.dumps(body), Content_Type="application/json", **headers)
+
+
+def refused(server: FakeServer, cause: Cause, guilty: Callable[[str], bool] = bool, count: int = 0) -> Action:
+    """Refuse as `server.api` words it, for the first text that is `guilty`."""
+
+    async def act(request: web.Request, texts: list[str]) -> web.StreamResponse:
+        assert server.api is not None
+        position = next((index for index, text in enumerate(texts) if guilty(text)), 0)
+        status, body = server.api.refusal(Refused(cause, position, count), server.about)
+        text = body if isinstance(body, str) else json.dumps(body, separators=(",", ":"))
+        return await reply(status, text)(request, texts)
+
+    return act
 
 
 def too_long() -> Action:
@@ -237,8 +287,8 @@ def reset() -> Action:
 def changed(server: FakeServer, change: Callable[[dict[str, Any]], Any]) -> Action:
     """The right answer after `change` was done to it; what `change` returns, if anything, is sent instead."""
 
-    async def act(_: web.Request, texts: list[str]) -> web.StreamResponse:
-        answer = server.answer(texts)
+    async def act(request: web.Request, texts: list[str]) -> web.StreamResponse:
+        answer = server.answer(texts, json.loads(await request.read()))
         instead = change(answer)
         return web.Response(text=json.dumps(answer if instead is None else instead), content_type="application/json")
 
@@ -249,7 +299,7 @@ def cut(server: FakeServer) -> Action:
     """Half of the right answer, then the end of the connection."""
 
     async def act(request: web.Request, texts: list[str]) -> web.StreamResponse:
-        body = json.dumps(server.answer(texts)).encode()
+        body = json.dumps(server.answer(texts, json.loads(await request.read()))).encode()
         response = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "application/json"})
         await response.prepare(request)
         await response.write(body[: len(body) // 2])

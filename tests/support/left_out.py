@@ -1,7 +1,8 @@
 """What `make test` leaves out, and that it says so: a pytest plugin.
 
-Tests marked `slow` repeat a promise many times or wait for a clock that can't be moved, those marked `vllm` need a real
-one. Both are skipped, counted in the last line, and run with `--all`, where Hypothesis also tries more examples.
+Tests marked `slow` repeat a promise many times or wait for a clock that can't be moved, those marked `vllm` or `triton`
+need a real one. All are skipped, counted in the last line, and run with `--all`, where Hypothesis also tries more
+examples.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-MARKERS = {"slow": "that take long", "vllm": "that need a real vLLM"}
+MARKERS = {"slow": "that take long", "vllm": "that need a real vLLM", "triton": "that need a real Triton"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--all`."""
-    parser.addoption("--all", action="store_true", help="run all tests, also the long ones and those of a real vLLM")
+    parser.addoption("--all", action="store_true", help="run all tests, also the long ones and those of a real server")
 
 
 def pytest_configure(config: pytest.Config) -> None:

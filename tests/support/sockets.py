@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pipeline.config import Server
 from pipeline.servers.client import Client
-from pipeline.servers.vllm import Vllm
+from pipeline.servers.dialects.vllm import Vllm
 
 BODY = b'{"input": ["a"]}'
 PATH = Vllm.path

@@ -11,14 +11,14 @@ Read in the source of 0.9 to 0.33, recorded from 0.32 (tests/samples/):
 - A refusal is of the whole request and does not say which text is to blame; 400 and "maximum context length" for a text
   that is too long, 404 for another model's name or a model that is no classifier, 503 without `Retry-After` for a full
   queue, which counts texts.
-- `/v1/models` lists the models with `id`, `root` and `max_model_len`. A key guards it, but not `/classify`.
+- `/v1/models` lists the models with `id`, `root` and `max_model_len`, and adapters, which have a `parent`. A key guards
+  it, but not `/classify`.
 - There is no limit on the texts of a request, but thousands have crashed a server.
 """
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,44 +27,49 @@ import numpy as np
 from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import BadAnswer, Misconfigured, OtherModel, RequestFailed
-from pipeline.servers.model import ModelEntry, ModelFacts, Served
+from pipeline.servers.dialects.scores import (
+    ANSWER_BYTES,
+    FIRST_ANSWER_BYTES,
+    LONGEST_LABEL,
+    TEXT_BYTES,
+    PlainDialect,
+    are_probabilities,
+    read,
+)
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.servers.refusal import error_of, shorten
 from pipeline.texts import Texts
 
-MODELS = "/v1/models"
-JSON = {"Content-Type": "application/json"}
+MODELS, VERSION = Probe("/v1/models", is_optional=True), Probe("/version", is_optional=True)
 TOO_LONG = b"maximum context length"  # in the message of every version
 
-# The most bytes of an answer while nothing is known of the model; then per request, per text, and per text and class.
-FIRST_ANSWER_BYTES = 64 << 20
-ANSWER_BYTES, TEXT_BYTES, CLASS_BYTES = 64 << 10, 2 << 10, 40
-GZIP = b"\x1f\x8b"  # its first bytes
-LONGEST_LABEL = 1_000  # characters
+CLASS_BYTES = 40  # of an answer, per text and class
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Vllm:
+class Vllm(PlainDialect):
     """The dialect of vLLM; what its members are for stands in `servers.dialect.Dialect`."""
 
     name = "vllm"
+    server = "vLLM"
     path = "/classify"
-    headers: Mapping[str, str] = JSON
-    probes: tuple[str, ...] = (MODELS,)
+    cuts: Cuts = "when asked"
 
-    def served(self, bodies: Mapping[str, bytes]) -> Served:
+    def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002
+        """Ask for the models, and for the version."""
+        return (MODELS, VERSION)
+
+    def served(self, replies: Replies, model: str | None) -> Served:  # noqa: ARG002
         """Return the models that `/v1/models` lists; none where a gateway does not have it."""
-        try:
-            return Served(models=_decode_models(bodies.get(MODELS, b"")).data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Served()
+        return Served(models=models_in(replies.get(MODELS)), version=version_in(replies.get(VERSION)))
 
     def encode(self, texts: Texts, model: str | None, request: Request, *, truncate: bool = False) -> bytes:
         """Return the body of one request; the texts go in as the one piece of JSON that they are."""
         body: dict[str, Any] = {}
         if model is not None:
             body["model"] = model
-        if not request.activation:
+        if request.activation is not True:
             body["use_activation"] = False
         if request.priority is not None:
             body["priority"] = request.priority
@@ -77,9 +82,6 @@ class Vllm:
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
-        body = body.removeprefix(codecs.BOM_UTF8)
-        if body.startswith(GZIP):
-            raise BadAnswer("the answer is compressed, which was not asked for; correct the proxy before the server")
         answer = _read(body, texts)
         scores = [max(item.probs) for item in answer.data]
         labels = _known_labels(answer, scores, facts, model) or _learn_labels(answer, scores, facts, model)
@@ -101,10 +103,7 @@ class Vllm:
 
     def cannot(self, request: Request, canary: Answers) -> str | None:
         """Return that the server ignores `use_activation`, if its values are probabilities where logits were asked."""
-        rows = canary.probs_or_nan(1)
-        if request.activation or rows.shape[1] == 1:
-            return None
-        if (rows >= 0).all() and (abs(rows.sum(axis=1) - 1) < 1e-3).all():  # noqa: PLR2004
+        if request.activation is not True and are_probabilities(canary):
             return (
                 "ignores use_activation (vLLM knows it from 0.11.2 on): its values are probabilities, "
                 "not logits; leave request.activation = true"
@@ -137,18 +136,38 @@ class ModelList(msgspec.Struct):
     data: list[ModelEntry]
 
 
+class Version(msgspec.Struct):
+    """The answer of `GET /version`, and of others that have a version among the rest."""
+
+    version: str = ""
+
+
 Claim = tuple[str | None, tuple[int, ...]]  # a label, and the classes with the largest value: it names one of them
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_models = msgspec.json.Decoder(ModelList).decode
+_decode_version = msgspec.json.Decoder(Version).decode
+
+
+def models_in(body: bytes | None) -> Sequence[ModelEntry]:
+    """Return the models that a list in OpenAI's form names; none if it is none."""
+    try:
+        return _decode_models(body or b"").data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+
+
+def version_in(body: bytes | None) -> str:
+    """Return the `version` of a JSON object; empty if there is none."""
+    try:
+        return shorten(_decode_version(body or b"").version)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _read(body: bytes, texts: int) -> Answer:
     """Decode an answer to `texts` texts, and put its items into their order."""
-    try:
-        answer = _decode_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadAnswer(f"the answer is not that of a classifier: {shorten(str(error))}") from None
+    answer = read(_decode_answer, body)
     items = answer.data
     if len(items) != texts:
         raise BadAnswer(f"{len(items)} answers to {texts} texts")

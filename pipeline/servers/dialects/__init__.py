@@ -1,0 +1,1 @@
+"""The dialects, one module each; `servers.dialect` has the protocol they follow and the list of them."""
