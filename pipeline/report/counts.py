@@ -151,7 +151,6 @@ class Counts:
             truths[(truths >= MOST_LABELS) | (labels >= MOST_LABELS)] = -1  # which of the others it is, nobody knows
             outcome[truths >= 0] = WRONG
             outcome[truths == labels] = RIGHT
-            outcome[truths < 0] = UNKNOWN
             self._count_truths(labels, truths, has_label, scores)
         key = (labels * 3 + outcome)[has_label]
         np.add.at(self.hist.reshape(-1), key * BINS + bins[has_label], 1)
