@@ -33,7 +33,7 @@ def error_of(
         return Rejected(message, status=status, too_long=is_too_long)
     if status in (408, 425, 429, 503):
         return Overloaded(message, status=status, retry_after=retry_after)
-    if status == 424 or status >= 500:  # noqa: PLR2004
+    if status == 424 or (status >= 500 and status != 501):  # noqa: PLR2004 - 501: it will never take a POST
         return Unavailable(message, status=status, retry_after=retry_after)
     if status in (401, 403):
         advice = f"put the server's key into the environment variable {key_variable}"

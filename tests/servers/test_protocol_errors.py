@@ -64,7 +64,7 @@ def test_a_real_404_or_405_is_for_a_person(name: str) -> None:
     [
         *((status, Rejected) for status in (400, 413, 422)),
         *((status, RequestFailed) for status in (408, 424, 425, 429, 500, 502, 503, 504, 507, 520, 529, 599)),
-        *((status, Misconfigured) for status in (204, 301, 302, 307, 308, 401, 403, 404, 405, 410, 451)),
+        *((status, Misconfigured) for status in (204, 301, 302, 307, 308, 401, 403, 404, 405, 410, 451, 501)),
     ],
 )
 def test_each_status_has_its_decision(status: int, kind: type[ClassifyError]) -> None:
