@@ -33,7 +33,7 @@ class FailedFile(msgspec.Struct):
 class ReportOutcome(msgspec.Struct, kw_only=True):
     """The report of a run, without a text of a row."""
 
-    verdict: str  # pass, warn, fail, or unjudged: there is neither truth nor comparison; "" if it could not be made
+    verdict: str  # pass, warn, fail, or unjudged: see report.checks.verdict_of; "" if it could not be made
     checks: list[dict[str, Any]] = []  # see docs/report.md
     files: list[str] = []  # that were written
     error: str | None = None  # why it could not be made

@@ -24,13 +24,14 @@ from pipeline.report.document import About, Document, decode, document_of, encod
 from pipeline.report.history import history_of, last_good, read_history, remember
 from pipeline.report.markdown import as_markdown
 from pipeline.report.reading import Labelled, open_labelled, outputs_of
-from pipeline.storage import Location, locate
+from pipeline.storage import Kind, Location, locate
 from pipeline.storage.draft import write_whole
 from pipeline.streams import storable
 
 __all__ = ["has_page", "outputs_of", "report_on", "see_directory", "see_possible", "write_report"]
 
 SHOWN = 3  # values of a column, in a message
+MOST_BYTES = 64 << 20  # of a report; what is larger is something else
 OURS = "classify report"  # stands at the beginning of every page
 PIP = 'pip install "classify-pipeline[report]"'
 FAILED = 5  # the exit code of a report that a person should look at
@@ -69,6 +70,10 @@ def report_on(config: Config, outputs: Sequence[Location], whole: Location) -> D
         ConfigError: no value of the truth is a label.
     """
     document = read_document(outputs[0]) if len(outputs) == 1 else None
+    if document is not None and config.report.truth is not None:
+        raise ConfigError(f"{outputs[0]}: is a report and has no rows; a truth needs the output itself")
+    if document is not None and not (config.report.against or config.report.fail_on):
+        return document  # drawn again, as it was judged
     if document is None:
         document = _counted(config, outputs, whole, needs_truth=True)
     if (then := _then(config, whole, document)) is not None:
@@ -139,7 +144,10 @@ def _then(config: Config, whole: Location, night: Document) -> Then | None:
         return then_of(found) if found else None
     locations = outputs_of(against)
     known = read_document(locations[0]) if len(locations) == 1 else None
-    return then_of([known or _counted(config, locations, locate(against), needs_truth=False)])
+    then = then_of([known or _counted(config, locations, locate(against), needs_truth=False)])
+    if not then.rows["all"]:
+        raise InputError(f"{against}: has no rows, so there is nothing to compare with; see report.against")
+    return then
 
 
 def write_report(config: Config, document: Document, whole: Location) -> list[str]:
@@ -157,16 +165,18 @@ def write_report(config: Config, document: Document, whole: Location) -> list[st
             files[str(each)] = each
     for location in files.values():
         _see_replaceable(config, location)
+    if (
+        history := history_of(config, whole)
+    ) is not None:  # first: if it can't be written there is no page that praises
+        remember(history, document)
     for location in files.values():
         write_whole(location, _rendered(document, location.name))
-    if (history := history_of(config, whole)) is not None:
-        remember(history, document)
     return list(files)
 
 
 def _stem(whole: Location) -> str:
     name = without_compression(whole.name)
-    return name.rpartition(".")[0] or name
+    return (name.rpartition(".")[0] or name).removesuffix(".report")
 
 
 def _rendered(document: Document, name: str) -> bytes:
@@ -188,9 +198,13 @@ def see_directory(location: Location) -> None:
 def _see_replaceable(config: Config, location: Location) -> None:
     """See that nothing is lost: what a report replaces is a report."""
     see_directory(location)
-    if config.run.overwrite or not location.exists():
+    against = config.report.against
+    if against and not config.report.nights and str(locate(against)) == str(location):
+        raise OutputError(f"{location}: is what the labels are compared with; choose another name with --output")
+    kind, size = location.look()
+    if config.run.overwrite or kind is Kind.NOTHING:
         return
-    content = location.read() or b""
+    content = (location.read() or b"") if kind is Kind.FILE and size <= MOST_BYTES else b"of another kind"
     is_ours = decode(content, str(location)) if location.name.endswith(".json") else OURS.encode() in content[:1000]
     if not is_ours:
         raise OutputError(f"{location}: exists, and is no report; choose another name with --output")

@@ -59,12 +59,12 @@ def checks_of(document: Document, limits: Mapping[str, float], fail_on: Collecti
 
 
 def verdict_of(document: Document) -> str:
-    """Return fail, warn or pass, by the worst check; unjudged if there is neither truth nor comparison."""
+    """Return fail, warn or pass, by the worst check; unjudged if none with a truth or a comparison passes."""
     states = {check["state"] for check in document["checks"]}
     if "fail" in states or "warn" in states:
         return "fail" if "fail" in states else "warn"
-    is_judged = (document["truth"] and document["truth"]["rows"]) or document.get("drift")
-    return "pass" if is_judged else "unjudged"
+    passed = {check["id"] for check in document["checks"] if check["state"] == "pass"}
+    return "pass" if passed - {"one_label", "failed_rise"} else "unjudged"
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -74,6 +74,8 @@ def percent(share: float, digits: int = 1) -> str:
 
 def _of_truth(document: Document, limits: Mapping[str, float]) -> Iterator[Answer]:
     truth = document["truth"]
+    if truth and not truth["rows"] and limits["min_accuracy"]:
+        yield Answer("min_accuracy", "Accuracy", 0.0, "no row has both a label and a truth", is_sure=True)
     if not truth or not truth["rows"]:
         return
     accuracy, _, high = truth["accuracy"]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import RowError
+from pipeline.errors import InputError, RowError
 from pipeline.formats.values import to_cells
 from pipeline.report.measures import GROUPS
 from pipeline.scores import BINS, OTHERS, Floats, bins_of
@@ -68,8 +68,15 @@ class Values:
 
     def _ids(self, column: pa.Array, renamed: dict[str, str]) -> Ids:
         if not pa.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
-        values = [None if value is None else _whole(storable(value)) for value in to_cells(column.dictionary, "truth")]
+            try:
+                column = column.dictionary_encode()
+            except pa.ArrowNotImplementedError:
+                raise InputError(f"a truth of the type {column.type} is no label; choose another column") from None
+        is_number = pa.types.is_floating(column.dictionary.type)  # NaN is how a number is missing
+        values = [
+            None if value is None or (is_number and value.lower() == "nan") else _whole(storable(value))
+            for value in to_cells(column.dictionary, "truth")
+        ]
         known = np.array([self._id(renamed.get(value, value)) if value else -1 for value in values] + [-1], np.int64)
         numbers, is_there = numbers_of(column.indices)
         return np.asarray(known[numbers if is_there is None else np.where(is_there, numbers, len(values))])
@@ -133,6 +140,7 @@ class Counts:
         self.errors: Counter[str] = Counter()
         self.lengths = np.zeros((3, len(LENGTHS) - 1))  # by length: rows, sum of the scores, rows without a label
         self.logits = 0  # scores that are no probabilities
+        self.has_no_score = False  # a row with a label
         self.unsure: dict[int, Top] = {}  # by label id: the lowest scores
         self.mistakes: dict[int, Top] = {}  # by label id: the highest scores of wrong labels
         self.failed: dict[str, Top] = {}  # by error code: the first rows
@@ -155,6 +163,7 @@ class Counts:
         key = (labels * 3 + outcome)[has_label]
         np.add.at(self.hist.reshape(-1), key * BINS + bins[has_label], 1)
         np.add.at(self.sums.reshape(-1), key, scores[has_label])
+        self.has_no_score |= bool(np.isnan(scores[has_label]).any())
         self.logits += int(np.count_nonzero((scores < 0) | (scores > 1)))
         self._count_lengths(block, has_label)
         self._count_failures(block, np.flatnonzero(~has_label))

@@ -22,6 +22,7 @@ from pipeline.storage import Location
 VERSION = 1
 TARGETS = (0.90, 0.95, 0.98, 0.99)  # shares of right labels that people ask for
 MOST_CONFUSED = 8
+_OF_A_LABEL = {"label", "rows", "share", "score", "scores"}
 Document = dict[str, Any]
 Ids = Sequence[int]
 # The groups of the calibration have edges of bins: where each begins.
@@ -77,7 +78,7 @@ def document_of(counts: Counts, about: About) -> Document:
 def _label(counts: Counts, number: int, name: str, labelled: int, *, in_detail: bool) -> dict[str, Any]:
     by_score = counts.hist[number].sum(0)
     rows = int(by_score.sum())
-    p10, p50, p90 = quantiles(by_score, EDGES, 0.1, 0.5, 0.9)
+    p10, p50, p90 = _quantiles(counts, by_score, 0.1, 0.5, 0.9)
     mean = mean_of(counts.sums[number].sum(), rows)
     unsure = counts.unsure.get(number)
     return {
@@ -91,6 +92,11 @@ def _label(counts: Counts, number: int, name: str, labelled: int, *, in_detail: 
     }
 
 
+def _quantiles(counts: Counts, by_score: Any, *shares: float) -> list[float | None]:
+    """Return quantiles of the scores; None where they are no probabilities, which have no bins."""
+    return [None for _ in shares] if counts.logits or counts.has_no_score else quantiles(by_score, EDGES, *shares)
+
+
 def _scores(counts: Counts, labelled: int) -> dict[str, Any]:
     by_score = counts.hist.sum((0, 1))
     shares = {"p01": 0.01, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -98,7 +104,7 @@ def _scores(counts: Counts, labelled: int) -> dict[str, Any]:
         "edges": COARSE_EDGES.tolist(),
         "counts": coarse(by_score).tolist(),
         "mean": mean_of(counts.sums.sum(), labelled),
-        "quantiles": dict(zip(shares, quantiles(by_score, EDGES, *shares.values()), strict=True)),
+        "quantiles": dict(zip(shares, _quantiles(counts, by_score, *shares.values()), strict=True)),
         "below_half": bands(by_score, EDGES)[0],
         "out_of_range": counts.logits,
     }
@@ -150,7 +156,7 @@ def _truth(
         "suspects": {"rows": 0, "share": 0.0},
         "mistakes": [],
     }
-    if not rows or counts.logits:  # raw logits promise nothing that could come true
+    if not rows or counts.logits or counts.has_no_score:  # raw logits promise nothing that could come true
         return judged
     right, wrong = counts.hist[:, RIGHT].sum(0), counts.hist[:, WRONG].sum(0)
     in_groups = [np.add.reduceat(each, _GROUP_STARTS) for each in (right + wrong, right)]
@@ -225,6 +231,8 @@ def decode(content: bytes, shown: str) -> Document | None:
         return None
     if not isinstance(found, dict) or not {"version", "rows", "labels", "scores", "truth"} <= found.keys():
         return None
+    if not all(isinstance(each, dict) and each.keys() >= _OF_A_LABEL for each in found["labels"]):
+        raise InputError(f"{shown}: is a damaged report; make it anew")
     if found["version"] != VERSION:
         raise InputError(
             f"{shown}: is a report of version {found['version']}, this program reads {VERSION}; make it anew"

@@ -21,10 +21,21 @@ def history_of(config: Config, output: Location) -> Location | None:
 
 
 def read_history(location: Location) -> list[Document]:
-    """Return the reports in a history, the oldest first; lines of another version or that are damaged are left out."""
-    lines = (location.read() or b"").splitlines()
-    found = [_decoded(line, location) for line in lines]
-    return [each for each in found if each is not None]
+    """Return the reports in a history, the oldest first; those of another version are left out.
+
+    Raises:
+        InputError: a line is no report. StoreRefused, StoreGone: its store.
+    """
+    found = []
+    for number, line in enumerate((location.read() or b"").splitlines(), 1):
+        try:
+            night = decode(line, str(location))
+        except InputError:  # of another version
+            continue
+        if night is None:
+            raise InputError(f"{location}:{number}: is no line of a history; mend it, or remove the file to begin anew")
+        found.append(night)
+    return found
 
 
 def last_good(history: Sequence[Document], night: Document, most: int) -> list[Document]:
@@ -46,10 +57,3 @@ def remember(location: Location, night: Document) -> None:
 
 def _is_same_run(one: Document, other: Document) -> bool:
     return all(one.get(key) == other[key] for key in ("output", "digest", "started"))
-
-
-def _decoded(line: bytes, location: Location) -> Document | None:
-    try:
-        return decode(line, str(location))
-    except InputError:
-        return None

@@ -11,8 +11,8 @@ from pipeline.report.terminal import label_rows
 
 MOST_LABELS = 20
 TITLES = {
-    "pass": "✅ These labels pass every check",
-    "unjudged": "Nothing to judge these labels by",
+    "pass": "✅ These labels fail no check",
+    "unjudged": "Too little to judge these labels by",
     "warn": "⚠️ Look before you use these labels",
     "fail": "❌ Do not use these labels without a look",
 }
@@ -62,7 +62,7 @@ def as_markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """Return a text in one line in which nothing has a meaning in Markdown or HTML."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", " ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

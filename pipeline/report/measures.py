@@ -15,9 +15,12 @@ import numpy as np
 
 from pipeline.scores import Counts, Floats
 
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
 CHANCE = 0.001  # a difference as large as this one is seen by chance once in 1,000 comparisons
 MANY_ROWS = 1000  # from so many rows on; of fewer, chance must be rarer still
 DIGITS = 9
+A_FIFTH = 0.2  # of the values may have fewer expected rows than ...
 _FEW = 5  # rows that are expected, from which on a chi-square is to be trusted
 CURVE_STEP = 0.005  # of the coverage, between two points of a curve
 _Z_95 = 1.96
@@ -61,14 +64,14 @@ def is_beyond_chance(probability: float, rows: float) -> bool:
 class Distance(NamedTuple):
     """How far two rows of counts are apart. With 0 rows on a side all is 0."""
 
-    moved: float  # total variation, rare values gathered: the share of rows that would have to get another value
+    moved: float  # total variation: the share of rows that would have to get another value; rare values are gathered
     js: float  # Jensen-Shannon distance, base 2
     psi: float  # population stability index, shares of at least 1e-4
     cramers_v: float
     chi2: float  # this and what follows: with rare values gathered
     df: int
     p: float  # the probability of a chi-square that large, if both were of one source
-    is_few: bool  # too few rows for that
+    is_few: bool  # too few rows for that; then `moved` is of the values as they are
 
 
 def distance(now: Counts | Sequence[int], then: Counts | Sequence[int]) -> Distance:
@@ -82,8 +85,12 @@ def distance(now: Counts | Sequence[int], then: Counts | Sequence[int]) -> Dista
     middle, safe = shares.mean(0), np.maximum(shares, 1e-4)
     with np.errstate(divide="ignore", invalid="ignore"):
         js = np.nansum(shares * np.log2(shares / middle)) / 2
-    gathered = _gathered(counts)
-    here, there = gathered / rows[:, None]
+    rare = _rare(counts)
+    # A change among rare values alone can't be seen once they are gathered. It must be more certain than others: rare
+    # values are many, and `moved` is large then without any change.
+    changed = chi_square_tail(_sparse(counts[:, rare], rows), int(rare.sum())) < CHANCE / 100
+    gathered = counts if changed or rare.sum() < 2 else _gathered(counts, rare)  # noqa: PLR2004
+    here, there = shares if gathered.shape[1] == 1 else gathered / rows[:, None]
     chi2, expected = _chi_square(gathered)
     return Distance(
         moved=float(np.abs(here - there).sum() / 2),
@@ -93,7 +100,7 @@ def distance(now: Counts | Sequence[int], then: Counts | Sequence[int]) -> Dista
         chi2=chi2,
         df=gathered.shape[1] - 1,
         p=chi_square_tail(chi2, gathered.shape[1] - 1),
-        is_few=bool((expected < _FEW).mean() > 0.2),  # noqa: PLR2004 - the usual rule: a fifth
+        is_few=bool(not changed and (gathered.shape[1] == 1 or (expected < _FEW).mean() > A_FIFTH)),
     )
 
 
@@ -102,13 +109,22 @@ def _chi_square(counts: Floats) -> tuple[float, Floats]:
     return float(((counts - expected) ** 2 / expected).sum()), expected
 
 
-def _gathered(counts: Floats) -> Floats:
-    """Sum the values of which fewer than 5 rows are expected on a side: one of them would say nothing by itself."""
-    expected = counts.sum(1).min() * counts.sum(0) / counts.sum()
-    rare = expected < _FEW
-    if rare.sum() < 2:  # noqa: PLR2004
-        return counts
+def _rare(counts: Counts | Floats) -> Mask:
+    """Return the values of which fewer than 5 rows are expected on a side: one of them would say nothing by itself."""
+    return np.asarray(counts.sum(1).min() * counts.sum(0) / counts.sum() < _FEW)
+
+
+def _gathered(counts: Floats, rare: Mask) -> Floats:
     return np.concatenate([counts[:, ~rare], counts[:, rare].sum(1, keepdims=True)], axis=1)
+
+
+def _sparse(counts: Floats, rows: Floats) -> float:
+    """Return how far rare values are apart: without a change it is near their number, and spreads less than chi-square.
+
+    `rows` are those of the two sides, with all values.
+    """
+    scale = math.sqrt(rows[1] / rows[0])
+    return float(((counts[0] * scale - counts[1] / scale) ** 2 / counts.sum(0)).sum())
 
 
 def chi_square_tail(value: float, df: int) -> float:

@@ -9,8 +9,8 @@ from pipeline.report.document import Document
 from pipeline.scores import COARSE_EDGES, bands
 
 VERDICTS = {
-    "pass": "these labels pass every check",
-    "unjudged": "nothing to judge these labels by: --truth COLUMN says how many are right, --against what changed",
+    "pass": "these labels fail no check",
+    "unjudged": "too little to judge these labels by: --truth COLUMN says how many are right, --against what changed",
     "warn": "look before you use these labels",
     "fail": "do not use these labels without a look",
 }

@@ -77,7 +77,24 @@ def test_few_rows_with_a_truth_are_unsure() -> None:
     now = document([*made_up(5000, 1), *[]][:40] + [row._replace(truth="never") for row in made_up(10, 3)])
     then = document(made_up(50, 2))
     assert states(now, then)["accuracy_drop"] == "unsure"
-    assert now["verdict"] in ("pass", "warn", "fail")
+    assert now["verdict"] != "fail"
+
+
+def test_rare_labels_that_are_all_renamed_are_drift() -> None:
+    """Each has too few rows to say something by itself; together they do. Without a change they say nothing."""
+
+    def night(prefix: str, seed: int) -> Document:
+        rows = [Labelled(f"{prefix}{number % 500}", 0.9, text=f"text {number}") for number in range(2000)]
+        return document(rows if seed else rows[::-1])
+
+    assert states(night("new", 1), night("old", 1))["label_shift"] == "fail"
+    assert states(night("old", 0), night("old", 1))["label_shift"] != "fail"
+
+
+def test_an_accuracy_that_no_row_shows_is_not_reached() -> None:
+    """What is to be at least 0.9 right, and can't be judged at all, has not passed."""
+    now = document([row._replace(truth=None) for row in made_up(100, 1)])
+    assert states(now, min_accuracy=0.9)["min_accuracy"] == "fail"
 
 
 def test_scores_that_promise_too_much_are_found() -> None:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import Command, complaint
 from fake import FakeServer, label_of
@@ -130,7 +132,10 @@ def test_a_report_stands_for_its_output(tmp_path: Path, classify: Command) -> No
     done = classify("report", "b.json", "-o", "again.md", "--json")
     again = json.loads(done.stdout)
     assert numbers(again) == numbers(report(tmp_path / "b.json"))
-    assert (tmp_path / "again.md").read_text().startswith("<!-- classify report -->\n### ✅ These labels pass")
+    assert (tmp_path / "again.md").read_text().startswith("<!-- classify report -->\n### ✅ These labels fail no check")
+    complaint(classify("report", "b.json", "--truth", "truth", expect=2), "is a report and has no rows")
+    (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text().replace('"share":', '"shore":'))
+    complaint(classify("report", "b.json", expect=2), "b.json: is a damaged report")
 
 
 def test_the_last_nights_are_looked_up_in_the_history(tmp_path: Path, classify: Command) -> None:
@@ -148,7 +153,38 @@ def test_the_last_nights_are_looked_up_in_the_history(tmp_path: Path, classify: 
     assert "text 1" not in "".join(lines)
     assert max(map(len, lines)) < 15_000
     (tmp_path / ".out.parquet.history.jsonl").write_text("\n".join([*lines[:2], "{broken", ""]))
-    classify(*asked)
+    complaint(classify(*asked, expect=2), ".out.parquet.history.jsonl:3: is no line of a history", "remove the file")
+    assert "{broken" in (tmp_path / ".out.parquet.history.jsonl").read_text()
+
+
+def test_a_drawn_report_keeps_its_verdict(tmp_path: Path, classify: Command) -> None:
+    """Whatever `fail_on` made it fail is not asked again where nothing is compared."""
+    write_labelled(tmp_path / "then.csv", made_up(2000, 1))
+    write_labelled(tmp_path / "now.csv", made_up(2000, 2, (0, 0, 1, 9)))
+    classify("report", "now.csv", "--against", "then.csv", "--fail-on", "drift", "-o", "now.report.json", expect=5)
+    classify("report", "now.report.json", "-o", "again.md", expect=5)
+    assert "❌" in (tmp_path / "again.md").read_text()
+
+
+def test_what_is_compared_with_is_not_replaced(tmp_path: Path, classify: Command) -> None:
+    """Else each night would be compared with the one before, unnoticed; nor is a file read that can't be a report."""
+    write_labelled(tmp_path / "out.csv", made_up(100, 1))
+    classify("report", "out.csv", "-o", "base.json")
+    done = classify("report", "out.csv", "--against", "base.json", "-o", "base.json", expect=2)
+    complaint(done, "base.json: is what the labels are compared with")
+    (tmp_path / "zero.md").symlink_to("/dev/zero")
+    complaint(classify("report", "out.csv", "-o", "zero.md", expect=2), "zero.md: exists, and is no report")
+    write_labelled(tmp_path / "none.csv", [])
+    complaint(classify("report", "out.csv", "--against", "none.csv", expect=2), "none.csv: has no rows")
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.struct([("a", pa.int64())])], ids=str)
+def test_a_truth_that_is_no_label(kind: pa.DataType, tmp_path: Path, classify: Command) -> None:
+    """A list or a struct is a mistake of the person, not of the program."""
+    write_labelled(tmp_path / "out.parquet", made_up(10, 1))
+    table = pq.read_table(tmp_path / "out.parquet")
+    pq.write_table(table.append_column("odd", pa.nulls(10, kind)), tmp_path / "out.parquet")
+    complaint(classify("report", "out.parquet", "--truth", "odd", expect=2), "a truth of the type")
 
 
 def test_names_of_the_truth_can_be_translated(tmp_path: Path, classify: Command) -> None:
@@ -207,7 +243,7 @@ def test_files_without_rows_have_a_report(tmp_path: Path, classify: Command) -> 
     for name in ("out.csv", "out.parquet"):
         write_labelled(tmp_path / name, [])
         done = classify("report", name, "-o", "r.json", "--truth", "truth")
-        assert done.stdout.splitlines()[-1].startswith(f"{name}: 0 rows; nothing to judge these labels by")
+        assert done.stdout.splitlines()[-1].startswith(f"{name}: 0 rows; too little to judge these labels by")
 
 
 def test_without_matplotlib_all_but_the_page_works(tmp_path: Path, classify: Command) -> None:
