@@ -165,9 +165,9 @@ def write_report(config: Config, document: Document, whole: Location) -> list[st
             files[str(each)] = each
     for location in files.values():
         _see_replaceable(config, location)
-    if (
-        history := history_of(config, whole)
-    ) is not None:  # first: if it can't be written there is no page that praises
+    # The history first: where that can't be written, no page says that all is well.
+    if (history := history_of(config, whole)) is not None:
+        see_directory(history)
         remember(history, document)
     for location in files.values():
         write_whole(location, _rendered(document, location.name))
@@ -190,7 +190,9 @@ def _rendered(document: Document, name: str) -> bytes:
 
 
 def see_directory(location: Location) -> None:
-    """See that the directory of a report or a history is there; an OutputError says that it is not."""
+    """See that a report or a history can be written there; an OutputError says why not."""
+    if location.look()[0] in (Kind.OTHER, Kind.DIRECTORY):
+        raise OutputError(f"{location}: is no regular file; choose another name for the report or its history")
     if location.store is None and not Path(location.path).parent.is_dir():
         raise OutputError(f"{location}: its directory does not exist; make it, or choose another report.output")
 
@@ -204,7 +206,7 @@ def _see_replaceable(config: Config, location: Location) -> None:
     kind, size = location.look()
     if config.run.overwrite or kind is Kind.NOTHING:
         return
-    content = (location.read() or b"") if kind is Kind.FILE and size <= MOST_BYTES else b"of another kind"
+    content = (location.read() or b"") if size <= MOST_BYTES else b"too large"
     is_ours = decode(content, str(location)) if location.name.endswith(".json") else OURS.encode() in content[:1000]
     if not is_ours:
         raise OutputError(f"{location}: exists, and is no report; choose another name with --output")

@@ -173,7 +173,10 @@ def test_what_is_compared_with_is_not_replaced(tmp_path: Path, classify: Command
     done = classify("report", "out.csv", "--against", "base.json", "-o", "base.json", expect=2)
     complaint(done, "base.json: is what the labels are compared with")
     (tmp_path / "zero.md").symlink_to("/dev/zero")
-    complaint(classify("report", "out.csv", "-o", "zero.md", expect=2), "zero.md: exists, and is no report")
+    complaint(classify("report", "out.csv", "-o", "zero.md", expect=2), "zero.md: is no regular file")
+    kept = ("--set", "report.history=zero.md")
+    complaint(classify("report", "out.csv", "-o", "a.md", *kept, expect=2), "zero.md: is no regular file")
+    assert not (tmp_path / "a.md").exists()
     write_labelled(tmp_path / "none.csv", [])
     complaint(classify("report", "out.csv", "--against", "none.csv", expect=2), "none.csv: has no rows")
 
