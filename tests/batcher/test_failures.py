@@ -260,7 +260,7 @@ def test_two_endpoints_share_the_work(tmp_path: Path) -> None:
     """The least loaded one is asked, so two equal servers get about the same."""
     texts = [f"text {n}" for n in range(5000)]
     with FakeServer(latency_s=0.03, slots=4) as one, FakeServer(latency_s=0.03, slots=4) as other:
-        classified(tmp_path, texts, one, other, request=Request(rows=16))
+        classified(tmp_path, texts, one, other, request=Request(rows=16, concurrency=8))
         assert_all_right(tmp_path, texts)
         assert min(len(one.answered), len(other.answered)) > 1800
 
