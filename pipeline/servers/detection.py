@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,9 @@ from pipeline.errors import RequestFailed
 from pipeline.servers.client import OK, Reply
 from pipeline.servers.dialects.kserve import model_names
 from pipeline.servers.dialects.oip import ServerInfo
-from pipeline.servers.dialects.tei import info_in
+from pipeline.servers.dialects.tei import Info
 from pipeline.servers.dialects.vllm import models_in
+from pipeline.servers.model import decoded
 
 MODELS, INFO, INFINITY_MODELS, OIP, SGLANG_INFO, HEALTH = (
     "/v1/models",
@@ -90,11 +91,11 @@ def dialect_of(bodies: Mapping[str, bytes]) -> str:
             return owner
     if model_names(bodies.get(MODELS)):
         return "kserve"
-    if info_in(bodies.get(INFO)):
+    if decoded(Info, bodies.get(INFO)):
         return "tei"
-    if _has(bodies.get(OIP), ServerInfo):
+    if decoded(ServerInfo, bodies.get(OIP)):
         return "oip"
-    if _has(bodies.get(SGLANG_INFO), SglangInfo):
+    if decoded(SglangInfo, bodies.get(SGLANG_INFO)):
         return "sglang"
     return "hf" if bodies.get(HEALTH, b"").strip(b'"') == b"Ok" else ""
 
@@ -108,10 +109,7 @@ def usual_for(path: str) -> str:
 
 def form_of(body: bytes, texts: int) -> str:
     """Return which options fit an answer to so many texts, by its form alone; empty if that can't be told."""
-    try:
-        tree = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+    tree: Any = decoded(object, body)
     lists = {
         name: value
         for name, value in (tree.items() if isinstance(tree, dict) else [("", tree)])
@@ -130,11 +128,3 @@ class SglangInfo(msgspec.Struct):
 
     is_generation: bool
     model_path: str
-
-
-def _has(body: bytes | None, kind: type) -> bool:
-    try:
-        msgspec.json.decode(body or b"", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

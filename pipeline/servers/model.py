@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -45,6 +45,15 @@ class Probe(NamedTuple):
 
 
 Replies = Mapping[Probe, bytes | None]  # the bodies of what was answered with 200, None for other answers
+Decoded = TypeVar("Decoded")
+
+
+def decoded(kind: type[Decoded], body: bytes | None) -> Decoded | None:
+    """Decode what a server says of itself; None if it says nothing, or something of another form."""
+    try:
+        return msgspec.json.decode(body or b"", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class Served(NamedTuple):

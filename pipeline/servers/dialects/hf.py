@@ -23,7 +23,7 @@ from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, Unavailable
 from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, encode_json, of_best, of_pairs, read
-from pipeline.servers.model import CANARY, Cuts, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import CANARY, Cuts, ModelFacts, Probe, Replies, Served, decoded
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
 
@@ -98,10 +98,7 @@ def names_in_order(body: bytes | None) -> list[str]:
 
     None where a server has sorted them after all, or gives the best only.
     """
-    try:
-        rows = _decode(body or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
+    rows = decoded(list[list[Pair]], body) or []
     orders = {tuple(pair.label for pair in row) for row in rows}
     is_sorted = all(row == sorted(row, key=lambda pair: -pair.score) for row in rows)
     return list(*orders) if len(rows) == len(CANARY) and len(orders) == 1 and not is_sorted else []

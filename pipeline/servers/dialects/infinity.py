@@ -17,8 +17,8 @@ import msgspec
 
 from pipeline.answers import Answers
 from pipeline.config import Request
-from pipeline.errors import Misconfigured, OtherModel, Rejected, RequestFailed
-from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, of_pairs, read
+from pipeline.errors import Misconfigured, Rejected, RequestFailed
+from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, of_pairs, other_name, read
 from pipeline.servers.dialects.vllm import models_in
 from pipeline.servers.model import Cuts, ModelFacts, Probe, Replies, Served
 from pipeline.servers.refusal import error_of, shorten
@@ -77,8 +77,8 @@ class Infinity(PlainDialect):
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, and bring the values into class order."""
         answer = read(_decode, body)
-        if answer.model and model and answer.model != model:
-            raise OtherModel(f"the model is called {shorten(answer.model)!r} where it was {shorten(model)!r}")
+        if other := other_name(answer.model, model):
+            raise other
         answers = of_pairs(answer.data, texts, facts, probs=probs)
         facts.model = answer.model
         return answers

@@ -19,7 +19,7 @@ from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import BadAnswer
 from pipeline.servers.dialects.scores import NO_SCORES, PlainDialect, body_of, of_items, of_named, read
-from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, decoded
 from pipeline.texts import Texts
 
 MODELS = Probe("/v1/models")
@@ -44,7 +44,6 @@ class Predictions(msgspec.Struct, gc=False):
     predictions: list[Any]
 
 
-_decode_names = msgspec.json.Decoder(ModelNames).decode
 _decode_values = msgspec.json.Decoder(Values).decode
 _decode = msgspec.json.Decoder(Predictions).decode
 
@@ -87,7 +86,5 @@ class Kserve(PlainDialect):
 
 def model_names(body: bytes | None) -> list[str]:
     """Return the names that a list of KServe's form has; none if it is none."""
-    try:
-        return _decode_names(body or b"").models
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
+    found = decoded(ModelNames, body)
+    return found.models if found else []

@@ -30,7 +30,7 @@ from pipeline.config import Request
 from pipeline.errors import BadAnswer, Misconfigured, Rejected, RequestFailed, Unavailable
 from pipeline.servers.dialects.kserve import WITHOUT_SCORES, model_names
 from pipeline.servers.dialects.scores import Pair, PlainDialect, encode_json, of_items, of_pairs, of_values, read
-from pipeline.servers.model import CANARY, Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import CANARY, Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, decoded
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts, escape_all
 
@@ -177,7 +177,7 @@ class Oip(OipModel):
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:
         """Ask for the server, its models, the model, and the names of its classes, one after the other."""
-        server, wanted = _json(ServerInfo, replies.get(SERVER)), [SERVER, LISTED]
+        server, wanted = decoded(ServerInfo, replies.get(SERVER)), [SERVER, LISTED]
         if LISTED in replies and not model_names(replies[LISTED]):
             wanted.append(INDEX)
         model = model or _only(_names_of_models(replies))
@@ -186,22 +186,22 @@ class Oip(OipModel):
         about, config = _of_model(model)
         wanted += [about, config] if server and server.name == "triton" else [about]
         if server and "classification" in server.extensions and about in replies:
-            found = _speak(server, _json(ModelInfo, replies[about]))
+            found = _speak(server, decoded(ModelInfo, replies[about]))
             if isinstance(found, OipModel) and found.output:
                 wanted.append(found.ask_names(model))
         return wanted
 
     def served(self, replies: Replies, model: str | None) -> Served:
         """Return the models, the names of classes where a server has them, the limit, and how the model is asked."""
-        server, names = _json(ServerInfo, replies.get(SERVER)), _names_of_models(replies)
+        server, names = decoded(ServerInfo, replies.get(SERVER)), _names_of_models(replies)
         models = [ModelEntry(name) for name in names]
         model = model or _only(names)
         if model is None:
             problem = "" if names else "does not list its models; name one with --model"
             return Served(models=models, problem=problem)
         about, config = _of_model(model)
-        found = _speak(server, _json(ModelInfo, replies.get(about)))
-        most = _json(ModelConfig, replies.get(config))
+        found = _speak(server, decoded(ModelInfo, replies.get(about)))
+        most = decoded(ModelConfig, replies.get(config))
         labels = next((names_of_classes(body) for probe, body in replies.items() if probe.path.endswith("infer")), [])
         return Served(
             models=models,
@@ -273,7 +273,7 @@ def names_of_classes(body: bytes | None) -> list[str]:
 
 
 def _names_of_models(replies: Replies) -> list[str]:
-    indexed = _json(list[Indexed], replies.get(INDEX)) or []
+    indexed = decoded(list[Indexed], replies.get(INDEX)) or []
     return model_names(replies.get(LISTED)) or [each.name for each in indexed]
 
 
@@ -284,11 +284,3 @@ def _only(names: Sequence[str]) -> str | None:
 def _of_model(model: str) -> tuple[Probe, Probe]:
     path = f"/v2/models/{quote(model, safe='')}"
     return Probe(path), Probe(f"{path}/config", is_optional=True)
-
-
-def _json(kind: Any, body: bytes | None) -> Any:
-    """Decode what may not be there, or not of that kind: then None."""
-    try:
-        return msgspec.json.decode(body or b"", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None

@@ -88,9 +88,16 @@ def are_probabilities(canary: Answers) -> bool:
 
 
 def body_of(field: str, texts: bytes | memoryview, others: Mapping[str, Any]) -> bytes:
-    """Return a JSON object with `others`, and the texts as they are escaped in the list `field`."""
-    rest = encode_json({name: value for name, value in others.items() if name != field})[1:]
-    return b"".join([b"{", encode_json(field), b":[", texts, b"]", b"," if len(rest) > 1 else b"", rest])
+    """Return a JSON object with `others`, and the texts as the one piece of JSON that they are, in the list `field`."""
+    head = encode_json({name: value for name, value in others.items() if name != field})[:-1]
+    return b"".join([head, b"," if len(head) > 1 else b"", encode_json(field), b":[", texts, b"]}"])
+
+
+def other_name(called: str, known: str) -> OtherModel | None:
+    """Return the error that an answer is of another model, by what it calls the model; None if it is not."""
+    if not (called and known and called != known):
+        return None
+    return OtherModel(f"the model is called {shorten(called)!r} where it was {shorten(known)!r}")
 
 
 def read(decode: Callable[[bytes], Decoded], body: bytes) -> Decoded:

@@ -20,7 +20,7 @@ from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import Misconfigured, Rejected, RequestFailed
 from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, of_pairs, read, texts_in_lists
-from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, decoded
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
 
@@ -48,7 +48,6 @@ class Info(msgspec.Struct):
         return [name for name in ordered if isinstance(name, str)] if None not in ordered else []
 
 
-_decode_info = msgspec.json.Decoder(Info).decode
 _decode = msgspec.json.Decoder(list[list[Pair]]).decode
 
 
@@ -68,7 +67,7 @@ class Tei(PlainDialect):
 
     def served(self, replies: Replies, model: str | None) -> Served:  # noqa: ARG002
         """Return the model, the names of its classes, and the limits."""
-        info = info_in(replies.get(INFO))
+        info = decoded(Info, replies.get(INFO))
         if info is None:
             return Served()
         is_other = "embedding" in info.model_type
@@ -102,11 +101,3 @@ class Tei(PlainDialect):
         if status == 424 and b"not a classifier" in body:  # noqa: PLR2004
             return Misconfigured(f"{error}; serve a classification model", status=status)
         return error
-
-
-def info_in(body: bytes | None) -> Info | None:
-    """Return what `/info` of a TEI says; None if it is that of another server."""
-    try:
-        return _decode_info(body or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None

@@ -34,9 +34,11 @@ from pipeline.servers.dialects.scores import (
     TEXT_BYTES,
     PlainDialect,
     are_probabilities,
+    body_of,
+    other_name,
     read,
 )
-from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, decoded
 from pipeline.servers.refusal import error_of, shorten
 from pipeline.texts import Texts
 
@@ -44,8 +46,6 @@ MODELS, VERSION = Probe("/v1/models", is_optional=True), Probe("/version", is_op
 TOO_LONG = b"maximum context length"  # in the message of every version
 
 CLASS_BYTES = 40  # of an answer, per text and class
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Vllm(PlainDialect):
@@ -65,7 +65,7 @@ class Vllm(PlainDialect):
         return Served(models=models_in(replies.get(MODELS)), version=version_in(replies.get(VERSION)))
 
     def encode(self, texts: Texts, model: str | None, request: Request, *, truncate: bool = False) -> bytes:
-        """Return the body of one request; the texts go in as the one piece of JSON that they are."""
+        """Return the body of one request."""
         body: dict[str, Any] = {}
         if model is not None:
             body["model"] = model
@@ -75,10 +75,7 @@ class Vllm(PlainDialect):
             body["priority"] = request.priority
         if truncate:
             body["truncate_prompt_tokens"] = -1
-        body.update(request.extra)
-        body.pop("input", None)
-        head = b'%b%b"input":[' % (_encode(body)[:-1], b"," if body else b"")
-        return b"".join([head, texts.data[:-1], b"]}"])
+        return body_of("input", texts.data[:-1], body | request.extra)
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
@@ -145,24 +142,18 @@ class Version(msgspec.Struct):
 Claim = tuple[str | None, tuple[int, ...]]  # a label, and the classes with the largest value: it names one of them
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
-_decode_models = msgspec.json.Decoder(ModelList).decode
-_decode_version = msgspec.json.Decoder(Version).decode
 
 
 def models_in(body: bytes | None) -> Sequence[ModelEntry]:
     """Return the models that a list in OpenAI's form names; none if it is none."""
-    try:
-        return _decode_models(body or b"").data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
+    found = decoded(ModelList, body)
+    return found.data if found else ()
 
 
 def version_in(body: bytes | None) -> str:
     """Return the `version` of a JSON object; empty if there is none."""
-    try:
-        return shorten(_decode_version(body or b"").version)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+    found = decoded(Version, body)
+    return shorten(found.version) if found else ""
 
 
 def _read(body: bytes, texts: int) -> Answer:
@@ -187,7 +178,7 @@ def _known_labels(answer: Answer, scores: list[float], facts: ModelFacts, model:
     """Return the labels if each is the known name of a class with the largest value, so that there is none to learn."""
     items, class_of = answer.data, {name: index for index, name in facts.names.items()}
     labels = [item.label for item in items if item.label in class_of]
-    if len(labels) < len(items) or len(items[0].probs) != facts.num_classes or _is_other(answer, model):
+    if len(labels) < len(items) or len(items[0].probs) != facts.num_classes or other_name(answer.model, model):
         return None
     values = [item.probs[class_of[label]] for item, label in zip(items, labels, strict=True)]
     return labels if values == scores else None
@@ -201,8 +192,8 @@ def _learn_labels(answer: Answer, scores: list[float], facts: ModelFacts, model:
     ]
     distinct, classes = list(dict.fromkeys(claims)), len(answer.data[0].probs)
     names = _names_in(distinct)
-    if _is_other(answer, model):
-        raise OtherModel(f"the model is called {shorten(answer.model)!r} where it was {shorten(model)!r}")
+    if other := other_name(answer.model, model):
+        raise other
     if facts.num_classes and classes != facts.num_classes:
         raise OtherModel(f"{classes} classes where the model had {facts.num_classes}")
     _compare(facts, names, distinct)
@@ -210,10 +201,6 @@ def _learn_labels(answer: Answer, scores: list[float], facts: ModelFacts, model:
     facts.num_classes = classes
     facts.names.update({index: name for index, name in names.items() if name is not None})
     return labels
-
-
-def _is_other(answer: Answer, model: str) -> bool:
-    return bool(answer.model and model and answer.model != model)
 
 
 def _names_in(claims: list[Claim]) -> dict[int, str | None]:
