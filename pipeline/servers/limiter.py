@@ -118,10 +118,11 @@ class Limiter:
             self._most, self._since_refusal = min(CEILING, self._most + self._more), 0
             self._more *= 2  # as long as that is not refused
             self._set_limits()
+        latency = max(1e-9, now - sent_at)
         if self._climb is not None:
-            self._climb_on(self._climb, sent_at, now)
+            self._climb_on(self._climb, latency, sent_at, now)
         else:
-            self._take_turn(sent_at, now)
+            self._take_turn(latency, sent_at, now)
 
     def refused(self, sent_at: float, now: float) -> bool:
         """Note that a request was refused for load; return whether it was the only one that the limit allows."""
@@ -142,21 +143,21 @@ class Limiter:
 
     # -- the climb
 
-    def _climb_on(self, seen: list[_Level], sent_at: float, now: float) -> None:
+    def _climb_on(self, seen: list[_Level], latency: float, sent_at: float, now: float) -> None:
         if sent_at < self._since:  # it says nothing of this limit
             return
         self._most_in_flight = max(self._most_in_flight, self.in_flight)
         self._answers += 1
-        self._waited += now - sent_at
+        self._waited += latency
         if self._answers < min(self.limit, max(ENOUGH_ANSWERS, self.limit // 2)):
             return
         self._latency, was_used = self._waited / self._answers, self._most_in_flight >= self.limit
         self._start(now)
         if not was_used:
             return
-        grown = self._latency / max(1e-9, min([self._latency, *(each.latency for each in seen)])) - 1
+        grown = self._latency / min([self._latency, *(each.latency for each in seen)]) - 1
         earlier = [each.latency for each in seen[-EARLIER:]] or [self._latency]
-        is_flat = max(earlier) / max(1e-9, min(earlier)) - 1 <= FLAT
+        is_flat = max(earlier) / min(earlier) - 1 <= FLAT
         if grown <= AS_QUICK - 1 and self.limit < self._most:
             seen.append(_Level(self.limit, self._latency))
             self.limit = min(self._most, self.limit * (LEAP if is_flat and self.limit >= LEAP_FROM else CLIMB))
@@ -182,7 +183,7 @@ class Limiter:
 
     def _begin_turn(self, now: float) -> None:
         if not self._turn_s or int(now // self._turn_s) % 2 == 0:  # two turns that are compared are of one length
-            # Powers of two: whoever sees much the same latency has the same turns.
+            # Powers of two: clients that see much the same latency have the same turns.
             turn_s = 2.0 ** math.ceil(math.log2(max(1e-4, ROUND_TRIPS * self._latency)))
             if turn_s != self._turn_s:
                 self._before, self._turn_s = None, turn_s
@@ -192,20 +193,26 @@ class Limiter:
 
     def _limit_at(self, now: float) -> int:
         """Return the limit: at the beginning of a turn the low or the high one, then one below the high one."""
-        if now / self._turn_s - self._turn >= TRIAL:
-            return max(self._low, self._high - 1)
+        return self._trial if self._is_trial(now) else max(self._low, self._high - 1)
+
+    @property
+    def _trial(self) -> int:
+        """The limit that is tried in this turn."""
         return self._high if self._turn % 2 else self._low
 
-    def _take_turn(self, sent_at: float, now: float) -> None:
+    def _is_trial(self, now: float) -> bool:
+        return now / self._turn_s - self._turn < TRIAL
+
+    def _take_turn(self, latency: float, sent_at: float, now: float) -> None:
         if sent_at >= self._since:
             self._answers += 1
-            self._waited += now - sent_at
+            self._waited += latency
             # Not of the first round trip, when requests of the limit before are still in flight.
             begin, end = self._turn * self._turn_s, (self._turn + TRIAL) * self._turn_s
             if begin + min(self._latency, (end - begin) / 2) <= sent_at < end:
                 self._of_limit += 1
-                self._waited_at_limit += now - sent_at
-        if now / self._turn_s - self._turn < TRIAL:
+                self._waited_at_limit += latency
+        if self._is_trial(now):
             self._most_in_flight = max(self._most_in_flight, self.in_flight)
         if now // self._turn_s != self._turn:
             self._end_turn(now)
@@ -215,8 +222,7 @@ class Limiter:
         if self._answers:
             mean = self._waited / self._answers
             self._latency = mean if self._turn % 2 == 0 else (self._latency + mean) / 2
-        limit, before = self._high if self._turn % 2 else self._low, self._before
-        self._before = None
+        limit, before, self._before = self._trial, self._before, None
         # A limit that was not reached says nothing of the server.
         if self._of_limit and self._most_in_flight >= limit:
             self._before = this = _Turn(self._turn, limit, self._of_limit, self._waited_at_limit / self._of_limit)
@@ -226,7 +232,7 @@ class Limiter:
 
     def _decide(self, low: _Turn, high: _Turn) -> None:
         """Change the level by what a higher limit gained."""
-        gain = 1 - math.log(max(1e-9, high.latency) / max(1e-9, low.latency)) / math.log(high.limit / low.limit)
+        gain = 1 - math.log(high.latency / low.latency) / math.log(high.limit / low.limit)
         change = max(-1.0, min(1.0, gain)) - self._worthwhile
         change *= (GENTLE if change > 0 else FIRM) * min(1.0, min(low.answers, high.answers) / TRUSTED_ANSWERS)
         step = (high.limit / low.limit) ** FARTHEST

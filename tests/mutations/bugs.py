@@ -263,7 +263,7 @@ LOAD = (
     bug("a server whose answers take longer is given no more", "servers.limiter:Limiter._decide",
         change("1 - A / B", "1 - B / A"),
         "servers/test_limiter.py::test_a_server_that_batches_is_given_enough_to_batch"),
-    bug("clients try the high limit at different times", "servers.limiter:Limiter._limit_at",
+    bug("clients try the high limit at different times", "servers.limiter:Limiter._trial",
         change("self._turn % 2", "(self._turn + id(self) // 16) % 2"),
         "servers/test_limiter.py::test_all_together_send_what_one_alone_would_and_share_it"),
     bug("a client that comes to a busy server begins with many", "servers.limiter:Limiter._climb_on",
