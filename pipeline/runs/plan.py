@@ -75,8 +75,8 @@ def _plan_of_day(config: Config, inputs: list[str], output: str) -> Plan:
     folder, pairs = _folder_of(inputs, output), []
     left_out = []
     for text in inputs:
-        found = _files_of(text, config, folder)
-        left_out += _left_out(text, found, folder)
+        found, unread = _files_of(text, config, folder)
+        left_out += unread
         pairs += [Pair(source, folder.within(named_for(config, path))) for path, source in found]
         if not found and not config.run.allow_empty:
             pairs.append(Pair(locate(text), trouble=InputError(_nothing(text))))
@@ -133,39 +133,35 @@ def _folder_of(inputs: list[str], output: str) -> Location:
     return folder
 
 
-def _files_of(text: str, config: Config, folder: Location) -> list[tuple[str, Location]]:
+def _files_of(text: str, config: Config, folder: Location) -> tuple[list[tuple[str, Location]], list[str]]:
     """Return the files that one input stands for: the name of each below the output directory, and its location.
 
     Of a directory those whose ending names a format, or all if `loader.format` does; what a pattern names is taken by
-    its word.
+    its word. Also returns a message about the files of a directory that are not read.
     """
     location = locate(text)
     kind, _ = location.look()
     is_known = config.loader.format is not None
     if kind is Kind.DIRECTORY:
-        paths = [path for path in list_files(location) if not is_hidden(path)]
-        found = [(path, location.within(path)) for path in paths if is_known or format_by_ending(path)]
-    elif kind is Kind.NOTHING and is_pattern(text):
-        found = [
+        there = _without_outputs([(path, location.within(path)) for path in list_files(location)], folder)
+        found = [each for each in there if not is_hidden(each[0]) and (is_known or format_by_ending(each[0]))]
+        return found, _left_out(location, [path for path, _ in there], {path for path, _ in found})
+    if kind is Kind.NOTHING and is_pattern(text):
+        matched = [
             (path, source)
             for path, source in match_files(text)
             if is_known or format_by_ending(path) or is_named(text, path)
         ]
-    else:
-        return [(location.name, location)]
-    return _without_outputs(found, folder)
+        return _without_outputs(matched, folder), []
+    return [(location.name, location)], []
 
 
-def _left_out(text: str, found: list[tuple[str, Location]], folder: Location) -> list[str]:
+def _left_out(location: Location, paths: list[str], read: set[str]) -> list[str]:
     """Say which files of a directory are not read: hidden ones of a known format, and those of no known format."""
-    location, read = locate(text), {path for path, _ in found}
-    if location.look()[0] is not Kind.DIRECTORY:
-        return []
-    others = [(path, location.within(path)) for path in list_files(location) if path not in read]
     names = [
         path
-        for path, _ in _without_outputs(others, folder)
-        if bool(format_by_ending(path)) is is_hidden(path) and not path.endswith(".run.json")
+        for path in paths
+        if path not in read and bool(format_by_ending(path)) is is_hidden(path) and not path.endswith(".run.json")
     ]
     if not names:
         return []
