@@ -14,6 +14,12 @@ from pipeline.report.measures import is_beyond_chance, wilson_low
 from pipeline.scores import OTHERS
 
 ENOUGH_TO_CALIBRATE = 300  # rows with a truth
+VERDICTS = {
+    "pass": "These labels fail no check",
+    "unjudged": "Too little to judge these labels by",
+    "warn": "Look before you use these labels",
+    "fail": "Do not use these labels without a look",
+}
 KINDS = {
     "min_accuracy": "regression",
     "accuracy_drop": "regression",

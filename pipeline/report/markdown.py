@@ -5,18 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pipeline.report.checks import percent
+from pipeline.report.checks import VERDICTS, percent
 from pipeline.report.document import Document
 from pipeline.report.terminal import label_rows
 
 MOST_LABELS = 20
-TITLES = {
-    "pass": "✅ These labels fail no check",
-    "unjudged": "Too little to judge these labels by",
-    "warn": "⚠️ Look before you use these labels",
-    "fail": "❌ Do not use these labels without a look",
-}
-STATES = {"pass": "✅", "warn": "⚠️", "fail": "❌", "unsure": "too few rows to be sure:"}
+STATES = {"pass": "✅", "warn": "⚠️", "fail": "❌", "unjudged": "", "unsure": "too few rows to be sure:"}
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@&~!$])")
 
 
@@ -31,7 +25,8 @@ def as_markdown(document: Document) -> str:
         facts += (
             f", **{percent(value)} right** ({percent(low)} to {percent(high)}, {truth['rows']:,} rows with a truth)"
         )
-    parts = [f"### {TITLES[document['verdict']]}: {escaped(document['output'].rpartition('/')[2])}", f"{facts}."]
+    verdict = f"{STATES[document['verdict']]} {VERDICTS[document['verdict']]}".strip()
+    parts = [f"### {verdict}: {escaped(document['output'].rpartition('/')[2])}", f"{facts}."]
     if document["checks"]:
         checks = [
             [

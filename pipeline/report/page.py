@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report.charts import calibration_chart, keep_chart, length_chart, score_chart
+from pipeline.report.checks import VERDICTS
 from pipeline.report.document import Document
 from pipeline.scores import COARSE_EDGES, bands
 
@@ -38,6 +39,7 @@ def as_page(document: Document) -> bytes:
         d=document.get("drift"),
         labels=labels,
         shown=SHOWN,
+        verdict=VERDICTS[document["verdict"]],
         bands_of=_bands,
         name=document["output"].rstrip("/").rpartition("/")[2],
         pictures={name: Markup(svg) for name, svg in _pictures(document).items()},  # noqa: S704 - our own, of numbers

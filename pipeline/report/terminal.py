@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pipeline.monitoring.summary import check_lines, scores_line
 from pipeline.monitoring.table import LabelRow, label_table, printable
-from pipeline.report.checks import percent
+from pipeline.report.checks import VERDICTS, percent
 from pipeline.report.document import Document
 from pipeline.scores import COARSE_EDGES, bands
 
-VERDICTS = {
-    "pass": "these labels fail no check",
-    "unjudged": "too little to judge these labels by: --truth COLUMN says how many are right, --against what changed",
-    "warn": "look before you use these labels",
-    "fail": "do not use these labels without a look",
-}
+ADVICE = {"unjudged": ": --truth COLUMN says how many are right, --against what changed"}
 
 
 def as_lines(document: Document, most: int = 10, *, blocks: bool) -> list[str]:
@@ -33,7 +28,9 @@ def as_lines(document: Document, most: int = 10, *, blocks: bool) -> list[str]:
         more = f"macro F1 {truth['macro_f1']:.3f}, {truth['rows']:,} rows with a truth"
         lines.append(f"right: {percent(value)} ({interval} with 95 % certainty), {more}")
     lines += check_lines(document["checks"], blocks=blocks)
-    return [*lines, f"{document['output']}: {rows['all']:,} rows; {VERDICTS[document['verdict']]}"]
+    verdict = VERDICTS[document["verdict"]]
+    said = f"{verdict[0].lower()}{verdict[1:]}{ADVICE.get(document['verdict'], '')}"
+    return [*lines, f"{document['output']}: {rows['all']:,} rows; {said}"]
 
 
 def label_rows(document: Document) -> list[LabelRow]:

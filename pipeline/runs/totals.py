@@ -77,7 +77,7 @@ class Totals:
         return next(code for code in PRECEDENCE if code == 0 or self._codes[code])
 
     def begun(self) -> Outcome:
-        """Return the outcome of a run that has only begun, and perhaps never ends."""
+        """Return the outcome that is on record while a run goes on: what is left of one that is killed."""
         started = self._progress.started.isoformat(timespec="milliseconds")
         files = {"all": len(self._plan.pairs)}
         return Outcome(
