@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ClassifyError, OutputError
-from pipeline.storage.draft import open_new, see_no_link
+from pipeline.storage.draft import see_no_link
 
 ANY_OTHER = -1
 # A network file system without them: more room, or a later time, would not help.
@@ -33,6 +33,8 @@ def connect(uri: str, *, timeout_s: float) -> sqlite3.Connection:
 def make_file(path: Path) -> None:
     """Make an empty file for a database unless there is one, with the mode that the umask leaves (SQLite's has 0644).
 
+    A file that another run makes at the same moment stays: it may be open as a database.
+
     Raises:
         OutputError: a link is there, which SQLite would follow.
     """
@@ -40,7 +42,7 @@ def make_file(path: Path) -> None:
         see_no_link(path)
     if not path.exists():
         with suppress(OSError):  # SQLite says it
-            os.close(open_new(path))
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
 
 
 @contextmanager

@@ -252,7 +252,7 @@ for line in sys.stdin:
 def test_several_runs_make_the_file(tmp_path: Path) -> None:
     """At the same moment, and none of them finds it in the hands of another, or half made."""
     running = [started(MAKER) for _ in range(4)]
-    for number in range(20):
+    for number in range(200):
         for each in running:
             assert each.stdin
             each.stdin.write(f"{tmp_path / str(number)}\n")
