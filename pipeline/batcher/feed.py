@@ -93,7 +93,7 @@ class Feed:
 async def chunks_of(texts: Sequence[Any], request: Request) -> AsyncIterator[Chunk]:
     """Yield texts in memory as chunks; None is a row without one, what is no string or no UTF-8 is `not_text`."""
     bad = {row: why for row, text in enumerate(texts) if text is not None and (why := _why_not_text(text))}
-    cutter = Cutter(request, BatchSize(request.rows), 0, len(texts))
+    cutter = Cutter(request, BatchSize(request.rows, request.manners), 0, len(texts))
     sound = [None if row in bad else text for row, text in enumerate(texts)]
     for chunk in chain(cutter.cut(block_of(Position(0, 0, 0), sound, bad)), cutter.rest()):
         yield chunk

@@ -243,7 +243,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What one request contains, and how many are sent at once."""
 
     rows: Positive | Literal["auto"] = "auto"
-    """Texts in one request. `"auto"` sends 256, more to a very fast server and fewer to one that refuses so many."""
+    """Texts in one request.
+
+    `"auto"` sends 256, more to a very fast server and fewer to one that refuses so many; 32 in the background.
+    """
     max_chars: Positive = 200_000
     """Characters in one request. A longer text is sent alone."""
     concurrency: Positive | Literal["auto"] = "auto"

@@ -221,7 +221,7 @@ def _names_of(facts: ModelFacts) -> str:
 
 def _estimate(config: Config, looks: _Looks) -> str:
     request = config.request
-    per_request = looks.texts_per_request or BatchSize(request.rows).texts
+    per_request = looks.texts_per_request or BatchSize(request.rows, request.manners).texts
     at_once = f"{request.concurrency} at once"
     if request.concurrency == "auto":
         at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")

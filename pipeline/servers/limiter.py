@@ -13,10 +13,14 @@ from typing import Literal, NamedTuple
 
 CEILING = 1024  # requests in flight on one endpoint, however many it seems to take
 AUTO_ROWS = 256  # vLLM takes 256 texts as well as 64, and a request costs us the same; thousands have crashed it
+BACKGROUND_ROWS = 32  # a short text of others waits for the request that is being worked on
 QUICK_ROWS = 512  # texts a request above this rate, where what a request costs us is what counts
+GROW_AFTER = 125  # answers before a little more texts are sent in a request again
 QUICK_RATE, QUICK_ANSWERS = 50_000, 64  # texts a second, measured over so many answers
 DECREASE = 0.75  # times the level, after a refusal
-PROBE_AFTER, PROBE_ROUND_TRIPS = 125, 32  # answers before a refused limit is tried again: refusals stay below 1 %
+# Round trips before a refused limit is tried again: of so many requests at a limit of 1, one may be refused. Those who
+# have few in flight try no later than those who have many.
+PROBE_ROUND_TRIPS = 64
 
 # The climb at the start.
 CLIMB, LEAP = 2, 4  # times the limit; the second where latencies have been flat up to a limit of ...
@@ -31,7 +35,8 @@ ENOUGH_ANSWERS = 16  # or half of the limit, if that is more
 ROUND_TRIPS = 2.5  # in a turn, at least
 TRIAL = 0.5  # the part of a turn in which the low or the high limit holds
 STEP = 2  # the high limit is this many times the square root of the low one above it
-WORTHWHILE = {"fair": 0.1, "background": 0.4}  # gain above which a level is raised
+Manners = Literal["fair", "background"]
+WORTHWHILE: dict[Manners, float] = {"fair": 0.1, "background": 0.4}  # gain above which a level is raised
 GENTLE, FIRM = 0.7, 3.0  # how strongly a gain above and below that changes the level
 FARTHEST = 1.5  # times the step that was tried, on a scale of ratios: more is not changed at once
 TRUSTED_ANSWERS = 2  # fewer in a turn count for less
@@ -85,7 +90,7 @@ class Limiter:
     def __init__(
         self,
         limit: int | Literal["auto"],
-        manners: Literal["fair", "background"] = "fair",
+        manners: Manners = "fair",
         chance: random.Random | None = None,
     ) -> None:
         self.is_fixed = limit != "auto"
@@ -114,7 +119,7 @@ class Limiter:
         if self.is_fixed:
             return
         self._since_refusal += 1
-        if self._most < CEILING and self._since_refusal >= max(PROBE_AFTER, PROBE_ROUND_TRIPS * self.limit):
+        if self._most < CEILING and self._since_refusal >= PROBE_ROUND_TRIPS * self.limit:
             self._most, self._since_refusal = min(CEILING, self._most + self._more), 0
             self._more *= 2  # as long as that is not refused
             self._set_limits()
@@ -223,11 +228,12 @@ class Limiter:
             mean = self._waited / self._answers
             self._latency = mean if self._turn % 2 == 0 else (self._latency + mean) / 2
         limit, before, self._before = self._trial, self._before, None
-        # A limit that was not reached says nothing of the server.
+        # A limit that was not reached says nothing of the server. All clients decide after the odd turns: those who
+        # decide by turns follow each other's changes up and down.
         if self._of_limit and self._most_in_flight >= limit:
             self._before = this = _Turn(self._turn, limit, self._of_limit, self._waited_at_limit / self._of_limit)
-            if before and before.number == this.number - 1 and before.limit != this.limit:
-                self._decide(*sorted((before, this), key=lambda each: each.limit))
+            if before and this.number % 2 and before.number == this.number - 1 and before.limit < this.limit:
+                self._decide(before, this)
         self._begin_turn(now)
 
     def _decide(self, low: _Turn, high: _Turn) -> None:
@@ -246,15 +252,16 @@ class BatchSize:
     """How many texts a request may have: a number, or "auto"; fewer where a server refuses so many.
 
     With "auto" it is `AUTO_ROWS`, and `QUICK_ROWS` where answers come faster than from any model, until a request of
-    that size fails. `texts` is the size now; requests that are under way may be larger.
+    that size fails; in the background it is `BACKGROUND_ROWS`. `texts` is the size now; requests that are under way may
+    be larger.
     """
 
-    def __init__(self, rows: int | Literal["auto"]) -> None:
-        self._most = AUTO_ROWS if rows == "auto" else rows
+    def __init__(self, rows: int | Literal["auto"], manners: Manners = "fair") -> None:
+        self._most = rows if rows != "auto" else AUTO_ROWS if manners == "fair" else BACKGROUND_ROWS
         self._is_fixed = rows != "auto"
         self.texts = self._most
         self._successes = 0
-        self._may_grow = rows == "auto"
+        self._may_grow = rows == "auto" and manners == "fair"
         self._window_answers = self._window_texts = 0
         self._window_began = 0.0  # the time of the first of them
 
@@ -267,7 +274,7 @@ class BatchSize:
     def succeeded(self, texts: int, now: float = 0.0) -> None:
         """Note that a request with so many texts was answered; after many of full size a little more is tried."""
         self._successes += texts >= self.texts
-        if self.texts < self._most and self._successes >= PROBE_AFTER:
+        if self.texts < self._most and self._successes >= GROW_AFTER:
             self._successes = 0
             self.texts = min(self._most, self.texts * 3 // 2 + 1)
         if self._may_grow:

@@ -61,7 +61,7 @@ class Endpoints:
     ) -> None:
         self.facts = ModelFacts(given=dict(enumerate(config.writer.class_names or ())))
         self.identity: dict[str, Any] = {}
-        self.batch_size = BatchSize(config.request.rows)
+        self.batch_size = BatchSize(config.request.rows, config.request.manners)
         headers = config.server.request_headers(environment)
         if dialect is None and config.server.api != "auto":
             dialect = DIALECTS[config.server.api](config.request)

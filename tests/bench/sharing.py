@@ -32,7 +32,7 @@ HEAD = f"""# Clients that share a server
 
 By `tests/bench/sharing.py`: simulated, slots of 100 ms, {SECONDS} s of which the first {WARM_UP} are not counted;
 clients come at random within {STAGGER} s. In each row the worst of three seeds. "Fair" is Jain's index of the
-clients' answers.
+clients' rates while they were there.
 
 | server | clients | throughput / most | in flight, mean | peak | latency | fair | refused |
 | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -16,8 +16,9 @@ from many_clients import Result, Server, mean_limit, simulate, staggered
 
 from pipeline.servers.limiter import (
     AUTO_ROWS,
+    BACKGROUND_ROWS,
     CEILING,
-    PROBE_AFTER,
+    GROW_AFTER,
     QUICK_ANSWERS,
     QUICK_RATE,
     QUICK_ROWS,
@@ -99,12 +100,12 @@ def test_the_climb_takes_a_few_round_trips(service_s: float, slots: int) -> None
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
 def test_where_more_in_flight_is_worse_the_best_level_is_found_in_200_requests(noise: float) -> None:
-    """A short run, its start included, takes no longer than the best fixed number's time / 0.93."""
+    """A short run, its start included, takes no longer than the best fixed number's time / 0.94."""
 
     def seconds(limit: int | Literal["auto"]) -> float:
         return fmean(share(Limiter(limit, chance=Random(1)), crowded, 200, noise, seed) for seed in range(20))
 
-    assert 0.93 * seconds("auto") <= min(seconds(level) for level in (1, 2, 4, 8, 16, 32))
+    assert 0.94 * seconds("auto") <= min(seconds(level) for level in (1, 2, 4, 8, 16, 32))
 
 
 def test_a_short_run_on_eight_slots_loses_little() -> None:
@@ -116,13 +117,13 @@ def test_a_short_run_on_eight_slots_loses_little() -> None:
 @pytest.mark.parametrize("noise", [0.05, 0.2])
 @pytest.mark.parametrize("fixed_costs", [0.2, 1, 4, 10])
 def test_a_server_that_batches_is_given_enough_to_batch(fixed_costs: float, noise: float) -> None:
-    """Answers get slower with every one more in flight, and the server better: after the climb it gives 85 %."""
+    """Answers get slower with every one more in flight, and the server better: after the climb it gives 90 %."""
 
     def seconds(requests: int) -> float:
         limiter = Limiter("auto", chance=Random(1))
         return share(limiter, lambda in_flight: in_flight / (fixed_costs + in_flight), requests, noise)
 
-    assert 8000 / (seconds(16_000) - seconds(8000)) >= 0.85
+    assert 8000 / (seconds(16_000) - seconds(8000)) >= 0.9
 
 
 @pytest.mark.parametrize(("slots", "most"), [(1, 4), (4, 16), (8, 24), (64, 192)])
@@ -205,7 +206,7 @@ def test_a_fixed_number_stays_fixed() -> None:
 
 # -- others use the same server
 
-ALL_KINDS = [Server(16), Server(16, batches=True), Server(16, most_waiting=32)]
+ALL_KINDS = [Server(16), Server(64), Server(16, batches=True), Server(16, most_waiting=32)]
 
 
 def together(clients: int, server: Server, seed: int, *, others: int = 0) -> Result:
@@ -216,19 +217,18 @@ def together(clients: int, server: Server, seed: int, *, others: int = 0) -> Res
     return simulate(limiters, server, seconds=100, starts=starts, warm_up=40, seed=seed)
 
 
-@pytest.mark.parametrize("server", ALL_KINDS, ids=["plain", "batches", "refuses"])
+@pytest.mark.parametrize("server", ALL_KINDS, ids=["plain", "large", "batches", "refuses"])
 @pytest.mark.parametrize("clients", [1, 2, 4, 16])
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_all_together_send_what_one_alone_would_and_share_it(clients: int, server: Server, seed: int) -> None:
     """However many clients there are, whenever they come, and none of them saw the server empty."""
     result = together(clients, server, seed)
-    # Where the server batches, latency says less of what waits.
-    assert result.in_flight <= (8 * server.slots if server.batches else 2 * server.slots + 2 * clients)
-    assert result.throughput >= 0.93
+    assert result.in_flight <= 2 * server.slots + 2 * clients
+    assert result.throughput >= 0.95
     assert result.refused <= 0.02
     if server.most_waiting is None:  # whoever was refused sends less than others, for a while
-        assert result.fairness >= 0.8
+        assert result.fairness >= 0.9
 
 
 @pytest.mark.slow
@@ -280,7 +280,7 @@ def test_chunks_shrink_where_they_are_refused_and_grow_again(rows: int | Literal
     assert sizes.texts == most
     sizes.refused(most)
     assert sizes.texts == (most if rows == 10 else most // 2)
-    for _ in range(20 * PROBE_AFTER):
+    for _ in range(20 * GROW_AFTER):
         sizes.succeeded(sizes.texts)
     assert sizes.texts == most
     for _ in range(100):
@@ -307,6 +307,15 @@ def test_chunks_grow_where_answers_come_quicker_than_from_any_model() -> None:
     assert sizes.texts == QUICK_ROWS
     answer(sizes, QUICK_RATE / 4, now)
     assert sizes.texts == AUTO_ROWS
+
+
+def test_in_the_background_requests_are_small() -> None:
+    """However fast answers come; a number that is given counts."""
+    sizes = BatchSize("auto", "background")
+    assert sizes.texts == BACKGROUND_ROWS
+    answer(sizes, QUICK_RATE * 10)
+    assert sizes.texts == BACKGROUND_ROWS
+    assert BatchSize(100, "background").texts == 100
 
 
 def test_a_given_number_of_texts_does_not_grow() -> None:
@@ -340,6 +349,6 @@ def test_a_limit_that_a_server_announces_binds(rows: int | Literal["auto"], anno
     now = answer(sizes, 1_000_000)
     assert sizes.texts == most
     sizes.refused(sizes.texts)
-    for _ in range(40 * PROBE_AFTER):
+    for _ in range(40 * GROW_AFTER):
         sizes.succeeded(sizes.texts, now)
     assert sizes.texts <= most

@@ -40,7 +40,7 @@ class Result:
     in_flight: float  # requests of all clients, the mean over time
     peak: int
     latency: float  # the median, in seconds
-    fairness: float  # Jain's index of the answers of each client: 1 all alike, 1/n one has all
+    fairness: float  # Jain's index of the clients' rates while they were there: 1 all alike, 1/n one has all
     refused: float  # as a part of all requests
     limits: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)  # of each client, every 0.1 s
 
@@ -106,14 +106,15 @@ class _Simulation:
             if kind == "refusal":
                 self._refuse(now, client, sent_at)
             self._send(now, client)
-        shares = [sum(client == each for each, _ in self.seen["answer"]) for client in range(len(self.limiters))]
+        answers = [sum(client == each for each, _ in self.seen["answer"]) for client in range(len(self.limiters))]
+        times = [min(seconds, stop) - max(warm_up, start) for start, stop in zip(starts, self.stops, strict=True)]
         return Result(
-            sum(shares) / (seconds - warm_up) * self.server.service_s / self.server.slots,
+            sum(answers) / (seconds - warm_up) * self.server.service_s / self.server.slots,
             weighted / (seconds - warm_up),
             peak,
             median(latency for _, latency in self.seen["answer"]),
-            fairness(shares),
-            len(self.seen["refusal"]) / (len(self.seen["refusal"]) + sum(shares)),
+            fairness([count / time for count, time in zip(answers, times, strict=True) if time > 0]),
+            len(self.seen["refusal"]) / (len(self.seen["refusal"]) + sum(answers)),
             self.limits,
         )
 
