@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClassifyError, InputError
-from pipeline.formats.dictionaries import decoded, grown, is_narrow, with_wide_indexes
+from pipeline.formats.dictionaries import decoded, grown, is_narrow, with_null_indexes, with_wide_indexes
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     BLOCK_CHARS,
@@ -88,7 +88,9 @@ class ColumnarSource(Source):
         schema = self.schema()
         is_as_read = schema.equals(self.schema_of_file)
         for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, None):
-            yield batch if is_as_read else batch.cast(schema)
+            arrays = [with_null_indexes(column) for column in batch.columns]
+            rows = pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+            yield rows if is_as_read else rows.cast(schema)
 
     def _indexes_fit(self, names: Sequence[str]) -> bool:
         """Read the dictionaries of the columns, and say whether their indexes can count the values of all batches."""
@@ -96,7 +98,7 @@ class ColumnarSource(Source):
         try:
             for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, names):
                 for index, column in enumerate(each for each in batch.columns if is_narrow(each.type)):
-                    known[index], _ = grown(known.get(index), column.slice(0, 0))
+                    known[index], _ = grown(known.get(index), with_null_indexes(column.slice(0, 0)))
         except pa.ArrowInvalid:
             return False
         return True

@@ -39,6 +39,32 @@ def with_wide_indexes(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def with_null_indexes(column: pa.Array) -> pa.Array:
+    """Give a column null indexes for nulls in its dictionaries: Parquet has no such values, Arrow (26) joins none."""
+    types, kind = pa.types, column.type
+    if not has_dictionary(kind):
+        return column
+    if types.is_dictionary(kind):
+        if not column.dictionary.null_count:
+            return column
+        is_valid = column.dictionary.is_valid().to_numpy(zero_copy_only=False)
+        index_of = pa.array(is_valid.cumsum() - 1, kind.index_type, mask=~is_valid)
+        values = column.dictionary.cast(value_type(kind)).drop_null().cast(kind.value_type)
+        return pa.DictionaryArray.from_arrays(index_of.take(column.indices), values, ordered=kind.ordered)
+    if types.is_struct(kind):
+        fields = [with_null_indexes(column.field(index)) for index in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, fields=[*kind], mask=column.is_null())
+    if types.is_map(kind):
+        parts = with_null_indexes(column.keys), with_null_indexes(column.items)
+        values = pa.StructArray.from_arrays(parts, fields=[kind.key_field, kind.item_field])
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        values = with_null_indexes(column.values)
+    else:
+        return column
+    own = column.buffers()[: 1 if types.is_fixed_size_list(kind) else 2]
+    return pa.Array.from_buffers(kind, len(column), own, offset=column.offset, children=[values])
+
+
 def is_closed(kind: pa.DataType) -> bool:
     """Whether Arrow (26) can't take values out of dictionaries of a type, where these are inside of another column."""
     return bool(pa.types.is_nested(kind.value_type) or value_type(kind) != kind.value_type)
@@ -74,7 +100,8 @@ def grown(known: pa.Array | None, column: pa.Array) -> tuple[pa.Array, pa.Array]
     """
     is_plain = pa.types.is_dictionary(column.type)
     if known is None:  # Arrow files know no dictionary without values that grows: it gets one that no row has
-        known = column.slice(0, 0) if is_plain and len(column.dictionary) else _empty(column.type)
+        may_grow = not is_plain or not pa.types.is_null(column.type.value_type)
+        known = _empty(column.type) if may_grow and not (is_plain and len(column.dictionary)) else column.slice(0, 0)
     if is_plain and known.dictionary.equals(column.dictionary):
         return known, column
     chunks = pa.table({"": pa.chunked_array([known, column])}).unify_dictionaries()[0].chunks

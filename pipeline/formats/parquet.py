@@ -434,8 +434,6 @@ def _type_in_parquet(kind: pa.DataType) -> pa.DataType:
 def _in_parquet(column: pa.Array) -> pa.Array:
     """Give a column the type that it has in Parquet."""
     kind = _type_in_parquet(column.type)
-    if pa.types.is_dictionary(column.type) and column.dictionary.null_count:  # there are none in Parquet
-        return decoded(column).cast(kind)
     if column.type == kind:
         return column
     if pa.types.is_dictionary(kind):

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 import openpyxl
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -156,6 +157,50 @@ def test_dictionaries_may_grow_and_change(
     assert output["kind"].to_pandas().isna().tolist() == [value is None for batch in batches for value in batch]
     assert output.schema.field("kind").type == kind
     assert output["kind"].to_pylist() == [value for batch in batches for value in batch]
+
+
+KINDS_WITH_CATEGORIES: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "alone": lambda column: column,
+    "in a struct": lambda column: pa.StructArray.from_arrays([column], ["k"], mask=pa.array([False] * 5 + [True])),
+    "in a list": lambda column: pa.ListArray.from_arrays(pa.array([0, 1, 1, None, 4, 5, 6], pa.int32()), column),
+    "in a fixed list": lambda column: pa.FixedSizeListArray.from_arrays(pa.concat_arrays([column, column]), 2),
+    "in a map": lambda column: pa.MapArray.from_arrays(
+        pa.array([0, 1, 1, None, 4, 5, 6], pa.int32()), "abcdef", column
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+@pytest.mark.parametrize("where", KINDS_WITH_CATEGORIES)
+@pytest.mark.parametrize("values", [["x", None, "y"], [None, 1.5], [None, ""]], ids=str)
+def test_a_dictionary_may_hold_null(tmp_path: Path, ending: str, where: str, values: list[object]) -> None:
+    """Other writers than pandas make some; each batch has another one, and is a slice of an array."""
+    indexes = pa.array([0, len(values) - 1, None, 0, len(values) - 1, 0], pa.int8())
+    batches = []
+    for each in (values, values[::-1]):
+        column = KINDS_WITH_CATEGORIES[where](pa.DictionaryArray.from_arrays(indexes, pa.array(each)))
+        table = pa.record_batch({"text": pa.array([*"abcdef"]), "kind": column})
+        batches += [table, table.slice(1, 4)]
+    with ipc.new_stream(tmp_path / "in.arrow", batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    joined(tmp_path / "in.arrow", tmp_path / f"out.{ending}")
+    out = (
+        ipc.open_file(tmp_path / "out.arrow").read_all()
+        if ending == "arrow"
+        else pq.read_table(tmp_path / "out.parquet")
+    )
+    assert out["kind"].to_pylist() == [value for batch in batches for value in batch["kind"].to_pylist()]
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet", "csv"])
+def test_categories_that_are_all_null(tmp_path: Path, ending: str) -> None:
+    """What pandas makes of such a column has no type of values."""
+    frame = pd.DataFrame({"text": ["a", "b"], "kind": pd.Categorical([None, None])})
+    frame.to_feather(tmp_path / "in.feather")
+    joined(tmp_path / "in.feather", tmp_path / f"out.{ending}")
+    read = getattr(pd, f"read_{'feather' if ending == 'arrow' else ending}")
+    assert read(tmp_path / f"out.{ending}")["kind"].isna().tolist() == [True, True]
 
 
 def test_categories_of_a_parquet_file_become_those_of_an_arrow_file(tmp_path: Path) -> None:
