@@ -31,7 +31,7 @@ def chunks_of(texts: list[bytes], sizes: list[int], request: Request, first: int
     return [*chunks, *cutter.rest()]
 
 
-@settings(max_examples=400)
+@settings(max_examples=7 * settings().max_examples)
 @given(
     TEXTS,
     st.lists(st.integers(1, 9), min_size=1, max_size=4),

@@ -179,6 +179,7 @@ def test_a_position_that_is_none_is_no_reason_to_stop(tmp_path: Path) -> None:
     assert (record.labelled, record.failed) == (19, {"rejected": 1})
 
 
+@pytest.mark.slow
 def test_no_row_is_blamed_for_a_dead_gpu_that_says_400(tmp_path: Path) -> None:
     """The pipeline of Hugging Face says 400 to everything then: the canary tells, and the run waits."""
     texts = [f"text {number}" for number in range(50)]

@@ -60,6 +60,7 @@ def faults(fake: FakeServer) -> list[Action]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [4000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_server_that_fails_often_gets_every_row_right_in_the_end(rows: int, tmp_path: Path, fake: FakeServer) -> None:
     """Three requests in ten meet a fault of some kind: every row right, none marked failed."""
@@ -72,6 +73,7 @@ def test_a_server_that_fails_often_gets_every_row_right_in_the_end(rows: int, tm
     assert record.retries > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "bad"), [(2000, 1), pytest.param(20_000, 6, marks=pytest.mark.slow)])
 def test_poison_rows_carry_their_reason_and_cost_nobody_else(
     rows: int, bad: int, tmp_path: Path, fake: FakeServer
@@ -157,6 +159,7 @@ def test_too_long_texts_are_cut_only_where_needed(tmp_path: Path, fake: FakeServ
     assert [(seen.texts, seen.body["truncate_prompt_tokens"]) for seen in cut_requests] == [(["long one"], -1)]
 
 
+@pytest.mark.slow
 def test_a_row_that_crashes_the_server_does_so_a_few_times_only(tmp_path: Path, fake: FakeServer) -> None:
     """After a crash suspects are tried alone: the guilty row is found, the others get their labels."""
     texts = [f"text {n}" for n in range(2000)]
@@ -210,6 +213,7 @@ def test_a_server_that_comes_back_in_time_costs_only_time(tmp_path: Path, fake: 
     assert_all_right(tmp_path, texts)
 
 
+@pytest.mark.slow
 def test_a_dead_server_ends_the_run_and_the_next_one_finishes(tmp_path: Path, fake: FakeServer) -> None:
     """Nobody answers for wait_s: exit 75; what was answered is kept and not asked for again."""
     texts = [f"text {n}" for n in range(3000)]

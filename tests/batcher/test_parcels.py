@@ -29,7 +29,7 @@ def chunk_of(number: int, texts: int, length: int) -> Chunk:
     return Chunk(number, Position(0, 0, 0), texts=Texts.of([b"x" * length] * texts))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30), st.integers(1, 6), st.integers(1, 40))
 def test_every_chunk_is_in_one_request_in_its_order(kinds: list[tuple[int, int]], rows: int, most: int) -> None:
     """Within the bounds of a request, unless one chunk alone is beyond them; and never two where one would do."""
@@ -98,6 +98,7 @@ def test_some_answers_are_those_of_their_texts(labels: list[str | None], start: 
     assert list(whole[start:stop]) == list(whole)[start:stop]
 
 
+@pytest.mark.slow
 def test_small_files_share_requests_and_the_blame_stays_where_it_belongs(
     tmp_path: Path, fake: FakeServer, classify: Command
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from answers import add, answers, answers_of, failed, labels_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.answers import Answers
@@ -225,7 +225,6 @@ def test_a_flush_in_the_middle_of_an_addition_loses_nothing(tmp_path: Path, befo
 # -- which rows are open
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), max_size=8),
     st.randoms(use_true_random=False),
@@ -270,7 +269,6 @@ def test_nothing_stored_is_all_open(tmp_path: Path) -> None:
         assert checkpoint.position_before(100) is None
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["fine", "empty", "timeout"]), min_size=1, max_size=6), max_size=4))
 def test_reopening_forgets_failed_rows_only(tmp_path_factory: pytest.TempPathFactory, chunks: list[list[str]]) -> None:
     """For --retry-failed: rows with an error are open again, all others keep what they have, and empty ones too."""

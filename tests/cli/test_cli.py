@@ -266,6 +266,7 @@ def test_secrets_appear_nowhere(mode: str, tmp_path: Path, classify: Command) ->
     assert leaks == []
 
 
+@pytest.mark.slow
 def test_a_key_in_another_spelling_is_masked_in_the_error_of_a_row(
     tmp_path: Path, fake: FakeServer, classify: Command
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_checkpoint_of_another_run_is_refused(classify: Command, tmp_path: Pat
 ODD = "ü\x1b[2J\x9b1m\u202e"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_any_text_can_be_shown_in_any_encoding(
     encoding: str, tmp_path: Path, fake: FakeServer, classify: Command
@@ -228,6 +229,7 @@ def test_any_text_can_be_shown_in_any_encoding(
     assert labels <= set(fake.labels)
 
 
+@pytest.mark.slow
 def test_a_deleted_working_directory_is_a_message(tmp_path: Path) -> None:
     """Relative paths mean nothing there: exit 2 and what to do, whatever first looks at one."""
     (tmp_path / "in.csv").write_text("text\na\n")

@@ -232,6 +232,7 @@ def test_what_failed_is_advised_what_helps(tmp_path: Path, fake: FakeServer, cla
     assert "classifies them again" not in told
 
 
+@pytest.mark.slow
 def test_estimates_are_called_so(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """After an interruption, in `status` and in the record: a long text file is not counted before it is read."""
     write(tmp_path / "in.csv", [f"text {number}" for number in range(300_000)])

@@ -18,7 +18,7 @@ import pytest
 from commands import Command, complaint
 from fake import FakeServer
 from files import rows_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from joining import ADDED, joined, predictions_of, sent, texts_of
 from openpyxl.chart import BarChart, Reference
@@ -136,7 +136,6 @@ def test_feather_of_version_1_is_named(tmp_path: Path) -> None:
         texts_of(tmp_path / "old.feather")
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", None]), max_size=4), max_size=6), st.booleans())
 def test_dictionaries_may_grow_and_change(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[str | None]], is_ordered: bool

@@ -40,8 +40,7 @@ ENCODINGS = st.sampled_from(
         ("", "shift_jis"),
     ]
 )
-few = settings(max_examples=40, deadline=None)
-many = settings(max_examples=100, deadline=None)
+many = settings(max_examples=2 * settings().max_examples, deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,7 @@ def added_to(row: int) -> list[str]:
     return [LABELS[row % 2], repr(0.5 + row / 1024), ""]
 
 
+@pytest.mark.slow
 @many
 @given(data=st.data())
 def test_csv_round_trip(data: st.DataObject, folder: Path) -> None:
@@ -142,6 +142,7 @@ def encodable(text: str, encoding: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @many
 @given(data=st.data())
 def test_jsonl_round_trip(data: st.DataObject, folder: Path) -> None:
@@ -174,7 +175,6 @@ def test_jsonl_round_trip(data: st.DataObject, folder: Path) -> None:
     assert text == ""
 
 
-@few
 @given(rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=8))
 @pytest.mark.parametrize("out", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("source", ["csv", "jsonl", "parquet"])
@@ -192,7 +192,6 @@ def test_strings_are_kept_between_formats(source: str, out: str, rows: list[list
     assert [[row["text"], row["other"]] for row in rows_of(output)] == rows
 
 
-@few
 @given(rows=st.lists(OBJECTS, min_size=1, max_size=6))
 @example(rows=[{"text": "", "n": 0}, {"text": "", "n": 0.0}])
 @pytest.mark.parametrize("out", ["csv", "parquet"])
@@ -229,7 +228,6 @@ def same(found: Any, value: Any) -> bool:
     return repr(json.loads(json.dumps(found))) == repr(json.loads(json.dumps(value)))
 
 
-@few
 @given(data=st.data())
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("kind", ["csv", "one.csv", "jsonl"])
@@ -268,7 +266,7 @@ def test_reading_on_from_any_block(kind: str, skip: bool, data: st.DataObject, f
         assert [text for each in rest for text in sent(each)] == whole[block.position.row :]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings().max_examples, deadline=None)
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\n\r", b"bc\r", b"\nd", b"\x85\x0b\x0c"]), max_size=12))
 def test_lines_do_not_depend_on_how_the_bytes_came(blocks: list[bytes]) -> None:
     """However a stream is cut into blocks, its lines are those of the whole."""

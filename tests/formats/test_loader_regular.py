@@ -43,7 +43,8 @@ def block_bytes(request: pytest.FixtureRequest) -> object:
         yield
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=7 * settings().max_examples, deadline=None)
 @given(st.lists(st.tuples(st.lists(CELL, max_size=3), ENDS), max_size=8), st.sampled_from([0, 1]))
 @example([(["a", "b"], "\n"), (['"'], "\n"), (["c", "d"], "\n")], 1)
 @example([(["a", '"g\nh"'], "\r"), (["c", "d"], "\r")], 0)
@@ -62,7 +63,7 @@ def test_any_file_reads_as_the_csv_module_reads_it(
     assert found == sendable(wanted)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.lists(st.tuples(st.lists(CELL, min_size=2, max_size=2), ENDS), max_size=8))
 def test_the_bytes_of_all_records_are_those_of_the_file(folder: Path, rows: list[tuple[list[str], str]]) -> None:
     """Nothing is left out, nothing is doubled, and no record begins within another."""
@@ -80,7 +81,7 @@ def test_the_bytes_of_all_records_are_those_of_the_file(folder: Path, rows: list
 REGULAR = st.sampled_from(["", "a", '"b"', '"c""d"', '"e,f"', '"g\nh"', '"i\r\nj"', '"k\rl"', "é", '""', '"m""\n"'])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.lists(st.tuples(st.lists(CELL | REGULAR, min_size=2, max_size=2), ENDS), max_size=6), st.integers(0, 3))
 @example([(["a", '"g\nh"'], "\n"), (['"i\r\nj"', '"k\rl"'], "\r\n")], 0)
 @example([(["a", "b"], "\n"), (['"g\nh"', "c"], "\n")], 1)

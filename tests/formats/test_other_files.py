@@ -129,6 +129,7 @@ def test_objects_over_several_lines_are_not_to_be_left_out(tmp_path: Path) -> No
     assert texts_of(path, on_bad_line="skip") == ["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros", [1, 512, 5 << 20])
 def test_gzip_that_is_filled_up_with_zeros(zeros: int, tmp_path: Path) -> None:
     """As on tapes and disk images: all rows are read, however many members there are."""

@@ -49,6 +49,7 @@ def settings(tmp_path: Path, fake: FakeServer, output: str = "out.csv") -> Confi
 # -- the examples
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstrings_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every public function shows an example, and each does what it shows."""
     shutil.copytree(ROOT / "data", tmp_path / "data")
@@ -235,6 +236,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_the_stop_button_stops(fake: FakeServer) -> None:
     """An interrupt inside a running loop cancels the work in its thread: from then on nothing is sent."""
     fake.latency_s = 0.1

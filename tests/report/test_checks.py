@@ -177,6 +177,7 @@ def test_without_truth_and_comparison_nothing_is_praised() -> None:
     assert now["verdict"] == "unjudged"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [100, 300, 1000, 5000])
 def test_chance_raises_no_alarm(rows: int) -> None:
     """Forty nights of the same source; the whole table is made by tests/bench/report_alarms.py."""

@@ -135,6 +135,7 @@ def _head(text: str, line: str) -> str:
     return lines[at]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 @pytest.mark.parametrize("name", ["everything", "long labels", "right to left", "hostile", "1,200 labels"])
 def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path)
     assert int(wide) <= int(window) == width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["everything", "hostile"])
 def test_the_browser_has_nothing_to_complain_of(name: str, tmp_path: Path) -> None:
     """No error on the console, no script that ran, no request: of the page nothing leaves it."""
@@ -191,6 +193,7 @@ def test_everybody_can_read_it(name: str, scheme: int, tmp_path: Path) -> None:
     assert title[1] == "found "
 
 
+@pytest.mark.slow
 def test_it_is_dark_in_the_dark_and_prints(tmp_path: Path) -> None:
     """Another background where the system asks for it; on paper it is light, on a few pages."""
     page = tmp_path / "page.html"

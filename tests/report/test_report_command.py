@@ -166,6 +166,7 @@ def test_a_drawn_report_keeps_its_verdict(tmp_path: Path, classify: Command) -> 
     assert "❌" in (tmp_path / "again.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_compared_with_is_not_replaced(tmp_path: Path, classify: Command) -> None:
     """Else each night would be compared with the one before, unnoticed; nor is a file read that can't be a report."""
     write_labelled(tmp_path / "out.csv", made_up(100, 1))
@@ -269,6 +270,7 @@ def test_without_matplotlib_all_but_the_page_works(tmp_path: Path, classify: Com
     )
 
 
+@pytest.mark.slow
 def test_a_terminal_without_blocks_gets_plain_characters(tmp_path: Path, classify: Command) -> None:
     """Whatever it can show, the numbers are there."""
     write_labelled(tmp_path / "out.csv", made_up(300, 1))

@@ -206,6 +206,7 @@ def test_a_half_of_a_key_is_not_enough(tmp_path: Path) -> None:
 # -- the bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_probs", [False, True], ids=["labels", "probs"])
 def test_the_file_keeps_to_its_bound(tmp_path: Path, keep_probs: bool) -> None:
     """However much is remembered; and the last answers, a good third of the bound, are still there."""
@@ -221,6 +222,7 @@ def test_the_file_keeps_to_its_bound(tmp_path: Path, keep_probs: bool) -> None:
     assert bound / 3 < path.stat().st_size <= bound
 
 
+@pytest.mark.slow
 def test_answers_in_use_stay(tmp_path: Path) -> None:
     """Texts of every run outlive ten times the bound of texts of one run."""
     daily, bound = [f"daily {number}" for number in range(3000)], 1_500_000
@@ -232,6 +234,7 @@ def test_answers_in_use_stay(tmp_path: Path) -> None:
             remember(store, [f"{number_of_run} {number}" for number in range(10_000)])
 
 
+@pytest.mark.slow
 def test_a_smaller_bound_holds_from_then_on(tmp_path: Path) -> None:
     """A file that is too large by a new bound grows no more, and its pages are used again."""
     with opened(tmp_path / "r") as store:

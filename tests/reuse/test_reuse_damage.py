@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import SUPPORT, python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from identities import identity
 from reuse_files import TEXTS, found, opened, remember, said
@@ -118,7 +118,6 @@ def test_a_file_that_was_cut_is_refused(filled: Path, size: int) -> None:
     assert filled.read_bytes() == before
 
 
-@settings(max_examples=40)
 @given(st.floats(0, 1), st.binary(min_size=1, max_size=600))
 def test_damage_anywhere_is_never_a_bug(tmp_path_factory: pytest.TempPathFactory, where: float, junk: bytes) -> None:
     """Bytes overwritten anywhere are not noticed, or refused with one of our errors."""

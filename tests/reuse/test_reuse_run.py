@@ -294,6 +294,7 @@ def test_a_file_that_fails_costs_no_row(tmp_path: Path, fake: FakeServer, classi
         assert db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
 
 
+@pytest.mark.slow
 def test_a_file_that_another_program_keeps_costs_no_row(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """The run goes on without it, and says so."""
     run_once(tmp_path, TEXTS, fake)
@@ -320,6 +321,7 @@ def test_the_path_in_a_config_is_relative_to_it(tmp_path: Path, fake: FakeServer
     assert (record["reused_rows"], record["settings"]["run"]["reuse"]) == (0, str(tmp_path / "r"))
 
 
+@pytest.mark.slow
 def test_answers_of_a_run_that_was_resumed_serve_the_next(tmp_path: Path, fake: FakeServer) -> None:
     """`--limit-rows` first, the rest later, another output after that: each text is sent once."""
     write(tmp_path / "in.jsonl", TEXTS)

@@ -397,6 +397,7 @@ def test_an_answer_that_the_canary_confirms_stops_the_run(
 # -- memory and disks
 
 
+@pytest.mark.slow
 def test_what_is_in_flight_is_bounded(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """At most 64 MiB of text, however many requests may be sent at once; a row beyond that travels alone."""
     mib = 1 << 20
@@ -432,6 +433,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending", ["jsonl", *(pytest.param(each, marks=pytest.mark.slow) for each in ("csv", "parquet"))]
 )
@@ -449,6 +451,7 @@ def test_memory_does_not_grow_with_the_file(ending: str, tmp_path: Path, fake: F
     assert peaks[1] - peaks[0] < 45 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("full", "kib"), [("before the output fits", 600), ("before the checkpoint fits", 100)])
 def test_a_full_disk_is_not_now_and_costs_nothing_twice(
     full: str, kib: int, tmp_path: Path, fake: FakeServer, classify: Command

@@ -93,6 +93,7 @@ def test_closed_streams_do_no_harm(closed: str, source: Path, fake: FakeServer) 
     assert len((source.parent / "out.csv").read_text().splitlines()) == 301
 
 
+@pytest.mark.slow
 def test_the_exit_code_does_not_depend_on_who_listens(source: Path, fake: FakeServer) -> None:
     """Standard error that is full or has no reader changes no exit code."""
     run = f"{sys.executable} -m pipeline run"

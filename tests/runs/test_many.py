@@ -374,6 +374,7 @@ def slow(folder: Path, server: FakeServer, files: int) -> tuple[str, ...]:
     return ("run", "in", "-o", "out/", "--url", server.url, *one_by_one)
 
 
+@pytest.mark.slow
 def test_the_deadline_keeps_what_is_complete(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
     """Exit 4, also where a file was bad; the next night goes on, asks for nothing twice, and says 2 for the bad one."""
     arguments = slow(tmp_path / "in", fake, 30)
@@ -606,6 +607,7 @@ def outputs_in(bucket: Bucket, prefix: str) -> dict[str, bytes]:
     return {key.removeprefix(prefix): bucket.get(key) or b"" for key in keys}
 
 
+@pytest.mark.slow
 def test_from_store_to_store_is_as_from_disk_to_disk(
     tmp_path: Path, tree: Path, stored: Bucket, fake: FakeServer, classify: Command
 ) -> None:
@@ -675,6 +677,7 @@ def test_two_runs_never_write_below_one_prefix(
     assert len(outputs_in(bucket, "out/")) == 12
 
 
+@pytest.mark.slow
 def test_the_total_counts_files_that_are_not_opened_yet(tmp_path: Path, fake: FakeServer) -> None:
     """The rows of all files are estimated by their bytes: the last of 60 may be the largest."""
     for number in range(60):

@@ -75,6 +75,7 @@ def assert_whole(folder: Path, expected: dict[str, bytes]) -> None:
     assert hidden(folder, "*.tmp") == hidden(folder, ".*.checkpoint*") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_every_answer_that_came_in(
     number: signal.Signals, code: int, expected: dict[str, bytes], tmp_path: Path, fake: FakeServer
@@ -100,6 +101,7 @@ def test_a_signal_keeps_every_answer_that_came_in(
     assert_whole(tmp_path / "out", expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("often", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_killed_again_and_again_it_ends_with_the_same_bytes(
     often: int, expected: dict[str, bytes], tmp_path: Path, fake: FakeServer
@@ -149,6 +151,7 @@ def queued(tmp_path: Path) -> set[str]:
     return {text for each in texts.values() for text in each}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_is_answered_but_not_written_yet_is_kept(
     number: signal.Signals, queued: set[str], tmp_path: Path, fake: FakeServer
@@ -178,6 +181,7 @@ def test_what_is_answered_but_not_written_yet_is_kept(
     assert hidden(tmp_path / "out", "*.tmp") == hidden(tmp_path / "out", ".*.checkpoint*") == []
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_costs_time_and_no_rows(
     expected: dict[str, bytes], tmp_path: Path, fake: FakeServer
 ) -> None:

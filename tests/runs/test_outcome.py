@@ -109,6 +109,7 @@ NIGHTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NIGHTS)
 def test_a_bad_night(kind: str, tmp_path: Path, fake: FakeServer, receiver: Receiver, classify: Command) -> None:
     """Exit code, when, and the one line that says why are told; the time of the last success stays what it was."""
@@ -138,6 +139,7 @@ def test_a_bad_night(kind: str, tmp_path: Path, fake: FakeServer, receiver: Rece
         assert f"out.csv: {body['rows']} of 60 rows answered" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_a_signal_is_told_too(
@@ -348,6 +350,7 @@ def test_metrics_never_replace_rows(name: str, tmp_path: Path, fake: FakeServer,
     assert len(rows_of(tmp_path / "out.csv")) == 3
 
 
+@pytest.mark.slow
 def test_nobody_to_tell_costs_nothing(tmp_path: Path, fake: FakeServer) -> None:
     """Without a metrics file, Prometheus' package is not even imported."""
     import subprocess

@@ -88,6 +88,7 @@ def test_through_pipes_the_rows_are_those_of_a_file(tmp_path: Path, fake: FakeSe
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 @pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("tsv", "\t")])
 def test_cells_through_pipes_are_those_of_a_file(tmp_path: Path, fake: FakeServer, kind: str, delimiter: str) -> None:
@@ -104,6 +105,7 @@ def test_cells_through_pipes_are_those_of_a_file(tmp_path: Path, fake: FakeServe
     assert done.stdout == (tmp_path / f"from_lines.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 def test_one_end_may_be_a_file(tmp_path: Path, fake: FakeServer, bucket: Bucket) -> None:
     """Any file to stdout, stdin to any file, a store among them: the same rows in the same order."""
@@ -123,6 +125,7 @@ def test_one_end_may_be_a_file(tmp_path: Path, fake: FakeServer, bucket: Bucket)
     assert [json.loads(line)["predicted_label"] for line in lines] == [label_of(text) for text in TEXTS]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 def test_standard_input_may_be_of_any_format(tmp_path: Path, fake: FakeServer) -> None:
     """JSON Lines unless loader.format says otherwise; a line that is none is named."""
@@ -361,6 +364,7 @@ def test_what_a_file_has_begun_is_not_thrown_away_for_a_pipe(tmp_path: Path, fak
     piped("-i", "-", "-o", "out.jsonl", *small(fake), "--restart")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("state")
 def test_the_same_rows_again_for_a_complete_output_cost_nothing(tmp_path: Path, fake: FakeServer) -> None:
     """Into a file that has these rows already nothing is sent; other rows replace it."""

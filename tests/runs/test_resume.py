@@ -79,6 +79,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     assert not list(tmp_path.glob(f".{output.name}.checkpoint*"))
 
 
+@pytest.mark.slow
 def test_nothing_answered_a_second_before_the_kill_is_sent_again(tmp_path: Path, fake: FakeServer) -> None:
     """What was answered longer ago than the commits are apart is on the disk."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
@@ -95,6 +96,7 @@ def test_nothing_answered_a_second_before_the_kill_is_sent_again(tmp_path: Path,
     assert not old & set(fake.answered)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_every_answer_that_came_in(
     number: signal.Signals, code: int, tmp_path: Path, fake: FakeServer
@@ -120,6 +122,7 @@ def test_a_signal_keeps_every_answer_that_came_in(
     assert not output.with_name(".out.csv.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_second_sigint_ends_at_once(tmp_path: Path, fake: FakeServer) -> None:
     """A second SIGINT ends the run at once; answers that are a second old are kept, as after kill -9."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
@@ -216,6 +219,7 @@ def test_a_second_run_on_the_same_output_is_told_who_holds_it(
     classify(*arguments_for(source, output, fake))
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_the_sending_and_keeps_everything(
     tmp_path: Path, fake: FakeServer, classify: Command
 ) -> None:

@@ -132,6 +132,7 @@ async def test_slots_on_one_server_do_not_depend_on_another_s_load() -> None:
 # -- time
 
 
+@pytest.mark.slow
 def test_the_deadline_is_that_of_the_command(tmp_path: Path, fake: FakeServer) -> None:
     """A pipe that takes long takes its time from the same account."""
     fake.rules.append((lambda text: text == "slow", hang()))
@@ -273,6 +274,7 @@ def test_a_damaged_record_hides_no_other_file(tmp_path: Path, fake: FakeServer, 
     assert "not made by this program" in classify("run", "in/", "-o", "out/", "--url", fake.url, expect=2).stderr
 
 
+@pytest.mark.slow
 def test_data_on_a_closed_standard_output_is_an_error(tmp_path: Path, fake: FakeServer) -> None:
     """As it is for `cat`: the rows would be nowhere."""
     write(tmp_path / "in.csv", ["a"])

@@ -224,6 +224,7 @@ def test_two_runs_never_overlap(config: Path, tools: Path, classify: Command, fa
     assert fake.requests == []
 
 
+@pytest.mark.slow
 def test_the_lock_is_held_as_long_as_the_run_lives(
     config: Path, tools: Path, classify: Command, fake: FakeServer
 ) -> None:

@@ -238,7 +238,6 @@ def test_a_refusal_that_repeats_texts_names_no_position_of_theirs() -> None:
 
 
 @pytest.mark.parametrize("spoken", APIS)
-@settings(max_examples=60, deadline=None)
 @given(texts=TEXTS, is_scored=st.booleans())
 def test_any_text_is_sent_as_it_is_and_gets_its_own_values(spoken: str, texts: list[str], *, is_scored: bool) -> None:
     """Whatever it holds of the syntax around it: the server reads the same texts, and each gets its own answer."""
@@ -434,7 +433,7 @@ HOSTILE: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("spoken", APIS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(data=st.data())
 def test_a_hostile_answer_never_gives_a_wrong_label(spoken: str, data: st.DataObject) -> None:
     """Anything in the answer is replaced, taken away, doubled: it is refused, or every label is still right."""
@@ -466,7 +465,6 @@ def test_a_hostile_answer_never_gives_a_wrong_label(spoken: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("spoken", APIS)
-@settings(max_examples=50, deadline=None)
 @given(body=st.binary(max_size=40) | st.text('[]{}",:0123456789.eE-labelscorenulltrue ', max_size=60).map(str.encode))
 def test_no_bytes_break_a_decoder(spoken: str, body: bytes) -> None:
     """Whatever comes is an answer or a BadAnswer; so it is with refusals and with what a server says of itself."""

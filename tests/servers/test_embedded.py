@@ -112,6 +112,7 @@ async def test_cut_inside_a_character(client: TestClient[Any, Any]) -> None:
     assert cut["usage"]["prompt_tokens"] == 20
 
 
+@pytest.mark.slow
 async def test_health_during_a_long_classification() -> None:
     """/health answers while a request keeps the model busy for seconds, and that request is answered too."""
     async with embedded.spawned() as url, aiohttp.ClientSession(url) as session:
@@ -238,6 +239,7 @@ async def test_serve_until_cancelled() -> None:
     assert refuses_connections(url)
 
 
+@pytest.mark.slow
 async def test_serve_ends_during_a_classification() -> None:
     """A classification that is running does not hold up the end of the server by more than a moment."""
     ready: asyncio.Queue[str] = asyncio.Queue()

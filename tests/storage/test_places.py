@@ -234,6 +234,7 @@ def test_an_upload_that_is_cut_off_is_not_now_and_leaves_nothing(bucket: Bucket,
     assert bucket.keys() == []
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, here: Bucket, way: Way) -> None:
     """No answer is exit 75; a name that does not resolve is a mistake, but not once the store has answered."""
     with pytest.raises(StoreGone, match="try again later"):

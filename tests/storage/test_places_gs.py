@@ -75,6 +75,7 @@ def test_google_is_read_and_listed_as_any_place(tmp_path: Path, options: str) ->
         locate(f"gs://anonymous@nobody/a{options}").look()
 
 
+@pytest.mark.slow
 def test_half_an_upload_to_google_is_no_object(options: str) -> None:
     """What was begun and given up never appears."""
 

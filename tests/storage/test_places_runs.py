@@ -193,6 +193,7 @@ def test_missing_permission_is_said_before_anything_is_paid_for(
     assert bucket.keys() == ["in/a.csv"]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_is_not_now(bucket: Bucket, source: str, classify: Command, way: Way) -> None:
     """Refused connections are 75; so is a store that breaks off while it is read."""
     nobody = {**bucket.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}

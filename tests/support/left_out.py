@@ -1,8 +1,7 @@
 """What `make test` leaves out, and that it says so: a pytest plugin.
 
-Tests marked `slow` repeat a promise many times or wait for a clock that can't be moved, those marked `vllm` or `triton`
-need a real one. All are skipped, counted in the last line, and run with `--all`, where Hypothesis also tries more
-examples.
+Tests marked `slow` take more than some seconds, those marked `vllm` or `triton` need a real one. All are skipped,
+counted in the last line, and run with `--all`, where Hypothesis also tries more examples.
 """
 
 from __future__ import annotations
