@@ -110,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     groups = {
         "classify": (_add_run, _add_text),
         "inspect": (_add_check, _add_status, _add_report),
-        "operate": (_add_serve, _add_schedule),
+        "operate": (_add_accept, _add_serve, _add_schedule),
     }
     about = "Label a file with your own model, on vLLM or another server: the same file, with labels."
     for title, adders in groups.items():
@@ -292,7 +292,32 @@ def _report(options: argparse.Namespace) -> int:
     return int(document["exit_code"])
 
 
-# Commands that operate: serve, schedule
+# Commands that operate: accept, serve, schedule
+
+
+def _add_accept(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "accept",
+        _accept,
+        "put an output in place that is held because its report failed",
+        "classify accept labelled.parquet",
+        "classify accept --discard labelled.parquet",
+    )
+    parser.add_argument("outputs", nargs="+", metavar="OUTPUT", help="the output that the held one is to replace")
+    parser.add_argument("--discard", action="store_true", help="throw the held one away; the output stays as it is")
+    _add_setting(parser)
+    return parser
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from pipeline.runs.accept import accept
+    from pipeline.storage import locate
+
+    state_dir = _load_config(options, {}).run.state_dir
+    for output in options.outputs:
+        streams.say(accept(locate(output), state_dir, discard=options.discard))
+    return 0
 
 
 def _add_serve(commands: Commands) -> argparse.ArgumentParser:

@@ -537,6 +537,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
     fail_on: list[Check] = []
     """The kinds of checks that make the exit code 5 when they fail: `"drift"`, `"regression"`, `"calibration"`."""
+    on_fail: Literal["publish", "hold"] = "publish"
+    """What becomes of the output when a check of these kinds fails: `"publish"`, or `"hold"`, which leaves the last one
+    in its place. The new one waits as `NAME.held.EXT` for `classify accept`."""
     examples: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
     """How many rows of each kind are shown with their text. With 0 no text of a row is in a report."""
     limits: dict[str, float] = {}
@@ -551,6 +554,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"report.limits.{name}: there is no such check; the checks are {', '.join(LIMITS)}")
             if not 0 <= limit <= 1:
                 raise ValueError(f"report.limits.{name} is a share from 0 to 1, not {limit}")
+        if self.on_fail == "hold" and not self.fail_on:
+            raise ValueError('report.on_fail = "hold" needs report.fail_on, the kinds of checks that hold an output')
         for output in self.outputs:
             if not output.endswith(REPORT_ENDINGS):
                 raise ValueError(f"report.output ends in {', '.join(REPORT_ENDINGS)}, not {mask_uri(output)!r}")
@@ -565,6 +570,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """How many of the last runs are compared with, 0 if it is something else."""
         found = LAST.fullmatch(self.against or "")
         return int(found[1] or 1) if found else 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether an output waits until its report has passed."""
+        return self.on_fail == "hold"
 
     @property
     def is_wanted(self) -> bool:

@@ -34,6 +34,7 @@ PLAIN = (
     ("last_run_exit_code", "Exit code of the last run; 0 is a success.", "exit_code"),
     ("last_run_duration_seconds", "How long the last run took.", "seconds"),
     ("last_run_already_complete", "1 if the last run had nothing to do.", "already_complete"),
+    ("output_held", "1 if the output of the last run is held, and the one before it stays.", "is_held"),
     ("rows", "Rows in the output; where the last run failed, rows answered so far.", "rows"),
     ("rows_empty", "Of these, rows without a text.", "empty"),
     ("rows_truncated", "Of these, rows whose text was cut.", "truncated"),

@@ -30,6 +30,16 @@ class FailedFile(msgspec.Struct):
         return self.error if self.input in self.error else f"{self.input}: {self.error}"
 
 
+class Held(msgspec.Struct, kw_only=True):
+    """A new output that waits for `classify accept`, because its report failed. Paths are absolute, or URIs."""
+
+    output: str  # where it waits
+    command: str  # what puts it in its place
+    digest: str  # of the outputs that the report is about, together
+    files: dict[str, str] = {}  # its reports -> their names when it is accepted
+    history: str | None = None
+
+
 class ReportOutcome(msgspec.Struct, kw_only=True):
     """The report of a run, without a text of a row."""
 
@@ -66,6 +76,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     files: dict[str, int] = {}  # of a command with several: all, done (also failed), complete already, failed
     failed_files: list[FailedFile] = []
     report: ReportOutcome | None = None  # if one was made
+    held: Held | None = None  # the output waits beside the last one, see `report.on_fail`
+    accepted: str | None = None  # by a person, although its report had failed: the digest of what was accepted
     started: str  # this and the next: ISO 8601, UTC
     finished: str = ""
     seconds: float = 0.0  # between these
@@ -74,6 +86,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     host: str = ""
     settings: dict[str, dict[str, Any]] = {}  # secrets masked
     versions: dict[str, str] = {}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the output waits for `classify accept`."""
+        return self.held is not None
 
     @property
     def rows_failed(self) -> int:

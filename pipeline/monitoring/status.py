@@ -12,8 +12,10 @@ import msgspec
 
 from pipeline.checkpoint import Checkpoint, Lock, is_held, read_holder
 from pipeline.errors import OutputError, UserError
-from pipeline.monitoring.record import FailedFile, Outcome, read_record
+from pipeline.monitoring.record import FailedFile, Held, Outcome, RunRecord, read_record
+from pipeline.runs.accept import outputs_in
 from pipeline.runs.output import DIRECTORY_RECORD, Output, lock_of_directory, record_of_directory
+from pipeline.runs.waiting import FOLDER, held_name
 from pipeline.storage import Kind, Location, list_files
 
 FAILED_ROWS = 3  # the exit code of a file that is classified all the same
@@ -21,7 +23,10 @@ MOST_FAILED = 20  # files that failed, of those that are named
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """The status of a run. `state` is running, interrupted, complete, or of a directory incomplete: files failed."""
+    """The status of a run. `state` is running, interrupted, complete or held, or of a directory incomplete.
+
+    Of an output that is held all else is about that; of a directory incomplete means that files failed.
+    """
 
     output: str
     state: str
@@ -37,6 +42,8 @@ class Status(msgspec.Struct, kw_only=True):
     servers: list[str] = []
     model: str | None = None
     held_by: str | None = None
+    held: Held | None = None  # see `report.on_fail`
+    why: str | None = None  # it is held
     is_whole: bool = True  # of a complete output: whether it has all rows of the input
     files: dict[str, int] = {}  # of a directory: how many are in which state
     failed_files: list[FailedFile] = []  # of a directory: what its last run could not classify
@@ -56,13 +63,20 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
         with closing(Checkpoint(kept.checkpoint_path, read_only=True)) as checkpoint:
             if holder or record is None or checkpoint.get("published") != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
+    waits = kept.waiting.record
+    if waits is not None and waits.held is not None and holder is None and kept.waiting.find(waits) is not None:
+        return _of_record(output, waits, "held")
     if record is None and holder is None:
         raise OutputError(f"{output}: no run has begun here (no checkpoint, no run record); name the output of a run")
     if record is None:
         return Status(output=str(output), state="running", held_by=holder)
+    return _of_record(output, record, "complete" if output.exists() else "complete, but the output is gone")
+
+
+def _of_record(output: Location, record: RunRecord, state: str) -> Status:
     return Status(
         output=str(output),
-        state="complete" if output.exists() else "complete, but the output is gone",
+        state=state,
         rows=record.rows,
         rows_total=record.rows if record.is_whole else None,
         failed=record.failed,
@@ -72,6 +86,8 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
         since=record.started,
         servers=record.settings["server"]["url"],
         model=record.model.get("id"),
+        held=record.held,
+        why=record.error if record.held else None,
     )
 
 
@@ -98,11 +114,14 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
     failed_files = [each for each in last.failed_files if each.exit_code != FAILED_ROWS] if last else []
     if failed_files:
         files["not classified"] = len(failed_files)
+    held = last.held if last and holder is None and outputs_in(folder, state_dir) else None
     has_ended = last is None or bool(last.finished)
     unfinished = files["interrupted"] or files["running"] or not has_ended
     return Status(
         output=str(folder),
-        state="running" if holder else "interrupted" if unfinished else "incomplete" if failed_files else "complete",
+        state="running" if holder else "interrupted" if unfinished else (held and "held") or _ended(failed_files),
+        held=held,
+        why=last.error if last and held else None,
         failed_files=failed_files,
         rows=sum(status.rows for status in each),
         failed=dict(sorted(failed.items())),
@@ -115,16 +134,27 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
     )
 
 
+def _ended(failed_files: list[FailedFile]) -> str:
+    return "incomplete" if failed_files else "complete"
+
+
 def _traces(folder: Location) -> list[str]:
     """Return the outputs in a directory that have a checkpoint or a record, as paths relative to it."""
+    paths = list_files(folder)
     found = set()
-    for path in list_files(folder):
+    for path in paths:
         parent, slash, name = path.rpartition("/")
-        if name == DIRECTORY_RECORD:
+        if name == DIRECTORY_RECORD or path.startswith(f"{FOLDER}/"):
             continue
         if trace := re.fullmatch(r"\.(.+)\.(?:run\.json|checkpoint)", name):
             found.add(f"{parent}{slash}{trace[1]}")
-    return sorted(found)
+    return sorted(found - set(map(_held_beside, found)))
+
+
+def _held_beside(path: str) -> str:
+    """Return the path at which the new version of an output waits."""
+    parent, slash, name = path.rpartition("/")
+    return f"{parent}{slash}{held_name(name)}"
 
 
 def _of_checkpoint(output: Location, checkpoint: Checkpoint, holder: str | None) -> Status:
@@ -169,12 +199,18 @@ def as_lines(status: Status) -> list[str]:
         lines.append(f"since: {status.since}" + (f", last news {status.updated}" if status.updated else ""))
     if status.servers:
         lines.append(f"server: {', '.join(status.servers)}, model {status.model or '(unnamed)'}")
+    if status.held:
+        lines.append(f"held: {status.held.output}: {status.why}")
+        lines += [f"report: {report}" for report in status.held.files][:1]
     if status.held_by:
         lines.append(f"held by: {status.held_by}")
     return lines + _next_command(status)
 
 
 def _next_command(status: Status) -> list[str]:
+    if status.held:
+        command = status.held.command
+        return [f"look at the report; then `{command}` puts it in place, `{command} --discard` throws it away"]
     if not status.is_whole:
         return ["these are the first rows of the input; `classify run` without --limit-rows goes on from here"]
     if status.state == "incomplete":

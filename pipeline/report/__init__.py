@@ -28,7 +28,16 @@ from pipeline.storage import Kind, Location, locate
 from pipeline.storage.draft import write_whole
 from pipeline.streams import storable
 
-__all__ = ["has_page", "outputs_of", "report_on", "see_directory", "see_possible", "write_report"]
+__all__ = [
+    "digest_of_all",
+    "files_of",
+    "has_page",
+    "outputs_of",
+    "report_on",
+    "see_directory",
+    "see_possible",
+    "write_report",
+]
 
 SHOWN = 3  # values of a column, in a message
 MOST_BYTES = 64 << 20  # of a report; what is larger is something else
@@ -108,13 +117,18 @@ def _about(opened: Sequence[Labelled], outputs: Sequence[Location], whole: Locat
     return About(
         output=storable(str(whole)),
         files=len(outputs),
-        digest=digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        digest=digest_of_all(digests),
         started=min((record.started for record in records), default=None),
         seconds=sum(record.seconds for record in records) if records else None,
         model=records[0].model if records else {},
         text=", ".join(text.columns) if text else None,
         truth=truth if any(each.has_truth for each in opened) else None,
     )
+
+
+def digest_of_all(digests: Sequence[str]) -> str:
+    """Return one digest of several outputs together."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _see_labels_in_truth(truth: str, counts: Counts, opened: Sequence[Labelled]) -> None:
@@ -150,28 +164,33 @@ def _then(config: Config, whole: Location, night: Document) -> Then | None:
     return then
 
 
-def write_report(config: Config, document: Document, whole: Location) -> list[str]:
-    """Write the files of a report, and its line of the history; return their names, pages first.
-
-    Raises:
-        OutputError: one can't be written, or a file that is no report stands there. DiskTrouble: the disk is full.
-        StoreRefused, StoreGone: its store.
-    """
+def files_of(config: Config, whole: Location) -> list[Location]:
+    """Return the files of a report about `whole`, pages first."""
     files: dict[str, Location] = {}
     for output in config.report.outputs:
         location = whole.beside(f"{_stem(whole)}.report{output}") if output in REPORT_ENDINGS else locate(output)
         stem = location.name.rpartition(".")[0]
         for each in (location, location.beside(f"{stem}.json")):
             files[str(each)] = each
-    for location in files.values():
+    return list(files.values())
+
+
+def write_report(config: Config, document: Document, whole: Location, files: Sequence[Location]) -> list[str]:
+    """Write the files of a report, and its line of the history; return their names.
+
+    Raises:
+        OutputError: one can't be written, or a file that is no report stands there. DiskTrouble: the disk is full.
+        StoreRefused, StoreGone: its store.
+    """
+    for location in files:
         _see_replaceable(config, location)
     # The history first: where that can't be written, no page says that all is well.
     if (history := history_of(config, whole)) is not None:
         see_directory(history)
         remember(history, document)
-    for location in files.values():
+    for location in files:
         write_whole(location, _rendered(document, location.name))
-    return list(files)
+    return [str(location) for location in files]
 
 
 def _stem(whole: Location) -> str:

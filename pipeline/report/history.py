@@ -39,9 +39,12 @@ def read_history(location: Location) -> list[Document]:
 
 
 def last_good(history: Sequence[Document], night: Document, most: int) -> list[Document]:
-    """Return the last reports that did not fail, the latest first, at most so many, and not that of the same run."""
-    others = [each for each in history if not _is_same_run(each, night) and each["verdict"] != "fail"]
-    return others[::-1][:most]
+    """Return the last reports that did not fail or were accepted, the latest first, at most so many.
+
+    That of the same run is none of them.
+    """
+    others = [each for each in history if not _is_same_run(each, night)]
+    return [each for each in others if each["verdict"] != "fail" or each.get("accepted")][::-1][:most]
 
 
 def remember(location: Location, night: Document) -> None:
@@ -50,9 +53,28 @@ def remember(location: Location, night: Document) -> None:
     Raises:
         OutputError, DiskTrouble, StoreRefused, StoreGone: it can't be written.
     """
-    kept = [each for each in read_history(location) if not _is_same_run(each, night)]
-    lines = [encode(each) for each in [*kept, without_texts(night)][-MOST_LINES:]]
-    write_whole(location, b"\n".join(lines) + b"\n")
+    history = read_history(location)
+    kept = [each for each in history if not _is_same_run(each, night)]
+    is_accepted = any(each.get("accepted") for each in history if _is_same_run(each, night))
+    _write(location, [*kept, without_texts(night) | ({"accepted": True} if is_accepted else {})])
+
+
+def accept_night(location: Location, digest: str) -> None:
+    """Have the report of outputs of that digest count as one that did not fail.
+
+    Raises:
+        InputError, OutputError, DiskTrouble, StoreRefused, StoreGone: it can't be read, or written.
+    """
+    history = read_history(location)
+    accepted = [night for night in history if night.get("digest") == digest and not night.get("accepted")]
+    for night in accepted:
+        night["accepted"] = True
+    if accepted:
+        _write(location, history)
+
+
+def _write(location: Location, history: Sequence[Document]) -> None:
+    write_whole(location, b"".join(encode(each) + b"\n" for each in history[-MOST_LINES:]))
 
 
 def _is_same_run(one: Document, other: Document) -> bool:

@@ -41,7 +41,7 @@ def outputs_of(text: str) -> list[Location]:
     if kind is Kind.DIRECTORY:
         paths = list_files(location)
         made = {f"{found[1] or ''}{found[2]}" for path in paths if (found := _RECORD.fullmatch(path))}
-        shown = [path for path in paths if not is_hidden(path)]
+        shown = [path for path in paths if not is_hidden(path) and not (path in made and _is_held(location, path))]
         named = [path for path in shown if path in made] or [path for path in shown if format_by_ending(path)]
         files = [location.within(path) for path in named]
     elif kind is Kind.NOTHING and is_pattern(text):
@@ -51,6 +51,14 @@ def outputs_of(text: str) -> list[Location]:
     if not files:
         raise InputError(f"{location}: no output of a run is there; name a file, or a directory of outputs")
     return files
+
+
+def _is_held(folder: Location, path: str) -> bool:
+    """Return whether an output in a directory waits beside the one that counts."""
+    if ".held" not in path:
+        return False
+    record = _record_of(folder.within(path))
+    return record is not None and record.is_held
 
 
 class Labelled(NamedTuple):
@@ -91,7 +99,7 @@ def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> L
     Raises:
         InputError: it can't be read, or has no labels, or no truth. StoreRefused, StoreGone: its store.
     """
-    record = read_record(location.beside(f".{location.name}.run.json"), RunRecord)
+    record = _record_of(location)
     settings = _settings(config, location, record)
     loader = msgspec.structs.replace(settings.loader, input=str(location))
     source = open_source(loader, location)
@@ -119,6 +127,14 @@ def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> L
                 raise
             has_truth = False
     return Labelled(source, record, [*columns, *([truth] if truth and has_truth else [])], text, has_truth)
+
+
+def _record_of(location: Location) -> RunRecord | None:
+    """Return the record of a run beside its output; that of a hidden one, which waits to be judged, has its name."""
+    record = read_record(location.beside(f".{location.name}.run.json"), RunRecord)
+    if record is None and location.name.startswith("."):
+        record = read_record(location.beside(f"{location.name}.run.json"), RunRecord)
+    return record
 
 
 def _settings(config: Config, location: Location, record: RunRecord | None) -> Config:

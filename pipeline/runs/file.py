@@ -148,7 +148,7 @@ def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Outpu
             raise ConfigError(f"no output; name one with --output, {PIPE} for standard output")
         location = locate_output(config, named, source.location)
     may_make_directory = pair.output is not None or named.endswith("/")
-    output = output_at(config, location, source.location, may_make_directory=may_make_directory)
+    output = output_at(config, location, source.location, pair.folder, may_make_directory=may_make_directory)
     writer = msgspec.structs.replace(config.writer, output=str(output.location))
     return msgspec.structs.replace(config, writer=writer), output
 
@@ -170,7 +170,10 @@ class Look:
         """What becomes of the output, in words."""
         if self.next is Next.FRESH:
             return "exists, will be replaced" if self.output.location.exists() else "will be made"
-        return "goes on from there" if self.next is Next.RESUME else "complete already, nothing to do"
+        if self.next is Next.RESUME:
+            return "goes on from there"
+        held = self.record.held if self.record is not None else None
+        return f"held as {held.output}" if held else "complete already, nothing to do"
 
 
 def look(config: Config, pair: Pair) -> Look:
@@ -189,7 +192,7 @@ def look(config: Config, pair: Pair) -> Look:
     check_types(config, source)
     output.lock.see_free()
     decision = output.decide(config, identity_of(config, digest_file(source.location)), only_look=True)
-    if decision is Next.DONE and (record := output.record) is not None:
+    if decision is Next.DONE and (record := output.kept) is not None:
         return Look(source, spec, output, decision, nothing_to_do(record, datetime.now(UTC), 0.0), {}, record.rows)
     if decision is Next.FRESH:
         return Look(source, spec, output, decision, None, {}, 0)
@@ -220,13 +223,15 @@ class Opener:
             config, output = output_of(self._config, pair, source)
         check_types(config, source)
         if output.location.store is None:
-            make_directory(Path(output.location.path).parent)
+            for location in {output.location, output.target}:
+                make_directory(Path(location.path).parent)
         identity = identity_of(config, digest_file(source.location))
         with ExitStack() as held:
             held.enter_context(output.lock)
             decision = output.decide(config, identity)
-            record = output.record if decision is Next.DONE else None
+            record = output.kept if decision is Next.DONE else None
             if record is not None:
+                self._plan.note_complete(output, record)
                 return nothing_to_do(record, started, self._progress.elapsed_s - began_s)
             if output.location.folder not in self._writable:
                 output.see_writable()
@@ -252,7 +257,8 @@ class Opener:
         A run of a single file has one on the disk from the start, where `status` and other runs see it.
         """
         is_small = source.location.content is not None and not self._plan.is_single
-        if is_small and decision is Next.FRESH and not output.location.exists():
+        is_new = not output.location.exists() and not (output.holds and output.waiting.record_location.exists())
+        if is_small and decision is Next.FRESH and is_new:
             return Checkpoint(output.checkpoint_path, in_memory=True)
         checkpoint = Checkpoint(output.checkpoint_path)
         if self._config.run.retry_failed and (reopened := checkpoint.reopen_failed()):

@@ -19,7 +19,10 @@ from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
 from pipeline.formats.registry import endings_in_words, format_by_ending, format_of, without_compression
 from pipeline.monitoring.record import RunRecord, read_record
+from pipeline.runs.waiting import Waiting, accepted
 from pipeline.storage import Kind, Location, locate
+from pipeline.storage.draft import move
+from pipeline.storage.draft import remove as remove_file
 from pipeline.storage.state import state_of, state_root
 
 DIRECTORY_RECORD = ".classify.run.json"
@@ -48,8 +51,10 @@ def locate_output(config: Config, named: str, source: Location) -> Location:
     return location.within(named_for(config, source.name)) if inside else location
 
 
-def output_at(config: Config, location: Location, source: Location, *, may_make_directory: bool) -> Output:
-    """Return the output of one input at a location that was chosen for it.
+def output_at(
+    config: Config, location: Location, source: Location, folder: Location | None = None, *, may_make_directory: bool
+) -> Output:
+    """Return the output of one input at a location that was chosen for it, perhaps in a directory of outputs.
 
     Raises:
         ConfigError: the ending names no format, or input and output are the same file.
@@ -72,7 +77,7 @@ def output_at(config: Config, location: Location, source: Location, *, may_make_
         _check_on_disk(location, may_make_directory=may_make_directory)
     if _is_same_file(location, source):
         raise ConfigError(f"{location}: is the input; the output must be another file")
-    return Output(location, config.run.state_dir)
+    return Output(location, config.run.state_dir, folder, holds=config.report.holds)
 
 
 def _check_on_disk(location: Location, *, may_make_directory: bool) -> None:
@@ -138,10 +143,12 @@ class Output:
 
     They stand beside it, under dot names, so that readers of directories skip them. Where a store or `run.state_dir` is
     concerned, checkpoint and lock stand in the state directory; the record is beside the output always, so that
-    the one is always found with the other.
+    the one is always found with the other. One that `holds` is written to the place where it waits to be judged.
     """
 
-    def __init__(self, location: Location, state_dir: str | None = None) -> None:
+    def __init__(
+        self, location: Location, state_dir: str | None = None, folder: Location | None = None, *, holds: bool = False
+    ) -> None:
         if not location.name:
             raise OutputError(f"{location}: is no file; name the output of a run")
         self.location = location
@@ -153,6 +160,12 @@ class Output:
             state = state_of(state_root(state_dir), location)
             self.checkpoint_path = state / "checkpoint"
             self.lock = Lock(state.with_name(f"{state.name}.lock"), state)
+        self.waiting = Waiting(location, self.record_location, folder)
+        self.holds = holds
+        self.target = self.waiting.hidden if holds else location  # what is written
+        self.target_record = self.waiting.record_location if holds else self.record_location
+        self.kept: RunRecord | None = None  # of the output that `decide` found complete, in its place or waiting
+        self.has_waiting = False  # whether that one waits
         self._there: str | None = None  # the digest of what stood there when it was decided what to do
         # A draft is renamed into its place on a disk, so it stands beside it.
         self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
@@ -163,8 +176,19 @@ class Output:
         return read_record(self.record_location, RunRecord)
 
     def see_writable(self) -> None:
-        """See that a store takes what this run will bring, before anything is paid for: by a record of nothing yet."""
-        if self.location.store is not None and not self.record_location.exists():
+        """See that a store takes what this run will bring, before anything is paid for: by a record of nothing yet.
+
+        Where an output may be held, also that it can be moved and removed there.
+        """
+        if self.location.store is None:
+            return
+        if self.holds and not self.waiting.record_location.exists():
+            self.waiting.record_location.put(iter([b""]))
+            if self.record_location.exists():
+                remove_file(self.waiting.record_location)
+            else:
+                move(self.waiting.record_location, self.record_location)
+        elif not self.record_location.exists():
             self.record_location.put(iter([b""]))
 
     def decide(self, config: Config, identity: Identity, *, only_look: bool = False) -> Next:
@@ -183,27 +207,77 @@ class Output:
             published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
             there = self._there = digest_file(self.location) if self.location.exists() else None
             record = None if there is None else self.record
+            record, waits = self._look_at_waiting(config, there, record, only_look=only_look)
             made = record.output_digest if record else None
-            if there is not None and there not in (made, published) and not config.run.overwrite:
+            if there not in (None, made, published) and not config.run.overwrite:
                 raise OutputError(
                     f"{self.location}: exists, and was not made by this program (or changed since); "
                     f"choose another output, or replace it with --overwrite"
                 )
-            complete = there is not None and there == made and (checkpoint is None or there == published)
             decision = Next.FRESH
-            if complete and record is not None and not config.run.restart:
-                decision = _after_complete(config, identity, record, checkpoint)
+            complete = self._complete(record, there, waits, checkpoint, published)
+            if complete and not config.run.restart:
+                decision = self._after_complete(config, identity, complete)
+                self.has_waiting = self.kept is not None and self.kept is waits
             elif checkpoint is not None:
                 decision = _after_interrupted(config, identity, checkpoint)
         finally:
             if checkpoint:
                 checkpoint.close()
-        finished = decision is Next.DONE and record is not None and record.is_whole and not record.failed
-        if (
-            was_begun and (decision is Next.FRESH or finished) and not only_look
-        ):  # killed before the clean-up, the second time
-            remove(self.checkpoint_path)
+        if was_begun and not only_look and (decision is Next.FRESH or self._is_finished(decision, waits, published)):
+            remove(self.checkpoint_path)  # killed before the clean-up, the second time
         return decision
+
+    def _is_finished(self, decision: Next, waits: RunRecord | None, published: str | None) -> bool:
+        """Return whether a checkpoint is of no more use: all is complete, and it is not that of another output."""
+        kept = self.kept
+        is_of_another = waits is not None and kept is not waits and published == waits.output_digest
+        return decision is Next.DONE and kept is not None and kept.is_whole and not kept.failed and not is_of_another
+
+    def _look_at_waiting(
+        self, config: Config, there: str | None, record: RunRecord | None, *, only_look: bool
+    ) -> tuple[RunRecord | None, RunRecord | None]:
+        """Return the records of the output and of the one that waits, if one does; a move that was begun is settled."""
+        made = record.output_digest if record else None
+        is_cheap = self.location.store is None or config.report.is_wanted
+        waits = self.waiting.record if is_cheap or there != made else None
+        if self.holds and not config.run.overwrite:
+            self.waiting.see_free(waits)
+        if waits is None:
+            return record, None
+        if there == waits.output_digest != made:
+            return (accepted(waits) if only_look else self.waiting.settle(waits)), None
+        return record, waits if self.waiting.find(waits) is not None else None
+
+    @staticmethod
+    def _complete(
+        record: RunRecord | None,
+        there: str | None,
+        waits: RunRecord | None,
+        checkpoint: Checkpoint | None,
+        published: str | None,
+    ) -> list[tuple[RunRecord, Checkpoint | None]]:
+        """Return the records of the complete outputs, the latest first, each with the checkpoint if that is its own."""
+        found: list[tuple[RunRecord, Checkpoint | None]] = []
+        is_of_waiting = waits is not None and (checkpoint is None or published == waits.output_digest)
+        if waits is not None and is_of_waiting:
+            found.append((waits, checkpoint))
+        if record is not None and there == record.output_digest:
+            if checkpoint is None or there == published:
+                found.append((record, checkpoint))
+            elif is_of_waiting:
+                found.append((record, None))
+        return found
+
+    def _after_complete(
+        self, config: Config, identity: Identity, complete: list[tuple[RunRecord, Checkpoint | None]]
+    ) -> Next:
+        """Decide what is done with outputs that are complete: the first that has this input counts."""
+        for record, checkpoint in complete:
+            if (decision := _after_complete(config, identity, record, checkpoint)) is not Next.FRESH:
+                self.kept = record
+                return decision
+        return Next.FRESH
 
     def see_untouched(self, made: str) -> None:
         """See that no other program has put a file where the output goes, on a disk, since `decide`; `made` is ours."""

@@ -8,7 +8,8 @@ from datetime import date
 from pipeline.config import PIPE, Config, dated, days_of, is_dated
 from pipeline.errors import ClassifyError, ConfigError, InputError, OutputError
 from pipeline.formats.registry import endings_in_words, format_by_ending
-from pipeline.runs.output import locate_output, named_for
+from pipeline.monitoring.record import RunRecord
+from pipeline.runs.output import Output, locate_output, named_for
 from pipeline.storage import Kind, Location, list_files, local, locate
 from pipeline.storage.listing import is_hidden, is_named, is_pattern, match_files
 
@@ -23,6 +24,7 @@ class Pair:
     source: Location
     output: Location | None = None
     trouble: ClassifyError | None = None
+    folder: Location | None = None  # the directory of outputs that contains it
 
 
 @dataclass(slots=True)
@@ -33,6 +35,16 @@ class Plan:
     folders: list[Location] = field(default_factory=list)  # the output directories
     is_single: bool = False  # what is wrong with the one file is wrong with the command
     left_out: list[str] = field(default_factory=list)  # files of directories that are not read, as messages
+    # What is learned while they are opened and published:
+    waiting: list[Output] = field(default_factory=list)  # their new versions wait to be judged, or are held
+    accepted: set[str] = field(default_factory=set)  # digests of outputs that a person has accepted
+
+    def note_complete(self, output: Output, record: RunRecord) -> None:
+        """Note what the report has to know of an output that was complete already."""
+        if output.has_waiting:
+            self.waiting.append(output)
+        if record.accepted:
+            self.accepted.add(record.accepted)
 
 
 def plan_of(config: Config, today: date) -> Plan:
@@ -77,7 +89,7 @@ def _plan_of_day(config: Config, inputs: list[str], output: str) -> Plan:
     for text in inputs:
         found, unread = _files_of(text, config, folder)
         left_out += unread
-        pairs += [Pair(source, folder.within(named_for(config, path))) for path, source in found]
+        pairs += [Pair(source, folder.within(named_for(config, path)), folder=folder) for path, source in found]
         if not found and not config.run.allow_empty:
             pairs.append(Pair(locate(text), trouble=InputError(_nothing(text))))
     return Plan(pairs, [folder], left_out=left_out)

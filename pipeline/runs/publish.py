@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import digest_file
@@ -84,7 +85,7 @@ def _let_appear(publications: list[_Publication]) -> None:
         each.announce()
     for each in publications:
         each.appear()
-    for folder in {each.draft.path.parent for each in publications if each.is_in_memory}:
+    for folder in {Path(each.draft.output.path).parent for each in publications if each.is_in_memory}:
         sync_directory(folder)
     for each in publications:
         each.finish()
@@ -99,11 +100,11 @@ class _Publication:
         if not self.is_in_memory:
             release_free_memory()  # what the first pass has left free
             file.checkpoint.flush()
-        self.draft = stack.enter_context(Draft(output.location, output.draft_path))
+        self.draft = stack.enter_context(Draft(output.target, output.draft_path))
         self.record = _write(file, self.draft, progress)
         self.drafts = [self.draft]
         if self.is_in_memory:
-            self._record_draft = stack.enter_context(Draft(output.record_location))
+            self._record_draft = stack.enter_context(Draft(output.target_record))
             self._record_draft.file.write(encode_record(self.record))
             self.drafts.append(self._record_draft)
         if not file.config.run.overwrite:
@@ -127,7 +128,11 @@ class _Publication:
     def finish(self) -> None:
         """Write the record where that is still to be done, and remove a checkpoint that is of no more use."""
         if not self.is_in_memory:
-            write_whole(self.file.output.record_location, encode_record(self.record))
+            output = self.file.output
+            if output.holds:
+                output.waiting.write_next(self.record)
+            else:
+                write_whole(output.record_location, encode_record(self.record))
         if self.record.is_whole and not self.record.failed:
             self.file.forget()
 

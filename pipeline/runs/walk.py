@@ -287,6 +287,8 @@ class Walk:
             for file, came in zip(files, await run_cancellable(work, self._pool), strict=True):
                 if isinstance(came, RunRecord):
                     self._totals.add(came)
+                    if file.output.holds:
+                        self._plan.waiting.append(file.output)
                 elif (fatal := self._failed(self._open[file], came)) is not None:
                     self._end_with(fatal)
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run

@@ -76,7 +76,7 @@ class Draft:
                 self.output.put(parts_of(self.path))
             return
         self.rename()
-        sync_directory(self.path.parent)
+        sync_directory(Path(self.output.path).parent)
 
     def rename(self) -> None:
         """Replace an output on a disk by the draft; durable when the directory is synced, too."""
@@ -136,6 +136,40 @@ def write_whole(location: Location, content: bytes) -> None:
             draft.file.write(content)
         draft.sync()
         draft.publish()
+
+
+def move(source: Location, target: Location) -> None:
+    """Put a file in the place of another one, durably, with the mode of that; both are on one disk or in one store.
+
+    On a disk that is one step. In a store the new object appears in one step, and then the old one is removed.
+
+    Raises:
+        OutputError, DiskTrouble: it fails. StoreRefused, StoreGone: the store.
+    """
+    if source.store is not None:
+        source.store.copy(source.shown, source.path, target.path)
+        remove(source)
+        return
+    with disk_errors(target):
+        with suppress(OSError):  # there is none, or the file system has no modes
+            os.chmod(source.path, stat.S_IMODE(os.stat(target.path).st_mode) & 0o777)  # noqa: PTH101, PTH116
+        os.replace(source.path, target.path)  # noqa: PTH105
+    for folder in {Path(target.path).parent, Path(source.path).parent}:
+        sync_directory(folder)
+
+
+def remove(location: Location) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        OutputError, DiskTrouble: it fails. StoreRefused, StoreGone: its store.
+    """
+    with suppress(FileNotFoundError):
+        if location.store is not None:
+            location.store.remove(location.shown, location.path)
+            return
+        with disk_errors(location):
+            Path(location.path).unlink(missing_ok=True)
 
 
 def open_new(path: Path) -> int:

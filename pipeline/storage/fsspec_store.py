@@ -178,6 +178,14 @@ class FsspecStore(Store):
             with self.errors(shown):
                 self._files.put_file(whole.name, path)
 
+    def copy(self, shown: str, path: str, target: str) -> None:
+        """Write a file once more under another name, through this machine: some stores copy after they have said so."""
+        self._rewrite(shown, path, target)
+
+    def remove(self, shown: str, path: str) -> None:
+        """Remove a file."""
+        self.attempt(shown, lambda: self._files.rm_file(path))
+
 
 class _File:
     """A file of fsspec for pyarrow, whose errors are those of the store."""

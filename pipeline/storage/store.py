@@ -211,6 +211,26 @@ class Store:
                 _never_close(stream)
                 raise
 
+    def copy(self, shown: str, path: str, target: str) -> None:
+        """Write an object once more under another name: in the store, or through this machine where it can't do that.
+
+        S3 copies up to 5 GB in one request, and not every store that speaks its protocol copies.
+        """
+        try:
+            with self.errors(shown):
+                self._system.copy_file(path, target)
+        except StoreRefused:
+            self._rewrite(shown, path, target)
+
+    def _rewrite(self, shown: str, path: str, target: str) -> None:
+        with self.open(shown, path) as file, StoreStream(file, lambda error: self.trouble(shown, error)) as stream:
+            self.put(shown, target, iter(lambda: stream.read(PART_BYTES), b""))
+
+    def remove(self, shown: str, path: str) -> None:
+        """Remove an object."""
+        with self.errors(shown):
+            self._system.delete_file(path)
+
 
 def _never_close(stream: Any) -> None:
     """Keep a stream from ever being closed, which pyarrow does when it is freed.

@@ -337,7 +337,7 @@ IDENTITY = (
     bug("two runs may hold one output", "checkpoint.lock:Lock._taken",
         change("fcntl.LOCK_EX | A", "fcntl.LOCK_SH | A"), "cli/test_cli_files.py::test_another_run_holds_the_output"),
     bug("a file of somebody else is replaced", "runs.output:Output.decide",
-        change("A is not None and A not in B and C", "A is not None and B[0] and A not in B and C"),
+        change("A not in (None, B, C) and D", "A not in (None, B, C) and B and D"),
         "cli/test_cli_files.py::test_an_output_that_is_not_ours_stays"),
     bug("what somebody else has put there is replaced", "runs.output:Output.see_untouched",
         change("A not in B", "A in B"),
@@ -582,6 +582,7 @@ FILES = (
 )
 
 CHECKS = "report/test_checks.py::"
+HELD = "runs/test_held.py::"
 
 REPORT = (
     bug("few rows raise alarms", "report.checks:checks_of",
@@ -603,6 +604,18 @@ REPORT = (
         change("Environment(loader=A, autoescape=True, undefined=B, trim_blocks=True, lstrip_blocks=True)",
                "Environment(loader=A, autoescape=False, undefined=B, trim_blocks=True, lstrip_blocks=True)"),
         "report/test_page.py::test_hostile_texts_stay_texts"),
+    bug("a held output replaces the last one", "runs.reported:_reported",
+        change("A.held is not None", "False"), f"{HELD}test_nights_that_are_held"),
+    bug("an accepted night is no night to compare with", "report.history:last_good",
+        change("A or B.get('accepted')", "A"), f"{HELD}test_nights_that_are_held"),
+    bug("what a killed acceptance has left undone stays so", "runs.output:Output._look_at_waiting",
+        change("A == B.output_digest != C", "False"), f"{HELD}test_accepting_is_killed_at_every_step"),
+    bug("a file of somebody else is replaced by a held output", "runs.waiting:Waiting.see_free",
+        change("A is None or B", "False"), f"{HELD}test_a_file_of_somebody_else_is_not_replaced"),
+    bug("readers of a directory see what is held", "runs.waiting:",
+        change("'.held'", "'held'"), f"{HELD}test_a_directory_is_held_as_a_whole"),
+    bug("the reports of a held output stay when it is thrown away", "runs.accept:_discarded",
+        drop("discard_report(...)"), f"{HELD}test_what_is_held_can_be_thrown_away"),
 )
 
 OUTSIDE = "runs/test_from_outside.py::"
