@@ -389,6 +389,7 @@ def left_over(folder: Path) -> list[Path]:
     return [path for path in found if path.suffix != ".tmp"]
 
 
+@pytest.mark.time_limit(1200)
 @pytest.mark.parametrize("then", ["accept", pytest.param("run", marks=pytest.mark.slow)])
 def test_accepting_is_killed_at_every_step(
     then: str, tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
@@ -415,6 +416,7 @@ def test_accepting_is_killed_at_every_step(
     assert not fake.requests
 
 
+@pytest.mark.time_limit(1200)
 @pytest.mark.slow
 def test_accepting_a_directory_is_killed_at_every_step(
     tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
@@ -435,6 +437,7 @@ def test_accepting_a_directory_is_killed_at_every_step(
     assert not fake.requests
 
 
+@pytest.mark.time_limit(1200)
 def test_discarding_is_killed_at_every_step(
     tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
 ) -> None:
@@ -450,6 +453,7 @@ def test_discarding_is_killed_at_every_step(
     assert step > 3
 
 
+@pytest.mark.time_limit(1200)
 @pytest.mark.slow
 @pytest.mark.parametrize("is_good", [True, False])
 def test_a_run_that_judges_is_killed_at_every_step(
@@ -476,6 +480,7 @@ def test_a_run_that_judges_is_killed_at_every_step(
     assert step > 5
 
 
+@pytest.mark.time_limit(1200)
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow if seed else ()) for seed in range(8)])
 def test_the_output_is_always_that_of_one_night(
     seed: int, tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
