@@ -4,17 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint check format bench vllm triton clean
+.PHONY: demo test test-all lint check format bench vllm infinity sglang triton clean
 
 demo: $(READY)  ## classify the sample files with the built-in server and show the first rows
 	@$(BIN)/python data/demo.py
 
-test: $(READY)  ## the tests, on all cores; what takes long or needs a real vLLM is left out
+test: $(READY)  ## the tests, on all cores; what takes long or needs a real server is left out
 	$(BIN)/python -m pytest
 
-test-all: $(READY)  ## all of them; those of a real vLLM or Triton run where `make vllm`, `make triton` was run, in one worker, to start it once
-	$(BIN)/python -m pytest --all -m 'not vllm and not triton'
-	$(BIN)/python -m pytest --all -m 'vllm or triton' --numprocesses=1
+test-all: $(READY)  ## all of them; those of a real server run where `make` has installed it, in one worker, to start it once
+	$(BIN)/python -m pytest --all -m 'not real'
+	$(BIN)/python -m pytest --all -m real --numprocesses=1
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
@@ -30,11 +30,8 @@ format: $(READY)  ## let ruff mend what it can
 bench: $(READY)  ## measure: rows a second, CPU, memory, start-up
 	$(BIN)/python tests/bench/run.py
 
-vllm:  ## install a real vLLM for CPUs (3.5 GB) and build the tiny models its tests serve
-	tests/vllm/install.sh
-
-triton:  ## install a real Triton for CPUs (0.4 GB), which its tests start in a few seconds
-	tests/triton/install.sh
+vllm infinity sglang triton:  ## install a real server for CPUs: vLLM (3.5 GB, and tiny models), Infinity (0.5) and SGLang (0.3) in vLLM's torch, Triton (0.4)
+	tests/real/install/$@.sh
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/build

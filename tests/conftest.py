@@ -1,4 +1,4 @@
-"""What all tests share: the servers (fake, embedded, real vLLM), and the installed command as a subprocess."""
+"""What all tests share: the servers (fake, embedded, real ones), and the installed command as a subprocess."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import serving
 from commands import Command
 from fake import FakeServer
 from s3 import Bucket, Way
 from s3 import serving as serving_s3
+from serving import Real, need
 from warm import Warm, is_for
 
 pytest_plugins = ["time_limit", "left_out"]
@@ -93,22 +93,30 @@ def way(s3_port: int) -> Iterator[Way]:
 
 
 @pytest.fixture(scope="session")
-def bert_url() -> Iterator[str]:
-    """The base URL of a real vLLM that serves tiny-bert: an encoder with 3 classes."""
-    yield from _real("tiny-bert")
+def bert() -> Iterator[Real]:
+    """A real vLLM that serves tiny-bert: an encoder with 3 classes."""
+    yield from _real("vllm", "tiny-bert")
 
 
 @pytest.fixture(scope="session")
-def qwen_url() -> Iterator[str]:
-    """The base URL of a real vLLM that serves tiny-qwen: a decoder with 5 classes."""
-    yield from _real("tiny-qwen")
+def qwen() -> Iterator[Real]:
+    """A real vLLM that serves tiny-qwen: a decoder with 5 classes."""
+    yield from _real("vllm", "tiny-qwen")
 
 
-def _real(model_name: str) -> Iterator[str]:
-    reason = serving.missing()
-    if reason and os.environ.get("CLASSIFY_REQUIRE_VLLM") == "1":
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with serving.started(model_name) as url:
-        yield url
+@pytest.fixture(scope="session")
+def infinity() -> Iterator[Real]:
+    """A real Infinity that serves tiny-bert."""
+    yield from _real("infinity", "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def sglang() -> Iterator[Real]:
+    """A real SGLang that serves tiny-bert."""
+    yield from _real("sglang", "tiny-bert")
+
+
+def _real(kind: str, model: str) -> Iterator[Real]:
+    need(kind)
+    with Real(kind, model) as server:
+        yield server

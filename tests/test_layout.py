@@ -7,8 +7,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "pipeline"
-# Folders that mirror no package: shared code, recorded files, benchmarks, a real vLLM, seeded bugs, the documentation.
-EXTRAS = {"support", "samples", "bench", "vllm", "triton", "mutations", "docs", "fuzz"}
+# Folders that mirror no package: shared code, recorded files, benchmarks, real servers, seeded bugs, the documentation.
+EXTRAS = {"support", "samples", "bench", "real", "mutations", "docs", "fuzz"}
 
 
 def imported(path: Path) -> set[str]:

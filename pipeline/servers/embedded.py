@@ -1,7 +1,7 @@
 """The built-in server: vLLM's `/classify` in front of py3langid, which tells the language of a text.
 
 It exists so that a demonstration and every test need no GPU, no download and no second program. To a client it is one
-more vLLM: requests, answers and refusals are those of vLLM 0.32 (tests/vllm/test_wire.py asks both the same things).
+more vLLM: requests, answers and refusals are those of vLLM 0.32 (tests/real/test_vllm_wire.py asks both the same).
 It can be another kind of server, too: `embedded_apis` has what they say.
 A "token" is one UTF-8 byte here; labels are language codes.
 """

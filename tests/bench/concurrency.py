@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "vllm")]
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "real")]
 
 from fake import FakeServer  # noqa: E402 - the suite is no package
 from measuring import BUILD, CLASSIFY, machine, run  # noqa: E402
-from serving import missing, started  # noqa: E402
+from serving import Real, missing  # noqa: E402
 
 Setting = int | str
 WITHIN = 0.95  # of the best fixed setting
@@ -108,11 +108,11 @@ def scenarios(scale: float) -> list[Scenario]:
             fixed_texts=(64, 32, 16),
         ),
     ]
-    if reason := missing():
+    if reason := missing("vllm"):
         print(f"without a real vLLM ({reason})", file=sys.stderr)
     else:
         vllm = Scenario(
-            "a real vLLM, a tiny model", int(20_000 * scale), "auto", (1, 4, 16), lambda: started("tiny-qwen")
+            "a real vLLM, a tiny model", int(20_000 * scale), "auto", (1, 4, 16), lambda: Real("vllm", "tiny-qwen")
         )
         vllm.fixed_texts = (256,) * len(vllm.fixed)
         found.append(vllm)

@@ -20,11 +20,11 @@ from statistics import median
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "vllm")]
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "real")]
 
 from limit import Connection  # noqa: E402
 from measuring import BUILD, CLASSIFY, machine, run  # noqa: E402
-from serving import missing, started  # noqa: E402
+from serving import Real, missing  # noqa: E402
 
 # Texts a request, requests in flight.
 SETTINGS = ((64, 16), (256, 1), (256, 2), (256, 4), (256, 8), (256, 16), (1024, 4))
@@ -60,12 +60,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if reason := missing():
+    if reason := missing("vllm"):
         raise SystemExit(f"needs a real vLLM: {reason}")
     BUILD.mkdir(exist_ok=True)
     facts = machine()
     speeds: dict[str, list[float]] = {}
-    with started("tiny-qwen") as url:
+    with Real("vllm", "tiny-qwen") as server:
+        url = server.url
         with urllib.request.urlopen(f"{url}/v1/models") as answer:  # noqa: S310 - it is http
             model = json.loads(answer.read())["data"][0]["id"]
         for number in range(options.rounds):

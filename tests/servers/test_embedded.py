@@ -1,6 +1,6 @@
 """What only concerns the embedded server: its life as a process, its model, and that it stays responsive.
 
-What it answers to which request is compared with real servers in tests/vllm/test_wire.py.
+What it answers to which request is compared with real servers in tests/real/test_vllm_wire.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What `make test` leaves out, and that it says so: a pytest plugin.
 
-Tests marked `slow` take more than some seconds, those marked `vllm` or `triton` need a real one. All are skipped,
-counted in the last line, and run with `--all`, where Hypothesis also tries more examples.
+Tests marked `slow` take more than some seconds, those marked `real` need a real server. All are skipped, counted in the
+last line, and run with `--all`, where Hypothesis also tries more examples.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-MARKERS = {"slow": "that take long", "vllm": "that need a real vLLM", "triton": "that need a real Triton"}
+MARKERS = {"slow": "that take long", "real": "that need a real server"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

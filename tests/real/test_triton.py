@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,25 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import triton
+import triton_models
 from commands import Command
 from fake import probs_of
 from files import rows_of, write
+from serving import Real, need
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.real
 TEXTS = [*(f"text {number}, „quoted“" for number in range(300)), "", None, '","', "\\", "é😀", "x" * 50_000, "]}"]
-LABELS = list(triton.NAMES)
+LABELS = list(triton_models.NAMES)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a Triton."""
-    if reason := triton.missing():
-        if os.environ.get("CLASSIFY_REQUIRE_TRITON") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with triton.started(tmp_path_factory.mktemp("triton")) as (base, _):
-        yield base
+    need("triton")
+    with Real("triton", str(triton_models.write_numbers(tmp_path_factory.mktemp("triton")))) as server:
+        yield server.url
 
 
 def expected(text: str) -> tuple[str, float]:
@@ -60,7 +57,7 @@ def test_it_is_recognised_and_its_limit_is_known(url: str, classify: Command, tm
     write(tmp_path / "in.csv", TEXTS)
     shown = classify("check", "in.csv", "--url", url, "--model", "clf").stdout
     assert 'speaks Triton 2.51.0 (server.api = "oip")' in shown
-    assert f"takes at most {triton.MOST_TEXTS} texts in a request" in shown
+    assert f"takes at most {triton_models.MOST_TEXTS} texts in a request" in shown
     assert "names: negative, neutral: a bit, positive (order: as the server has them)" in shown
     assert "names seen so far: none" in classify("check", "in.csv", "--url", url, "--model", "bare").stdout
     done = classify("check", "in.csv", "--url", url, expect=2)
@@ -80,22 +77,19 @@ def test_a_text_that_the_model_refuses_costs_its_row(url: str, classify: Command
 
 def test_killed_and_started_again_it_finishes_the_run(tmp_path: Path) -> None:
     """The run waits for the server; nothing is lost, and every label is right."""
-    if reason := triton.missing():
-        pytest.skip(reason)
+    need("triton")
     texts = [f"text {number}" for number in range(6000)]
     write(tmp_path / "in.jsonl", texts)
-    (tmp_path / "server").mkdir()
-    with triton.started(tmp_path / "server") as (base, process):
-        options = ["--url", base, "--model", "clf", "--quiet", "--set", "request.rows=4"]
+    with Real("triton", str(triton_models.write_numbers(tmp_path / "models"))) as server:
+        options = ["--url", server.url, "--model", "clf", "--quiet", "--set", "request.rows=4"]
         command = [sys.executable, "-m", "pipeline", "run", "in.jsonl", "-o", "out.jsonl", *options]
         environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as run:
             while not (tmp_path / ".out.jsonl.checkpoint").exists():
                 time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            with triton.started(tmp_path / "server", int(base.rpartition(":")[2])):
-                _, said = run.communicate(timeout=100)
+            server.kill()
+            server.start()
+            _, said = run.communicate(timeout=100)
     assert run.returncode == 0, said
     rows = rows_of(tmp_path / "out.jsonl")
     assert [row["predicted_label"] for row in rows] == [expected(text)[0] for text in texts]

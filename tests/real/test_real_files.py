@@ -1,83 +1,97 @@
-"""Whole files through a real vLLM: what comes back is what the model says when it is asked row by row."""
+"""Whole files through real servers: what comes back is what the model says when it is asked row by row."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from commands import Command
-from serving import START_S, ask
+from files import rows_of as read
+from files import write
+from serving import START_S, Real, ask
 
-pytestmark = [pytest.mark.vllm, pytest.mark.time_limit(START_S)]
+pytestmark = [pytest.mark.real, pytest.mark.time_limit(START_S)]
 
 REVIEWS = Path(__file__).parent.parent.parent / "data" / "reviews.csv"
 TOO_LONG = "very " * 2000
 
 
-def texts() -> list[str]:
-    """The sample reviews, with an empty and a too long text among them."""
+def texts() -> list[str | None]:
+    """The sample reviews, with an empty, a null and a too long text among them."""
     with REVIEWS.open(newline="", encoding="utf-8") as file:
         found = [row["review"] for row in csv.DictReader(file)]
-    return [*found[:50], "", *found[50:100], TOO_LONG, *found[100:], " \n "]
+    return [*found[:50], "", None, *found[50:100], TOO_LONG, *found[100:], " \n "]
 
 
-def write(path: Path, rows: list[str]) -> None:
-    """One file of these texts, in the format of the ending."""
-    if path.suffix == ".parquet":
-        pq.write_table(pa.table({"n": range(len(rows)), "text": rows}), path)
-    elif path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["n", "text"], *enumerate(rows)])
-    else:
-        path.write_text("".join(json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(rows)))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file."""
-    if path.suffix == ".parquet":
-        return list(pq.read_table(path).to_pylist())
-    if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{key: value or None for key, value in row.items()} for row in csv.DictReader(file)]
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def asked(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+def asked(url: str, body: dict[str, Any], path: str = "/classify") -> list[Any]:
     """What the server itself says to one request."""
     headers = {"Content-Type": "application/json"}
-    answer = ask(f"{url}/classify", "POST", json.dumps(body).encode(), headers)
-    assert answer.status == 200
+    answer = ask(f"{url}{path}", "POST", json.dumps(body).encode(), headers)
+    assert answer.status == 200, answer.body
     return list(answer.body["data"])
 
 
-@pytest.fixture(params=["bert_url", "qwen_url"])
+@functools.cache
+def label_and_score(server: Real, text: str) -> tuple[str, float]:
+    """The label and score of one text: Infinity says them of every class, the others the label once and all values."""
+    item = asked(server.url, {"input": [text]}, "/v1/classify" if server.kind == "sglang" else "/classify")[0]
+    best = item[0] if isinstance(item, list) else {"label": item["label"], "score": max(item["probs"])}
+    return best["label"], best["score"]
+
+
+@pytest.fixture(params=["bert", "qwen"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A real server: an encoder, and a decoder whose labels are not ASCII."""
-    return str(request.getfixturevalue(request.param))
+    """A real vLLM: an encoder, and a decoder whose labels are not ASCII."""
+    return str(request.getfixturevalue(request.param).url)
+
+
+@pytest.fixture(params=["bert", "qwen", "infinity", "sglang"])
+def server(request: pytest.FixtureRequest) -> Real:
+    """Each real server."""
+    found: Real = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_a_file_gets_what_the_model_says_row_by_row(ending: str, url: str, tmp_path: Path, classify: Command) -> None:
-    """Labels are equal, scores within 1e-4; empty and too long rows carry their code and cost no other row."""
+def test_a_file_gets_what_the_model_says_row_by_row(
+    ending: str, server: Real, tmp_path: Path, classify: Command
+) -> None:
+    """Labels are equal, scores within 1e-4; empty and too long rows carry their code and cost no other row.
+
+    Infinity cuts what is too long and does not say so: such a row has the label of the cut text.
+    """
     write(tmp_path / f"in.{ending}", texts())
-    classify("run", f"in.{ending}", "-o", f"out.{ending}", "--url", url, expect=3)
+    cuts = server.kind == "infinity"
+    said = classify("run", f"in.{ending}", "-o", f"out.{ending}", "--url", server.url, expect=0 if cuts else 3).stderr
+    assert ("Infinity may cut texts that are too long" in said) == cuts
     rows = read(tmp_path / f"out.{ending}")
-    assert [row["text"] or "" for row in rows] == texts()
+    assert [row["text"] or None for row in rows] == [text or None for text in texts()]
     for row, text in zip(rows, texts(), strict=True):
-        if not text.strip() or text == TOO_LONG:
-            assert row["predicted_label"] is None
-            assert str(row["predicted_error"]).startswith("too_long: " if text == TOO_LONG else "empty: ")
+        if not (text or "").strip() or (text == TOO_LONG and not cuts):
+            assert not row["predicted_label"]
+            assert row["predicted_error"].startswith("too_long: " if text == TOO_LONG else "empty: ")
             continue
-        alone = asked(url, {"input": [text]})[0]
-        assert row["predicted_label"] == alone["label"]
-        assert math.isclose(float(str(row["predicted_score"])), max(alone["probs"]), abs_tol=1e-4)
-        assert row["predicted_error"] is None
+        label, score = label_and_score(server, text or "")
+        assert row["predicted_label"] == label
+        assert math.isclose(float(row["predicted_score"]), score, abs_tol=1e-4)
+        assert not row["predicted_error"]
+
+
+def test_cut_without_a_word_is_null(infinity: Real, tmp_path: Path, classify: Command) -> None:
+    """Infinity does not say which texts it has cut, so no row says that it was or was not."""
+    write(tmp_path / "in.parquet", texts())
+    classify("run", "in.parquet", "-o", "out.parquet", "--url", infinity.url, "--set", "request.too_long=truncate")
+    rows = read(tmp_path / "out.parquet")
+    assert {row["predicted_truncated"] for row in rows} == {None}
+    cut = next(row for row in rows if row["text"] == TOO_LONG)
+    label, score = label_and_score(infinity, "very " * 512)
+    assert cut["predicted_label"] == label
+    assert math.isclose(cut["predicted_score"], score, abs_tol=1e-4)
 
 
 def test_too_long_texts_are_cut_when_asked_for(url: str, tmp_path: Path, classify: Command) -> None:
@@ -119,7 +133,7 @@ def test_a_look_at_a_served_model(url: str, tmp_path: Path, classify: Command) -
 
 
 def test_another_model_does_not_finish_what_one_has_begun(
-    bert_url: str, qwen_url: str, tmp_path: Path, classify: Command
+    bert: Real, qwen: Real, tmp_path: Path, classify: Command
 ) -> None:
     """A checkpoint of one model is refused to another, and the difference is named."""
     write(tmp_path / "in.csv", texts())
@@ -129,10 +143,10 @@ def test_another_model_does_not_finish_what_one_has_begun(
         "-o",
         "out.csv",
         "--url",
-        bert_url,
+        bert.url,
         "--limit-rows",
         "60",
         expect=3 if TOO_LONG in texts()[:60] else 0,
     )
-    refused = classify("run", "in.csv", "-o", "out.csv", "--url", qwen_url, expect=2).stderr
+    refused = classify("run", "in.csv", "-o", "out.csv", "--url", qwen.url, expect=2).stderr
     assert "model.num_classes: was 3, now 5" in refused

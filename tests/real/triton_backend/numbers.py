@@ -4,7 +4,7 @@ import os
 import sys
 import zlib
 
-sys.path.append(os.environ["CLASSIFY_SITE"])  # of the environment with numpy; Triton brings its own Python
+sys.path.extend(os.environ["CLASSIFY_SITES"].split(":"))  # with numpy; Triton brings its own Python
 
 import numpy as np
 import triton_python_backend_utils as pb_utils

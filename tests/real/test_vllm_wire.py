@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The first test of a server waits for its start.
-REAL = [pytest.mark.vllm, pytest.mark.time_limit(START_S + 100)]
+REAL = [pytest.mark.real, pytest.mark.time_limit(START_S + 100)]
 SERVERS = ["embedded", pytest.param("bert", marks=REAL), pytest.param("qwen", marks=REAL)]
 JSON = {"Content-Type": "application/json"}
 
@@ -66,7 +66,8 @@ class Server(NamedTuple):
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Server:
     """Return each of the servers in turn; starts it if it does not run yet."""
-    url = request.getfixturevalue(f"{request.param}_url")
+    is_embedded = request.param == "embedded"
+    url = request.getfixturevalue("embedded_url") if is_embedded else request.getfixturevalue(request.param).url
     (model,) = ask(f"{url}/v1/models").body["data"]
     return Server(request.param, url, model["id"], model["max_model_len"])
 

@@ -1,4 +1,4 @@
-"""Record what a real vLLM answers, for tests that replay it: `python tests/vllm/record_samples.py`.
+"""Record what a real vLLM answers, for tests that replay it: `python tests/real/record_samples.py`.
 
 Writes one file for each exchange to tests/samples/vllm-VERSION: the request, and the answer's status, headers, body.
 Run it again after a new version of vLLM or of the models; ids, times and the last digits of numbers will differ.
@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serving import MAX_MODEL_LEN, ask, started, version
+from serving import MAX_MODEL_LEN, Real, ask, home
 
-SAMPLES = Path(__file__).parents[1] / "samples" / f"vllm-{version().rpartition('.')[0]}"
+SAMPLES = Path(__file__).parents[1] / "samples" / home().name.rpartition(".")[0]
 HEADERS = ("content-type", "allow")  # those that a client may look at
 JSON = {"Content-Type": "application/json"}
 
@@ -70,10 +70,10 @@ def main() -> None:
     """Start each model once and record its exchanges."""
     SAMPLES.mkdir(parents=True, exist_ok=True)
     for served in ("tiny-bert", "tiny-qwen"):
-        with started(served) as url:
+        with Real("vllm", served) as server:
             for name, (model, method, path, body) in EXCHANGES.items():
                 if model == served:
-                    record(url, name, method, path, body)
+                    record(server.url, name, method, path, body)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Build the two tiny classifiers that the tests serve with a real vLLM: `make_models.py DIRECTORY`.
+"""Build the two tiny classifiers that the tests serve with real servers: `make_models.py DIRECTORY`.
 
 Random weights, wide enough (std 0.2) that different texts get different labels, and a byte-level BPE
 tokenizer that knows every byte: what a test can show with them is the wire, never the quality of a label.
 """
 
 # ruff: noqa: S106 - "tokens" are a tokenizer's here, not passwords
+import json
 import sys
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def save(directory: Path, name: str, tokenizer: PreTrainedTokenizerFast) -> None
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if name == "tiny-bert":
-        model = BertForSequenceClassification(BertConfig(**shape))
+        # SGLang asks for the kind of position, which transformers 5 no longer writes by itself.
+        model = BertForSequenceClassification(BertConfig(**shape, position_embedding_type="absolute"))
     else:
         model = Qwen2ForSequenceClassification(Qwen2Config(**shape, num_key_value_heads=2))
     for parameter in model.parameters():
@@ -82,6 +84,9 @@ def save(directory: Path, name: str, tokenizer: PreTrainedTokenizerFast) -> None
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(directory / name)
     tokenizer.save_pretrained(directory / name)
+    # Transformers 4, which Infinity uses, knows the class by this name alone; 5 knows both.
+    config = directory / name / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 if __name__ == "__main__":
