@@ -17,10 +17,10 @@ from serving import START_S, Real
 from pipeline.checkpoint import Checkpoint
 
 pytestmark = [pytest.mark.real, pytest.mark.time_limit(2 * START_S)]
-ROWS = {"vllm": 6000, "infinity": 2000, "sglang": 600}  # some seconds each
+ROWS = {"vllm": 6000, "infinity": 2000}  # some seconds each
 
 
-@pytest.fixture(params=["bert", "infinity", "sglang"])
+@pytest.fixture(params=["bert", "infinity"])
 def server(request: pytest.FixtureRequest) -> Real:
     """Each kind of server in turn."""
     found: Real = request.getfixturevalue(request.param)
