@@ -24,7 +24,8 @@ SHOWN_PROBS = 8
 class Prediction(NamedTuple):
     """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None.
 
-    `truncated` is None where the server cuts texts without saying so.
+    `truncated` is None where the server cuts texts without saying so. `parts` is in how many parts the text was
+    answered, None where it was not.
     """
 
     label: str | None
@@ -32,6 +33,7 @@ class Prediction(NamedTuple):
     probs: Sequence[float] | None = None
     error: str | None = None
     truncated: bool | None = False
+    parts: int | None = 1
 
     def __repr__(self) -> str:
         """Show at most `SHOWN_PROBS` of the values: a model may have hundreds of classes."""
@@ -42,6 +44,7 @@ class Prediction(NamedTuple):
         else:
             probs_shown = repr(probs)
         more = ", truncated=True" if self.truncated else ""
+        more += f", parts={self.parts}" if (self.parts or 0) > 1 else ""
         return f"Prediction({self.label!r}, {self.score!r}, probs={probs_shown}, error={self.error!r}{more})"
 
 
@@ -81,9 +84,10 @@ class Answers:
         probs: shape (rows, classes), NaN where there is no label; None where they are not kept.
         errors: row -> why it has no label.
         truncated: rows whose text was cut.
+        parts: row -> in how many parts its text was answered; without those that were answered whole.
     """
 
-    __slots__ = ("errors", "ids", "labels", "probs", "scores", "truncated")
+    __slots__ = ("errors", "ids", "labels", "parts", "probs", "scores", "truncated")
 
     def __init__(
         self,
@@ -94,9 +98,10 @@ class Answers:
         *,
         errors: Mapping[int, RowError] | None = None,
         truncated: frozenset[int] = frozenset(),
+        parts: Mapping[int, int] | None = None,
     ) -> None:
         self.labels, self.ids, self.scores, self.probs = labels, ids, scores, probs
-        self.errors, self.truncated = errors or {}, truncated
+        self.errors, self.truncated, self.parts = errors or {}, truncated, parts or {}
 
     @classmethod
     def none(cls, rows: int = 0, errors: Mapping[int, RowError] | None = None) -> Answers:
@@ -118,9 +123,8 @@ class Answers:
             np.concatenate([np.empty(0), *(part.scores for part in parts)]),
             None if width is None else np.concatenate([part.probs_or_nan(width) for part in parts]),
             errors={row + start: why for part, start in shifted for row, why in part.errors.items()},
-            truncated=frozenset(
-                row + start for part, start in zip(parts, starts, strict=True) for row in part.truncated
-            ),
+            truncated=frozenset(row + start for part, start in shifted for row in part.truncated),
+            parts={row + start: count for part, start in shifted for row, count in part.parts.items()},
         )
 
     def __len__(self) -> int:
@@ -143,6 +147,7 @@ class Answers:
             None if self.probs is None else self.probs[start:stop],
             errors={row - start: error for row, error in self.errors.items() if start <= row < stop},
             truncated=frozenset(row - start for row in self.truncated if start <= row < stop),
+            parts={row - start: count for row, count in self.parts.items() if start <= row < stop},
         )
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -151,9 +156,9 @@ class Answers:
             is_cut = row in self.truncated
             if index == NO_LABEL:
                 error = self.errors.get(row)
-                yield Prediction(None, None, None, None if error is None else str(error), is_cut)
+                yield Prediction(None, None, None, None if error is None else str(error), is_cut, None)
             else:
-                yield Prediction(names[index], score, probs[row], None, is_cut)
+                yield Prediction(names[index], score, probs[row], None, is_cut, self.parts.get(row, 1))
 
     @property
     def has_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -187,17 +192,17 @@ class Answers:
             ids[~found], scores[~found] = NO_LABEL, np.nan
             if probs is not None:
                 probs[~found] = np.nan
-        errors, truncated = dict(errors), frozenset[int]()
-        if self.errors or self.truncated:
+        errors, truncated, parts = dict(errors), frozenset[int](), dict[int, int]()
+        if self.errors or self.truncated or self.parts:
             texts = indices.tolist()
             errors |= {row: self.errors[text] for row, text in enumerate(texts) if text in self.errors}
             truncated = frozenset(row for row, text in enumerate(texts) if text in self.truncated)
-        return Answers(self.labels, ids, scores, probs, errors=errors, truncated=truncated)
+            parts = {row: self.parts[text] for row, text in enumerate(texts) if text in self.parts}
+        return Answers(self.labels, ids, scores, probs, errors=errors, truncated=truncated, parts=parts)
 
     def completed(self, others: Answers) -> Answers:
         """Return these answers, with those of `others` (as many rows) where a row has neither a label nor an error."""
         mine, theirs = Answers.joined([self, others]), np.flatnonzero(others.has_label & ~self.has_label)
         rows = np.arange(len(self), dtype=np.int32)
         rows[theirs] += len(self)
-        found = mine.take(rows, {})
-        return Answers(found.labels, found.ids, found.scores, found.probs, errors=self.errors, truncated=self.truncated)
+        return mine.take(rows, {})

@@ -242,7 +242,7 @@ def classify_frame(
     Returns:
         `predicted_label` and `predicted_error` as strings, missing where there is none, `predicted_score` as float64;
         with `probs = "list"` the lists `predicted_probs`, with `"columns"` a float64 column a class; with
-        `too_long = "truncate"` the booleans `predicted_truncated`.
+        `too_long = "truncate"` the booleans `predicted_truncated`, with `"split"` the numbers `predicted_parts`.
 
     Raises:
         KeyError: no such column.

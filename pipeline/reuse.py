@@ -29,6 +29,7 @@ import numpy as np
 
 from pipeline.answers import NO_LABEL, Answers, Labels
 from pipeline.checkpoint import Identity, differences
+from pipeline.checkpoint.identity import COMBINE
 from pipeline.checkpoint.sqlite import ANY_OTHER, connect, make_file, primary_code, sqlite_errors
 from pipeline.errors import DiskTrouble, ReuseError
 from pipeline.storage.draft import see_no_link
@@ -64,6 +65,7 @@ _MEANINGS = {
 }
 KEY_BYTES = 16
 NO_ANSWER = -1
+PARTS = "parts"  # the field of a record, where texts that are too long are answered in parts
 Array = np.ndarray[Any, np.dtype[Any]]
 GROUP_BYTES, GROUP_S = 4 << 20, 5.0  # answers are committed when there are so many, or after so long; also read at once
 MOST_WAITING = 8 * GROUP_BYTES  # more are dropped: another run has held the lock for long
@@ -82,6 +84,7 @@ class Found(NamedTuple):
     classes: Array  # int, NO_ANSWER where none is stored
     scores: Array
     probs: Array | None  # (texts, num_classes)
+    parts: Array | None = None  # of the text; None where texts are answered whole
 
     def examples(self) -> dict[int, int]:
         """Return the index of one answer of each class that is among them."""
@@ -97,7 +100,9 @@ class Found(NamedTuple):
         """
         id_of = {index: labels.id_of(name) for index, name in names.items()}
         ids = np.array([id_of.get(index, NO_LABEL) for index in self.classes.tolist()], np.int32)
-        return Answers(labels, ids, self.scores, self.probs)
+        counts = enumerate(self.parts.tolist()) if self.parts is not None else ()
+        parts = {row: count for row, count in counts if count > 1}
+        return Answers(labels, ids, self.scores, self.probs, parts=parts)
 
 
 class Reuse:
@@ -140,7 +145,7 @@ class Reuse:
             self._context = _key_of(self._identity, self._classes)
             self._touch_context()
         self._num_classes, self._gives_probs = num_classes, keep_probs
-        self._type = _record_type(self._classes)
+        self._type = _record_type(self._classes, has_parts=COMBINE in json.loads(self._identity))
 
     def _contexts(self) -> list[tuple[str, int]]:
         """Return all contexts, the oldest first; each is compared with its key, because damage could change one."""
@@ -162,7 +167,9 @@ class Reuse:
                 continue
             parts = [missing[start : start + step] for start in range(0, len(missing), step)]
             missing = np.concatenate([part[~self._take(table, part, halves, records)] for part in parts])
-        return Found(keys, records["class"], records["score"], records["probs"] if self._gives_probs else None)
+        probs = records["probs"] if self._gives_probs else None
+        counts = records[PARTS] if PARTS in (self._type.names or ()) else None
+        return Found(keys, records["class"], records["score"], probs, counts)
 
     def _take(self, table: str, positions: Array, halves: Array, records: Array) -> Array:
         """Copy the records at some positions from a table; returns a mask of the positions that it has."""
@@ -192,7 +199,7 @@ class Reuse:
 
     def remember(self, keys: Sequence[bytes], answers: Answers, names: Mapping[int, str]) -> None:
         """Store answers with the next commit, see `_records_of`; `names` are those of the model's classes."""
-        self._wait(*_records_of(keys, answers, names, self._classes))
+        self._wait(*_records_of(keys, answers, names, self._type))
 
     def _wait(self, keys: bytes, records: Array) -> None:
         with self._adding:  # a flush in another thread takes the list away
@@ -278,8 +285,9 @@ def _key_of(identity: str, classes: int) -> bytes:
     return blake2b(f"{classes} {identity}".encode(), digest_size=KEY_BYTES).digest()
 
 
-def _record_type(num_classes: int) -> np.dtype[Any]:
-    return np.dtype([("check", "<i8"), ("class", "<i4"), ("score", "<f8"), ("probs", "<f8", (num_classes,))])
+def _record_type(num_classes: int, *, has_parts: bool) -> np.dtype[Any]:
+    fields: list[Any] = [("check", "<i8"), ("class", "<i4"), ("score", "<f8"), ("probs", "<f8", (num_classes,))]
+    return np.dtype([*fields, (PARTS, "<i4")] if has_parts else fields)
 
 
 def _keys_of(texts: Texts, context: bytes) -> list[bytes]:
@@ -297,19 +305,21 @@ def _halves_of(keys: bytes) -> Array:
 
 
 def _records_of(
-    keys: Sequence[bytes], answers: Answers, names: Mapping[int, str], num_classes: int
+    keys: Sequence[bytes], answers: Answers, names: Mapping[int, str], kind: np.dtype[Any]
 ) -> tuple[bytes, Array]:
     """Return answers as joined keys and records, without rows that have an error, a truncated text or an open tie."""
     classes = _classes_of(answers, names)
     classes[list(answers.truncated)] = NO_ANSWER
     kept = np.flatnonzero(classes != NO_ANSWER)
     of_kept = b"".join([keys[row] for row in kept.tolist()])
-    records = np.zeros(len(kept), _record_type(num_classes))
+    records = np.zeros(len(kept), kind)
     records["check"] = _halves_of(of_kept)[:, 1]
     records["class"] = classes[kept]
     records["score"] = answers.scores[kept]
-    if num_classes and answers.probs is not None:
+    if kind["probs"].shape[0] and answers.probs is not None:
         records["probs"] = answers.probs[kept]
+    if PARTS in (kind.names or ()):
+        records[PARTS] = [answers.parts.get(row, 1) for row in kept.tolist()]
     return of_kept, records
 
 

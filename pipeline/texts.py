@@ -39,6 +39,7 @@ _NOT_ASCII = 0x80  # the least byte of UTF-8 that is not ASCII
 _FIRST_OF_CHARACTER = -0x40  # as signed bytes, those that continue a character are less
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 class Position(NamedTuple):
@@ -177,6 +178,15 @@ class Texts(Sequence[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         return map(bytes, self.views())
+
+    def unescaped(self, index: int) -> str:
+        """Return text `index` as it was before it was escaped."""
+        text: str = _decode(b'"%b"' % self[index])
+        return text
+
+    def replaced(self, texts: Sequence[str] | None) -> Texts:
+        """Return other texts in the place of these; None: these."""
+        return self if texts is None else escape_all(texts)
 
     def views(self) -> Iterator[memoryview]:
         """Iterate over the texts without copying them."""

@@ -3,21 +3,24 @@
     chunks -> requests -> attempts, halves -> answers of one chunk at a time
 
 A request ends in one of four ways: it is answered; it is tried again later (Overloaded, Unavailable); it is refused
-and halved, down to the guilty text, whose row gets an error; or the run stops.
+and halved, down to the guilty text, whose row gets an error; or the run stops. A text that is too long may be answered
+in parts: one text after the other, and the other rows of its chunk do not wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
 from pipeline.answers import Answers
-from pipeline.batcher.cutter import Chunk
+from pipeline.batcher.cutter import Chunk, Cutter
+from pipeline.batcher.parts import Part, answered, combined, cut_before, is_too_long, parts_of
 from pipeline.batcher.requests import PendingRequest, gather_requests
 from pipeline.config import Request, Retry
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, RowError, TimedOut, Unreachable
@@ -25,7 +28,7 @@ from pipeline.monitoring.progress import Counts, Progress
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.retry import delay_before_next
-from pipeline.texts import Mask, Texts
+from pipeline.texts import Mask, Position, TextBlock, Texts
 
 BYTES_PENDING = 64 << 20  # bytes of text held by all requests that are not answered
 SUSPECT_AFTER = 2  # failures of a request on healthy servers, before it is halved
@@ -38,7 +41,8 @@ REQUESTS_PER_SLOT = 2  # pending for each slot in flight, so that those which wa
 class Batcher:
     """Sends chunks, many requests at once, until all rows are answered.
 
-    `store` is called once per chunk, in any order, with the answers of its texts, those of its rows, and their cost.
+    `store` is called once per chunk, in any order, with the answers of its texts, those of its rows, and their cost. A
+    chunk with a text in parts comes in pieces: each is a chunk of consecutive rows.
     One more failed row than `failed_allowed`, before any row is answered, ends the run.
     """
 
@@ -95,16 +99,77 @@ class Batcher:
 
     async def _answer(self, request: PendingRequest) -> None:
         spent = Counts()
-        answers = await self._classify(request.texts, spent)
+        answers, unfinished = await self._begin(request.texts, spent)
+        first, later = 0, list[tuple[Chunk, int, list[Part], Counts]]()
         for chunk, of_texts in request.by_chunk(answers):
             # Each chunk accounts for its texts; requests and retries are on the account of the first.
             of_chunk = spent if chunk is request.chunks[0] else Counts()
             of_chunk.texts_sent += len(chunk.texts) - (request.count if of_chunk is spent else 0)
-            of_rows = chunk.rows(of_texts)
             for counts in (of_chunk, self._progress):
-                counts.answered(of_rows, shared=chunk.rows_shared, reused=chunk.rows_reused)
-            self._store(chunk, of_texts, of_rows, of_chunk)
+                counts.answered(Answers.none(), shared=chunk.rows_shared, reused=chunk.rows_reused)
+            here = [text for text in range(len(chunk.texts)) if first + text in unfinished]
+            left = self._keep(chunk, of_texts, chunk.rows(of_texts), of_chunk, ~np.isin(chunk.text_of_row, here))
+            for text in here:
+                later.append((chunk, text, unfinished[first + text], left))
+                left = Counts()
+            first += len(chunk.texts)
+        for chunk, text, parts, of_text in later:
+            answer = await self._finish(chunk.texts[text : text + 1], parts, of_text)
+            is_its = chunk.text_of_row == text
+            of_rows = answer.take(np.where(is_its, 0, -1).astype(np.int32), {})
+            self._keep(replace(chunk, keys=chunk.keys[text : text + 1]), answer, of_rows, of_text, is_its)
         self._size -= request.size
+
+    def _keep(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts, done: Mask) -> Counts:
+        """Hand over the answers of the rows that are done, each run of them as a chunk, the texts with the first.
+
+        Returns `spent`, or as soon as that is handed over with a chunk, new counts.
+        """
+        edges = np.flatnonzero(np.diff(done, prepend=False, append=False))
+        for start, stop in edges.reshape(-1, 2).tolist():
+            rows = of_rows[start:stop]
+            for counts in (spent, self._progress):
+                counts.answered(rows)
+            self._store(replace(chunk, first_row=chunk.first_row + start), of_texts, rows, spent)
+            chunk, spent = replace(chunk, keys=[]), Counts()
+        return spent
+
+    async def _begin(self, texts: Texts, spent: Counts) -> tuple[Answers, dict[int, list[Part]]]:
+        """Answer texts, those over `request.max_text_chars` in parts.
+
+        Also returns the parts of each text that is not finished: some of them are too long.
+        """
+        cut = cut_before(texts, self._request.max_text_chars)
+        if cut:
+            each = [texts[index : index + 1].replaced(cut.get(index)) for index in range(len(texts))]
+            answers = await self._classify_many(Texts.joined(each), spent)
+        else:
+            answers = await self._classify(texts, spent)
+        if self._request.too_long != "split" or not (cut or answers.errors):
+            return answers, {}
+        parts = parts_of(texts, cut, answers)
+        unfinished = {index: some for index, some in enumerate(parts) if any(is_too_long(part.answer) for part in some)}
+        return Answers.joined([self._combined(some) for some in parts]), unfinished
+
+    async def _finish(self, text: Texts, parts: list[Part], spent: Counts) -> Answers:
+        """Answer the parts of one text that are too long in parts of their own."""
+
+        async def ask(some: Sequence[str]) -> Answers:
+            return await self._classify_many(text.replaced(some), spent)
+
+        found = self._combined(await answered(parts, ask))
+        if is_too_long(found):  # of its parts only the others were counted
+            self._count_failed(found.errors[0])
+        return found
+
+    def _combined(self, parts: list[Part]) -> Answers:
+        return combined(parts, self._request.combine, self._endpoints.facts.names)
+
+    async def _classify_many(self, texts: Texts, spent: Counts) -> Answers:
+        """Answer any number of texts, in requests within the usual bounds."""
+        cutter = Cutter(self._request, self._endpoints.batch_size, 0, len(texts))
+        chunks = chain(cutter.cut(TextBlock(Position(0, 0, 0), texts, {})), cutter.rest())
+        return Answers.joined([chunk.rows(await self._classify(chunk.texts, spent)) for chunk in chunks])
 
     async def classify(self, texts: Texts) -> Answers:
         """Return the answers of some texts that are in no chunk."""
@@ -140,20 +205,31 @@ class Batcher:
         return Answers.joined(parts).take(places, {})
 
     async def _blame(self, texts: Texts, spent: Counts, error: RequestFailed) -> Answers:
-        """Cut the one text that is left to blame, if that was asked for, or give its row an error."""
+        """Have the one text that is left to blame cut, if that was asked for, or give its row an error."""
         if error.code == "too_long" and self._request.too_long == "truncate":
             try:
                 return await self._ask(texts, spent, truncate=True)
             except RequestFailed as still:
                 error = still
-        if not self._is_answered:
-            self._failed_first += 1
-            if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
-                raise Misconfigured(
-                    f"the first {self._failed_first} rows failed and none was answered, the last with: {error}; "
-                    f"raise run.max_failed_rows to go on all the same"
-                )
-        return Answers.none(1, {0: RowError(error.code, error.reason)})
+        failed = RowError(error.code, error.reason)
+        if error.code != "too_long" or self._request.too_long != "split":  # else its parts may be answered
+            self._count_failed(failed)
+        return Answers.none(1, {0: failed})
+
+    def _count_failed(self, error: RowError) -> None:
+        """Count a failed text, as long as none is answered.
+
+        Raises:
+            Misconfigured: the server refuses everything.
+        """
+        if self._is_answered:
+            return
+        self._failed_first += 1
+        if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
+            raise Misconfigured(
+                f"the first {self._failed_first} rows failed and none was answered, the last with: {error.message}; "
+                f"raise run.max_failed_rows to go on all the same"
+            )
 
     async def _ask(self, texts: Texts, spent: Counts, *, truncate: bool = False, alone: bool = False) -> Answers:
         """Send one request, again as long as its failures are not its own fault.

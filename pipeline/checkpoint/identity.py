@@ -16,6 +16,7 @@ from pipeline.storage.location import Location, local, samples_of
 PIPED = "pipe "  # before the digest of an input that came through a pipe
 TOLERANCE = 1e-3  # of a canary's numbers: batching moves float32 by less, other weights by more
 SERVED_BY = "model.server"  # the kind of server, and its version
+COMBINE = "request.combine"  # only of runs that ask for long texts in parts
 LONGEST_SHOWN = 80  # characters of a value in a message
 
 Identity = dict[str, Any]
@@ -63,6 +64,10 @@ def identity_of(config: Config, input_digest: str) -> Identity:
     dialect = {"loader.quoting": loader.quoting, "loader.escape": loader.escape, "loader.header": loader.header}
     # Only what is set: checkpoints of versions before these keys have none of them.
     texts |= {key: value for key, value in dialect.items() if value not in ("double", None, True)}
+    split: dict[str, Any] = {}
+    if request.too_long == "split":
+        split = {COMBINE: request.combine}
+        split |= {"request.max_text_chars": request.max_text_chars} if request.max_text_chars else {}
     return {
         "input": input_digest,
         **texts,
@@ -73,6 +78,7 @@ def identity_of(config: Config, input_digest: str) -> Identity:
         "loader.on_bad_line": loader.on_bad_line,
         "request.activation": request.activation,
         "request.extra": request.extra,
+        **split,
         "server.model": config.server.model,
         "server.model_version": config.server.model_version,
         "probabilities kept": config.writer.probs != "none",

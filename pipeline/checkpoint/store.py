@@ -32,6 +32,7 @@ CREATE TABLE chunks (
     first_row INTEGER PRIMARY KEY, rows INTEGER NOT NULL,
     at_row INTEGER NOT NULL, at_offset INTEGER NOT NULL, at_line INTEGER NOT NULL,
     labels BLOB NOT NULL, scores BLOB NOT NULL, probs BLOB, errors TEXT, truncated TEXT);
+    -- truncated: a list of rows; or of a run that asks for long texts in parts, an object of rows and their parts
 CREATE INDEX ranges ON chunks (first_row, rows);
 INSERT INTO meta VALUES ('version', '{VERSION}');
 COMMIT;
@@ -233,7 +234,7 @@ class Checkpoint:
     def has_truncated(self) -> bool:
         """Return whether an answer to a truncated text is among the records."""
         with self._errors():
-            return self._first("SELECT 1 FROM chunks WHERE truncated IS NOT NULL") is not None
+            return self._first("SELECT 1 FROM chunks WHERE truncated LIKE '[%'") is not None
 
     def reopen_failed(self) -> int:
         """Delete the answers of the rows that failed (`RowError.is_failure`); returns how many."""
@@ -291,7 +292,7 @@ def _record_of(first_row: int, position: Position, answers: Answers, labels: Lab
         *(answers.ids_in(labels).tobytes(), answers.scores.tobytes()),
         answers.probs_or_nan(num_classes).tobytes() if num_classes else None,
         json.dumps({row: str(error) for row, error in answers.errors.items()}) if answers.errors else None,
-        json.dumps(sorted(answers.truncated)) if answers.truncated else None,
+        json.dumps(answers.parts or sorted(answers.truncated)) if answers.parts or answers.truncated else None,
     )
 
 
@@ -300,13 +301,15 @@ def _answers_of(record: Row, labels: Labels, num_classes: int) -> Answers:
     ids, scores, probs, errors, truncated = record[5:]
     if not (isinstance(ids, bytes) and isinstance(scores, bytes) and isinstance(probs, bytes | None)):
         raise ValueError("a record holds no arrays")  # noqa: TRY004 - damage, as what is no JSON
+    not_whole = json.loads(truncated or "[]")
     return Answers(
         labels,
         np.frombuffer(ids, np.int32),
         np.frombuffer(scores, np.float64),
         None if probs is None else np.frombuffer(probs, np.float64).reshape(-1, num_classes),
         errors=_errors_of(errors),
-        truncated=frozenset(json.loads(truncated or "[]")),
+        truncated=frozenset(not_whole if isinstance(not_whole, list) else ()),
+        parts={int(row): parts for row, parts in not_whole.items()} if isinstance(not_whole, dict) else {},
     )
 
 

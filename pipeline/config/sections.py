@@ -42,6 +42,7 @@ DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
 MOST_DAYS = 10_000
+SHORTEST_PART = 16  # characters; a part of a text is not cut into shorter ones
 _DATE = re.compile(r"\{date(?::([^{}]*))?\}")
 
 
@@ -256,11 +257,27 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `"fair"` takes an equal share among runs of this program; `"background"` takes what others leave.
     """
-    too_long: Literal["error", "truncate"] = "error"
+    too_long: Literal["error", "truncate", "split"] = "error"
     """What to do about a text that is longer than the model allows.
 
     `"error"` gives its row the error `too_long`; `"truncate"` has the server cut this text and marks the row in the
-    column `predicted_truncated`.
+    column `predicted_truncated`; `"split"` asks for it in parts, and combines the values that these get. The column
+    `predicted_parts` says how many there were.
+
+    Example: "split"
+    """
+    combine: Literal["mean", "max"] = "mean"
+    """With `too_long = "split"`: how the values of the parts become those of the text.
+
+    `"mean"` takes the mean of each class over all parts, a part counting as much as it is long: what most of the text
+    is like. `"max"` takes the largest value of each class: whether any part is like that.
+    """
+    max_text_chars: Annotated[int, msgspec.Meta(ge=SHORTEST_PART)] | None = None
+    """With `too_long = "split"`: the most characters of a text that is sent whole. Longer ones are cut before.
+
+    For servers that cut long texts without a word, and where most texts are too long, which saves the refusals.
+
+    Example: 1500
     """
     activation: bool | Literal["softmax", "sigmoid"] = True
     """Ask for probabilities as the server makes them. `false` asks for raw logits (vLLM 0.11.2 or newer).
@@ -296,6 +313,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             json.dumps(self.extra, allow_nan=False)
         except (TypeError, ValueError) as error:  # TOML has dates, times, inf and nan
             raise ValueError(f"request.extra holds what JSON can't: {error}") from None
+        if self.too_long != "split":
+            for key, value, default in (
+                ("combine", self.combine, "mean"),
+                ("max_text_chars", self.max_text_chars, None),
+            ):
+                if value != default:
+                    raise ValueError(f'request.{key} is for texts in parts: set request.too_long = "split"')
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -33,15 +33,17 @@ class AppendedColumns:
     def __init__(self, config: Config, num_classes: int, *, sees_cuts: bool = True) -> None:
         writer, double = config.writer, pa.float64()
         self.num_classes = num_classes or len(writer.class_names or ())
-        self.probs, self._truncated = writer.probs, config.request.too_long == "truncate"
+        self.probs, self._too_long = writer.probs, config.request.too_long
         self._sees_cuts = sees_cuts
         columns = [("label", pa.string()), ("score", double), ("error", pa.string())]
         if writer.probs == "list":
             columns.append(("probs", pa.list_(double)))
         elif writer.probs == "columns":
             columns += [(f"prob_{each}", double) for each in writer.class_names or range(num_classes)]
-        if self._truncated:
+        if self._too_long == "truncate":
             columns.append(("truncated", pa.bool_()))
+        elif self._too_long == "split":
+            columns.append(("parts", pa.int64()))
         self.fields = [pa.field(f"{writer.prefix}{name}", kind) for name, kind in columns]
         self.names = [field.name for field in self.fields]
 
@@ -70,7 +72,7 @@ class AppendedColumns:
         elif self.probs == "columns":
             columns = np.ascontiguousarray(answers.probs_or_nan(self.num_classes).T)
             arrays += [pa.Array.from_buffers(pa.float64(), rows, [valid, pa.py_buffer(each)]) for each in columns]
-        if self._truncated:
+        if self._too_long == "truncate":
             mask = np.zeros(rows, bool)
             mask[list(answers.truncated)] = True
             arrays.append(
@@ -78,6 +80,10 @@ class AppendedColumns:
                 if self._sees_cuts
                 else pa.nulls(rows, pa.bool_())
             )
+        elif self._too_long == "split":
+            parts = np.ones(rows, np.int64)
+            parts[list(answers.parts)] = list(answers.parts.values())
+            arrays.append(pa.Array.from_buffers(pa.int64(), rows, [valid, pa.py_buffer(parts)]))
         return arrays
 
 
@@ -143,7 +149,7 @@ class Tally:
         self._counts = np.zeros((0, COARSE_BINS), np.int64)  # label id, bin of the score
         self._has_logits = False  # scores that are no probabilities
         self.codes: Counter[str] = Counter()
-        self.truncated = 0
+        self.truncated = self.in_parts = 0
 
     def count(self, answers: Answers) -> None:
         """Count more rows."""
@@ -157,6 +163,7 @@ class Tally:
             self._has_logits |= bool(scores.min() < 0 or scores.max() > 1)
         self.codes.update(error.code for error in answers.errors.values())
         self.truncated += len(answers.truncated)
+        self.in_parts += len(answers.parts)
 
     @property
     def labels(self) -> dict[str, int]:

@@ -115,7 +115,7 @@ def _advice(record: RunRecord) -> str:
     if codes - {"not_text", "too_long"}:
         ways.append("the same command with --retry-failed classifies them again")
     if "too_long" in codes and record.settings["request"]["too_long"] == "error":
-        ways.append("--retry-failed --set request.too_long=truncate has long texts cut")
+        ways.append("--retry-failed --set request.too_long=split answers long texts in parts, =truncate has them cut")
     if "not_text" in codes:
         ways.append("what is not_text stays so: make it text in the input, or choose another column with -t")
     return "; ".join(ways) or "the same again would not help"
@@ -124,7 +124,7 @@ def _advice(record: RunRecord) -> str:
 def closing_line(record: RunRecord) -> str:
     """Return a complete output as one line: its name, the counts of its rows, the time, and an exit code but 0."""
     ways = {"reused": record.reused_rows, "resumed": record.resumed_rows, "shared": record.shared_rows}
-    ways |= {"truncated": record.truncated, "lines skipped": record.skipped_lines}
+    ways |= {"truncated": record.truncated, "in parts": record.in_parts, "lines skipped": record.skipped_lines}
     counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
     counts += [f"{count:,} {way}" for way, count in ways.items() if count]
     line = f"{printable(record.output)}: {_files(record)}"

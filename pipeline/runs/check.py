@@ -200,7 +200,8 @@ def _kind_of(endpoint: Endpoint) -> Iterator[str]:
     if told := ", ".join(filter(None, limits)):
         yield f"  takes at most {told}"
     if dialect.cuts == "unseen":
-        yield "  cuts texts that are too long, perhaps, and does not say which"
+        yield '  cuts texts that are too long, perhaps, and does not say which; with request.too_long = "split"'
+        yield "  request.max_text_chars has them answered in parts"
     yield from (f"  {each}" for each in dialect.lacks)
 
 

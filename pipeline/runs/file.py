@@ -52,7 +52,7 @@ class RunFile:
     expected: int = field(init=False)  # rows, as far as that can be told before they are read
     total: int | None = field(init=False)  # rows in the input, once that is known
     feed: Feed = field(init=False)  # the rows that are open
-    unanswered: int = 0  # chunks that were sent and not answered yet
+    unanswered: int = 0  # rows of chunks that were sent and not answered yet
     answered_s: float | None = None  # when the first answer came, in the time of the run
     is_adopted: bool = False  # its model is known to be the one that answers
     is_read: bool = False  # no more chunks will come
@@ -85,11 +85,11 @@ class RunFile:
         return self.total is not None and self.wanted == self.total and not self.counts.rows_failed
 
     def store(self, chunk: Chunk, answers: Answers, spent: Counts, num_classes: int, now_s: float) -> None:
-        """Keep the answers of a chunk's rows; `num_classes` > 0: with their probabilities."""
+        """Keep the answers of a chunk's rows; `num_classes` > 0: with the values of all classes."""
         self.checkpoint.add(chunk.first_row, chunk.position, answers, num_classes)
         self.counts.add(spent)
         self.answered_s = self.answered_s or now_s
-        self.unanswered -= 1
+        self.unanswered -= len(answers)
 
     def is_due(self, now_s: float) -> bool:
         """Return whether a kill should cost no answer any more: of a small file in its first moments it may."""

@@ -77,7 +77,8 @@ class FirstPass:
             first = await anext(opened, None)
             if first is None:
                 return
-            keeps_probs = self._config.writer.probs != "none" or self._config.run.reuse is not None
+            in_parts = self._config.request.too_long == "split"  # which takes the values of all classes
+            keeps_probs = in_parts or self._config.writer.probs != "none" or self._config.run.reuse is not None
             async with (
                 self._reusing as reusing,
                 urls_of(self._config) as urls,
@@ -122,7 +123,7 @@ class FirstPass:
                 await self._adopt(file)
                 async for chunk in file.feed.chunks(request, batch_size, self._reusing.look_up):
                     chunk.file = file
-                    file.unanswered += 1
+                    file.unanswered += len(chunk.text_of_row)
                     yield chunk
             except OF_ONE_FILE as error:
                 file.error = error

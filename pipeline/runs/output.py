@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.checkpoint import Checkpoint, Identity, Lock, differences, digest_file
-from pipeline.checkpoint.identity import Difference, was_piped
+from pipeline.checkpoint.identity import COMBINE, Difference, was_piped
 from pipeline.checkpoint.store import remove
 from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import CheckpointMismatch, ClassifyError, ConfigError, OutputError
@@ -299,7 +299,7 @@ class Output:
 
 
 def _after_complete(config: Config, identity: Identity, record: RunRecord, checkpoint: Checkpoint | None) -> Next:
-    other = differences(record.identity, identity)
+    other = _differences(record.identity, identity)
     if any(each.key == "input" for each in other):
         return Next.FRESH  # last night's file was replaced by tonight's
     if other:
@@ -323,10 +323,18 @@ def _after_complete(config: Config, identity: Identity, record: RunRecord, check
     raise CheckpointMismatch(_refusal(config.writer.output, "was written", other))
 
 
+def _differences(was: Identity, now: Identity) -> list[Difference]:
+    """Compare identities, but let a run that had no texts in parts go on with them: whole texts are answered the same.
+
+    With `request.max_text_chars` they would not be.
+    """
+    return [each for each in differences(was, now) if not (each.key == COMBINE and each.was is None)]
+
+
 def _other_shape(config: Config, record: RunRecord) -> list[Difference]:
     """Compare what shapes the output; what becomes of long texts is nothing to an output without one."""
     other = differences(shape_of(record.settings), shape_of(public_settings(config)))
-    had_long = record.failed or record.truncated
+    had_long = record.failed or record.truncated or record.in_parts
     return [each for each in other if had_long or each.key != "request.too_long"]
 
 
@@ -340,11 +348,12 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
     begun: dict[str, Any] | None = checkpoint.get("identity")
     if begun is None or was_piped(begun):  # killed before anything was kept; or there is nothing to go on with
         return Next.FRESH
-    other = differences(begun, identity)
+    other = _differences(begun, identity)
     if any(each.key == "input" for each in other) and config.run.on_changed_input == "restart":
         return Next.FRESH
-    cut = config.request.too_long == "error" and checkpoint.has_truncated()
-    more = ["request.too_long: was truncate, and there are answers to cut texts, now error"] if cut else []
+    now = config.request.too_long
+    cut = now != "truncate" and checkpoint.has_truncated()
+    more = [f"request.too_long: was truncate, and there are answers to cut texts, now {now}"] if cut else []
     if other or more:
         raise CheckpointMismatch(_refusal(config.writer.output, "was begun", other, *more))
     return Next.RESUME

@@ -205,6 +205,7 @@ def record_of(
         failed=failed,
         empty=tally.codes["empty"],
         truncated=tally.truncated,
+        in_parts=tally.in_parts,
         skipped_lines=file.source.skipped,
         resumed_rows=file.counts.rows_resumed,
         shared_rows=file.counts.rows_shared,

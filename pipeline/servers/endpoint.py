@@ -216,10 +216,19 @@ class Endpoint:
             raise await self._explained(error, found) from None
         if reason := self.dialect.cannot(self._config.request, canary):
             raise Misconfigured(f"{self.shown} {reason}")
-        if canary.probs is None and (self._config.writer.probs != "none" or self._config.run.reuse):
+        in_parts = self._config.request.too_long == "split"
+        if canary.probs is None and (in_parts or self._config.writer.probs != "none" or self._config.run.reuse):
             key = "run.reuse" if self._config.writer.probs == "none" else "writer.probs"
+            key = 'request.too_long = "split"' if in_parts else key
             raise Misconfigured(f"{self.shown} gives only the best class of each text; leave {key}")
         self._check_labels(facts)
+        if in_parts and 0 < len(facts.names) < facts.num_classes and not self._config.writer.class_names:
+            # The class with the largest mean may be one that no answer has named.
+            raise Misconfigured(
+                f"{self.shown} names only the best class of a text, and of {facts.num_classes} classes "
+                f'{len(facts.names)} have a name so far; request.too_long = "split" needs them all: name them in '
+                f"writer.labels, in class order, or give the path of the model's config.json there"
+            )
         self._found, self._is_identified = found, True
         identity = {
             "model.id": self.model or facts.model,
@@ -340,4 +349,5 @@ def activated(answers: Answers, activation: str, *, keeps_probs: bool) -> Answer
         values if keeps_probs else None,
         errors=answers.errors,
         truncated=answers.truncated,
+        parts=answers.parts,
     )

@@ -110,11 +110,14 @@ class Endpoints:
         if len(errors) == len(self.all):
             raise errors[0]
         if endpoint := next((each for each in self.all if each.dialect.cuts == "unseen"), None):
-            null = (
-                f"; {self._config.writer.prefix}truncated is null" if self._config.request.too_long != "error" else ""
-            )
+            request = self._config.request
+            then = {
+                "error": "",
+                "truncate": f"; {self._config.writer.prefix}truncated is null",
+                "split": "; request.max_text_chars has them split before" * (request.max_text_chars is None),
+            }[request.too_long]
             cuts = f"{endpoint.dialect.server} may cut texts that are too long, and does not say which"
-            self._progress.notice(f"{endpoint.shown}: {cuts}{null}")
+            self._progress.notice(f"{endpoint.shown}: {cuts}{then}")
         for endpoint, gone in zip(self.all, found, strict=True):
             if gone is not None:
                 self._progress.notice(f"{gone}; going on without it until it answers")

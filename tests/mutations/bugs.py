@@ -27,6 +27,7 @@ def bug(name: str, where: str, what: Change, *tests: str) -> Bug:
 
 
 HOLES = "mutations/test_holes.py::"
+PARTS = "batcher/test_parts.py::"
 CHUNKS = "batcher/test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text"
 COPIED = "formats/test_writer_appended.py::test_any_file_is_copied_and_widened"
 REGULAR = "formats/test_loader_regular.py::test_any_file_reads_as_the_csv_module_reads_it"
@@ -106,7 +107,7 @@ ANSWERS = (
                "A.request(B, C, data=D, allow_redirects=True, proxy=E, trace_request_ctx=F)"),
         "servers/test_client.py::test_a_redirect_is_not_followed"),
     bug("the error of a row that is joined to others is that of another row", "answers:Answers.joined",
-        change("{A + B: C for D in E for A, C in F}", "{A: C for D in E for A, C in F}"),
+        change("{A + B: C for D in E for A, C in F}", "{A: C for D in E for A, C in F}", of=2),
         "servers/test_protocol.py",
         "test_answers.py"),
     bug("the mark of a cut text that is joined to others is that of another row", "answers:Answers.joined",
@@ -114,13 +115,13 @@ ANSWERS = (
         f"{HOLES}test_marks_stay_with_their_rows_where_records_meet",
         "test_answers.py"),
     bug("an error is spread by text, not by row", "answers:Answers.take",
-        change("{A: B[C] for A, C in D if E}", "{C: B[C] for A, C in D if E}"),
+        change("{A: B[C] for A, C in D if E}", "{C: B[C] for A, C in D if E}", of=2),
         "servers/test_protocol.py",
         "test_answers.py"),
     bug("an error of some rows is that of others", "answers:Answers.__getitem__",
-        change("{A - B: C for D in E if F}", "{A: C for D in E if F}"), "test_answers.py"),
+        change("{A - B: C for D in E if F}", "{A: C for D in E if F}", of=2), "test_answers.py"),
     bug("the probabilities are those of the row before", "answers:Answers.__iter__",
-        change("Prediction(A, B, C[D], None, E)", "Prediction(A, B, C[D - 1], None, E)"),
+        change("Prediction(A, B, C[D], None, ...)", "Prediction(A, B, C[D - 1], None, ...)"),
         "servers/test_protocol.py",
         "test_answers.py"),
     bug("labels keep the ids of another vocabulary", "answers:Answers.ids_in",
@@ -223,8 +224,8 @@ FAILURES = (
     bug("a row that brings a 503 every time is asked for ever", "batcher.batcher:Batcher._weigh",
         change("A.may_be_broken and ...", "not A.may_be_broken and ..."),
         "runs/test_unattended.py::test_a_row_that_brings_a_503_every_time_costs_one_row"),
-    bug("reused rows are a sign that the server is well", "batcher.batcher:Batcher._blame",
-        change("if not A._is_answered:\n    ...", "if not A._progress.rows_done:\n    ..."),
+    bug("reused rows are a sign that the server is well", "batcher.batcher:Batcher._count_failed",
+        change("A._is_answered", "A._progress.rows_done"),
         "reuse/test_reuse_run.py::test_a_server_that_refuses_all_that_is_new_stops_the_run"),
     bug("an address is in the error of a row", "batcher.batcher:Batcher._blame",
         change("RowError(A.code, A.reason)", "RowError(A.code, str(A))"),
@@ -584,6 +585,39 @@ FILES = (
 CHECKS = "report/test_checks.py::"
 HELD = "runs/test_held.py::"
 
+IN_PARTS = (
+    bug("the parts of a text are in another order", "batcher.parts:cut",
+        change("[A[B:], A[:B]]", "[A[:B], A[B:]]"), f"{PARTS}test_parts_are_the_text_cut_at_some_places"),
+    bug("a short part counts as much as a long one", "batcher.parts:combined",
+        change("(A * B[:, None]).sum(axis=0) / B.sum()", "A.mean(axis=0)"),
+        f"{PARTS}test_the_combined_values_are_those_of_a_plain_reference"),
+    bug("the label of a text is that of its first part", "batcher.parts:combined",
+        change("int(A.argmax())", "int(values[0].argmax())"),
+        f"{PARTS}test_the_combined_values_are_those_of_a_plain_reference"),
+    bug("a part that fails is left out", "batcher.parts:combined",
+        drop("if A := B:\n    ..."), f"{PARTS}test_what_can_t_be_answered_in_parts_is_an_error_of_its_row"),
+    bug("rows in parts are those of the begin of their chunk", "batcher.batcher:Batcher._keep",
+        change("A.first_row + B", "A.first_row"), f"{PARTS}test_long_texts_get_the_values_of_their_parts"),
+    bug("texts that are cut in vain stop no run", "batcher.batcher:Batcher._finish",
+        drop("if is_too_long(A):\n    ..."),
+        f"{PARTS}test_a_server_to_which_everything_is_too_long_is_soon_left_in_peace"),
+    bug("all parts of a long text go into one request", "batcher.batcher:Batcher._classify_many",
+        change("Cutter(A, ...)", "Cutter(Request(rows=10 ** 6, max_chars=10 ** 9), ...)"),
+        f"{PARTS}test_long_texts_get_the_values_of_their_parts"),
+    bug("the key of a text in parts is that of another", "batcher.batcher:Batcher._answer",
+        change("A.keys[B:B + 1]", "A.keys"), f"{PARTS}test_the_third_command_takes_all_from_stored_answers"),
+    bug("a stored answer forgets its parts", "reuse:_records_of",
+        drop("A[PARTS] = B"), f"{PARTS}test_the_third_command_takes_all_from_stored_answers"),
+    bug("a checkpoint forgets the parts", "checkpoint.store:_record_of",
+        change("A.parts or sorted(A.truncated)", "sorted(A.truncated)"),
+        f"{PARTS}test_long_texts_get_the_values_of_their_parts"),
+    bug("answers that are combined in two ways are mixed", "checkpoint.identity:identity_of",
+        change("{COMBINE: A.combine}", "{COMBINE: 'mean'}"),
+        f"{PARTS}test_rows_that_were_too_long_are_answered_in_parts_later"),
+    bug("a class that nobody has named may be the best of a text in parts", "servers.endpoint:Endpoint._identify",
+        change("A and 0 < len(B) < C and ...", "False"), f"{PARTS}test_mistakes_are_told_before_the_first_row"),
+)
+
 REPORT = (
     bug("few rows raise alarms", "report.checks:checks_of",
         change("A if B.is_sure else 'unsure'", "A"), f"{CHECKS}test_few_rows_with_a_truth_are_unsure"),
@@ -626,7 +660,7 @@ PROMISES = (
     bug("nobody is told that no row has a text", "monitoring.summary:summary",
         change("A.rows and A.empty == A.rows", "False"), f"{OUTSIDE}test_a_column_without_any_text_is_said_loudly"),
     bug("answers to cut texts are continued without cutting", "runs.output:_after_interrupted",
-        change("A == 'error' and B.has_truncated()", "False"),
+        change("A != 'truncate' and B.has_truncated()", "False"),
         f"{OUTSIDE}test_answers_to_cut_texts_are_not_mixed_with_whole_ones"),
     bug("one server that turns the run away ends it", "servers.pool:Endpoints.drop",
         change("not A or isinstance(B, ModelChanged)", "True"),
@@ -700,5 +734,5 @@ SPEECH = (
 
 BUGS = (
     *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
-    *REUSE, *FILES, *REPORT, *PROMISES, *SPEECH,
+    *REUSE, *FILES, *IN_PARTS, *REPORT, *PROMISES, *SPEECH,
 )

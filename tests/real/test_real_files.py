@@ -13,7 +13,9 @@ import pytest
 from commands import Command
 from files import rows_of as read
 from files import write
-from serving import START_S, Real, ask
+from serving import START_S, Real, ask, home
+
+from pipeline.batcher.parts import cut
 
 pytestmark = [pytest.mark.real, pytest.mark.time_limit(START_S)]
 
@@ -104,6 +106,41 @@ def test_too_long_texts_are_cut_when_asked_for(url: str, tmp_path: Path, classif
     alone = asked(url, {"input": [TOO_LONG], "truncate_prompt_tokens": -1})[0]
     assert cut["predicted_label"] == alone["label"]
     assert math.isclose(cut["predicted_score"], max(alone["probs"]), abs_tol=1e-4)
+
+
+def parts_of(url: str, text: str) -> list[str]:
+    """The parts that a text is answered in, found by asking the server what it takes."""
+
+    def is_taken(part: str) -> bool:
+        body = json.dumps({"input": [part]}).encode()
+        return ask(f"{url}/classify", "POST", body, {"Content-Type": "application/json"}).status == 200
+
+    first = text
+    while not is_taken(first):
+        first, *others = cut(text, int(0.6 * len(first)))
+    return [text] if first == text else [first, *(part for other in others for part in parts_of(url, other))]
+
+
+def test_too_long_texts_are_answered_in_parts(url: str, tmp_path: Path, classify: Command) -> None:
+    """The values are the means of what the server says of each part alone, by length; short rows have one part."""
+    write(tmp_path / "in.jsonl", [*texts()[:8], TOO_LONG])
+    (model,) = ask(f"{url}/v1/models").body["data"]
+    settings = [
+        "request.too_long=split",
+        "writer.probs=list",
+        f"writer.labels={home() / 'models' / model['id']}/config.json",
+    ]
+    classify(
+        "run", "in.jsonl", "-o", "out.jsonl", "--url", url, *(word for each in settings for word in ("--set", each))
+    )
+    *short, long = read(tmp_path / "out.jsonl")
+    assert {row["predicted_parts"] for row in short} == {1}
+    parts = parts_of(url, TOO_LONG)
+    assert long["predicted_parts"] == len(parts) > 1
+    answers = [asked(url, {"input": [part]})[0]["probs"] for part in parts]
+    for index, value in enumerate(long["predicted_probs"]):
+        mean = sum(len(part) * probs[index] for part, probs in zip(parts, answers, strict=True)) / len(TOO_LONG)
+        assert math.isclose(value, mean, abs_tol=1e-4)
 
 
 def test_raw_logits_and_all_values(url: str, tmp_path: Path, classify: Command) -> None:

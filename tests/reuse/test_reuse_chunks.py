@@ -56,7 +56,7 @@ def test_each_row_gets_what_belongs_to_it(
         assert chunk.keys == [b"key " + text for text in chunk.texts]
         assert len(chunk.texts) <= int(request.rows)
         sent = answers_of([f"sent {text}" for text in sent_texts], [0.0] * len(chunk.texts))
-        for label, score, probs, _, _ in chunk.rows(sent):
+        for label, score, probs, *_ in chunk.rows(sent):
             text = rows[row]
             if text is None or not text or text.isspace():
                 assert label is None

@@ -100,7 +100,7 @@ class Sglang(Vllm):
         if request.too_long == "truncate":
             return (
                 "is an SGLang server, which cuts no text when it is asked to; "
-                'leave request.too_long = "error", or start it with --allow-auto-truncate'
+                'request.too_long = "split" has it answered in parts, or start it with --allow-auto-truncate'
             )
         if self._is_native and any(map(NUMBERED.match, canary.labels.names)):
             return "is an SGLang server, which gives logits without names; name all classes in writer.labels"
