@@ -61,17 +61,24 @@ class TextBlock(NamedTuple):
     errors: dict[int, RowError]  # index in `texts` -> why it is not sent
 
 
-def block_of(position: Position, texts: Sequence[str | None], not_text: Mapping[int, str]) -> TextBlock:
-    """Make a block of Python strings.
+def block_of(
+    position: Position,
+    texts: Sequence[str | None],
+    not_text: Mapping[int, str],
+    seconds: Sequence[str | None] | None = None,
+) -> TextBlock:
+    """Make a block of Python strings; with `seconds`, of pairs.
 
-    A text that is None, empty or white space gets the error `empty`. `not_text` says, by index, what stands in the
-    place of a text ("a number"); these rows get the error `not_text`.
+    A text that is None, empty or white space gets the error `empty`, and so does its pair. `not_text` says, by index,
+    what stands in the place of a text ("a number"); these rows get the error `not_text`.
     """
-    errors = {index: EMPTY for index, text in enumerate(texts) if not text or text.isspace()}
+    both = [texts] if seconds is None else [texts, seconds]
+    errors = {index: EMPTY for some in both for index, text in enumerate(some) if not text or text.isspace()}
     errors |= {index: RowError("not_text", what) for index, what in not_text.items()}
     if errors:
-        texts = ["" if index in errors else text for index, text in enumerate(texts)]
-    return TextBlock(position, escape_all(texts), errors)  # type: ignore[arg-type] # None is an error
+        both = [["" if index in errors else text for index, text in enumerate(some)] for some in both]
+    escaped = escape_all(*both) if seconds is None else escape_pairs(*both)  # type: ignore[arg-type] # None is an error
+    return TextBlock(position, escaped, errors)
 
 
 # -- Arrow arrays made from their buffers
@@ -132,6 +139,9 @@ class Texts(Sequence[bytes]):
 
     Text i, with its quotes and comma, is `data[offsets[i]:offsets[i + 1]]`; `offsets[0]` is 0. A sequence of `bytes`
     without the quotes; each is cut out of the buffer when it is asked for.
+
+    They may all be pairs: then brackets stand where else the quotes are, and between them both texts with their quotes
+    and a comma. A quote in a text is escaped, so no text can look like two.
     """
 
     __slots__ = ("data", "offsets")
@@ -179,14 +189,21 @@ class Texts(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return map(bytes, self.views())
 
-    def unescaped(self, index: int) -> str:
-        """Return text `index` as it was before it was escaped."""
-        text: str = _decode(b'"%b"' % self[index])
-        return text
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each has a second text; without texts, False."""
+        return bytes(self.data[:1]) == b"["
+
+    def unescaped(self) -> list[Any]:
+        """Return the texts as they were before they were escaped, pairs as lists."""
+        texts: list[Any] = _decode(b"[%b]" % bytes(self.data[:-1]))
+        return texts
 
     def replaced(self, texts: Sequence[str] | None) -> Texts:
-        """Return other texts in the place of these; None: these."""
-        return self if texts is None else escape_all(texts)
+        """Return other texts in the place of this one, each with the second text if it is a pair; None: this one."""
+        if texts is None:
+            return self
+        return escape_pairs(texts, [self.unescaped()[0][1]] * len(texts)) if self.are_pairs else escape_all(texts)
 
     def views(self) -> Iterator[memoryview]:
         """Iterate over the texts without copying them."""
@@ -266,6 +283,12 @@ def escape(text: str) -> bytes:
 def escape_all(texts: Sequence[str]) -> Texts:
     """Escape many texts; see `escape`."""
     return Texts.of([escape(text) for text in texts])
+
+
+def escape_pairs(firsts: Sequence[str], seconds: Sequence[str]) -> Texts:
+    """Escape many pairs; see `escape`."""
+    pairs = [_encode(pair) + b"," for pair in zip(firsts, seconds, strict=True)]
+    return Texts(b"".join(pairs), np.cumsum([0, *map(len, pairs)]))
 
 
 def escape_joined(joined: bytes, count: int, *, doubled: bool = False) -> Texts | None:

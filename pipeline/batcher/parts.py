@@ -73,10 +73,16 @@ def cut_before(texts: Texts, most: int | None) -> dict[int, list[str]]:
     if most is not None:
         chars = np.diff(texts.chars(), prepend=0)  # as they are escaped: no fewer than they have
         for index in np.flatnonzero(chars > most).tolist():
-            text = texts.unescaped(index)
+            text = _first(texts, index)
             if len(text) > most:
                 found[index] = sent(text, most)
     return found
+
+
+def _first(texts: Texts, index: int) -> str:
+    """Return text `index`, of a pair the first: that is cut, and each part has the whole second one."""
+    (text,) = texts[index : index + 1].unescaped()
+    return str(text[0] if isinstance(text, list) else text)
 
 
 def parts_of(texts: Texts, cut: Mapping[int, Sequence[str]], answers: Answers) -> list[list[Part]]:
@@ -88,7 +94,7 @@ def parts_of(texts: Texts, cut: Mapping[int, Sequence[str]], answers: Answers) -
     for index in range(len(texts)):
         stop = start + len(cut.get(index, "1"))
         rows = [answers[row : row + 1] for row in range(start, stop)]
-        strings = cut.get(index) or [texts.unescaped(index) if is_too_long(rows[0]) else ""]
+        strings = cut.get(index) or [_first(texts, index) if is_too_long(rows[0]) else ""]
         parts.append([Part(*each) for each in zip(strings, rows, strict=True)])
         start = stop
     return parts

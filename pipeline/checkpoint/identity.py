@@ -75,6 +75,7 @@ def identity_of(config: Config, input_digest: str) -> Identity:
         "loader.encoding": loader.encoding,
         "loader.delimiter": loader.delimiter,
         **({"loader.sheet": loader.sheet} if loader.sheet else {}),
+        **({"loader.pair_column": loader.pair_column} if loader.pair_column else {}),
         "loader.on_bad_line": loader.on_bad_line,
         "request.activation": request.activation,
         "request.extra": request.extra,

@@ -74,6 +74,15 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: "{title}\\n\\n{body}"
     """
+    pair_column: str | None = None
+    """A column with a second text: the server gets it with the row's text as a pair, as a cross-encoder needs it.
+
+    A premise is followed by its hypothesis, a query by a document. A row in which one of the two texts is null or blank
+    has no text (error `empty`). TEI, Hugging Face's pipeline and SGLang take pairs; for others a template puts both
+    texts into one.
+
+    Example: "hypothesis"
+    """
     encoding: str = "utf-8"
     """The encoding of CSV and JSON Lines, by its name in Python."""
     delimiter: str | None = None
@@ -135,6 +144,8 @@ class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if not self.text_column:
             raise ValueError("loader.text_column names no column")
+        if self.pair_column == "" or (self.template is None and self.pair_column in self.text_columns):
+            raise ValueError("loader.pair_column names another column than loader.text_column")
         try:
             line_break = "\n".encode(self.encoding)
         except (LookupError, UnicodeError):

@@ -165,7 +165,8 @@ class ColumnWriter(Writer, Protocol):
 class TextSpec:
     """How the text of a row is made of its columns.
 
-    `columns` are the distinct names in the order of first use; `render` takes their values in that order.
+    `columns` are the distinct names in the order of first use, that of the second text of a pair last; `render` takes
+    their values in that order.
 
     Raises:
         ConfigError: the template holds something else than names in braces, or a text column is named twice.
@@ -179,12 +180,16 @@ class TextSpec:
             if twice := [name for name, times in Counter(loader.text_columns).items() if times > 1]:
                 raise ConfigError(f"the text column {twice[0]!r} is named twice; name it once, or set loader.template")
         self.columns = list(dict.fromkeys(name for _, name in parts if name is not None))
-        self.is_plain = loader.template is None and len(parts) == 1  # the value of the one column is the text
+        self.pair = loader.pair_column
+        if self.pair is not None and self.pair not in self.columns:
+            self.columns.append(self.pair)
+        self.is_plain = len(self.columns) == 1 and loader.template is None  # the value of the one column is the text
         self._parts = [(text, None if name is None else self.columns.index(name)) for text, name in parts]
 
     def render(self, values: Sequence[str | None]) -> str | None:
         """Make the text of one row; a null is "". Returns None if no value holds more than white space."""
-        if all(value is None or not value.strip() for value in values):
+        own = [values[index] for _, index in self._parts if index is not None]
+        if all(value is None or not value.strip() for value in own):
             return None
         return "".join(text + ("" if index is None else values[index] or "") for text, index in self._parts)
 
@@ -197,16 +202,20 @@ class TextSpec:
         text; such a row gets the error `not_text`.
         """
         texts: list[str | None] = []
+        seconds: list[str | None] = []
         not_text: dict[int, str] = {}
         for row in rows:
             text: str | None = None
+            second: str | None = None
             try:
                 values = values_of(row)
                 text = values[0] if self.is_plain else self.render(values)
+                second = None if self.pair is None else values[self.columns.index(self.pair)]
             except ValueError as error:
                 not_text[len(texts)] = str(error)
             texts.append(text)
-        return block_of(position, texts, not_text)
+            seconds.append(second)
+        return block_of(position, texts, not_text, None if self.pair is None else seconds)
 
 
 def _parse_template(template: str) -> list[tuple[str, str | None]]:

@@ -148,7 +148,7 @@ def _settings(config: Config, location: Location, record: RunRecord | None) -> C
         return config
     default = Config()
     same = format_of(location.path, was.writer.format, "writer.format") == _format_of_input(was)
-    names = ("text_column", "template", *(_KEPT if same else ()))
+    names = ("text_column", "template", "pair_column", *(_KEPT if same else ()))
     loader = {name: getattr(config.loader, name) for name in (*names, *_KEPT)}
     loader |= {name: getattr(was.loader, name) for name in names if loader[name] == getattr(default.loader, name)}
     writer = config.writer if config.writer.prefix != default.writer.prefix else was.writer

@@ -123,7 +123,12 @@ class _Looks:
         about = f"{'' if self._is_exact else 'about '}{self._rows:,} rows"
         if self._plan.is_single:
             _, seen = self.all[0]
-            texts = f"{seen.source.path}: {about}, text from {', '.join(seen.spec.columns)}"
+            spec = seen.spec
+            columns = f"text from {', '.join(spec.columns)}"
+            if spec.pair is not None:
+                own = [name for name in spec.columns if name != spec.pair] or spec.columns
+                columns = f"pairs of text: {', '.join(own)} with {spec.pair}"
+            texts = f"{seen.source.path}: {about}, {columns}"
             return [f"  {line}" for line in (texts, *self._dialect, *self._doubts)]
         more = len(self._bad) - MOST_BAD
         return [

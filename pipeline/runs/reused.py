@@ -83,9 +83,9 @@ class Reusing:
     async def _learn_names(self, found: Found, block: TextBlock, rows: range) -> None:
         """Ask for one text of each class whose name is not known yet; else all of that class would have to be sent."""
         names = self._names
-        unnamed = [block.texts[rows[at]] for index, at in found.examples().items() if index not in names]
+        unnamed = [rows[at] for index, at in found.examples().items() if index not in names]
         if unnamed:
-            await self._ask(Texts.of(unnamed))
+            await self._ask(Texts.joined([block.texts[row : row + 1] for row in unnamed]))
 
     @property
     def _names(self) -> Mapping[int, str]:

@@ -34,7 +34,7 @@ from pipeline.servers.dialects.own_json import OwnJson
 from pipeline.servers.dialects.sglang import Sglang
 from pipeline.servers.dialects.tei import Tei
 from pipeline.servers.dialects.vllm import Vllm
-from pipeline.servers.model import Cuts, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import Cuts, ModelFacts, Probe, Replies, Served, TakesPairs
 from pipeline.texts import Texts
 
 
@@ -47,6 +47,7 @@ class Dialect(Protocol):
     other_paths: tuple[str, ...]  # where such servers take requests, too, so that they are known in a full URL
     headers: Mapping[str, str]  # of every request; `server.headers` may replace them
     cuts: Cuts
+    pairs: TakesPairs
     lacks: tuple[str, ...]  # what such servers can't do, in sentences about "it"
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:
@@ -62,7 +63,7 @@ class Dialect(Protocol):
         """Return the body of one request.
 
         Args:
-            texts: at least one, escaped for JSON.
+            texts: at least one, escaped for JSON; pairs only where the dialect takes them.
             model: the name to send; None where the server has one model and needs no name.
             request: what is asked of the model; `request.extra` is sent as it is and may override all but the texts.
             truncate: ask for texts that are too long to be cut to what the model takes.

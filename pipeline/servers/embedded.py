@@ -83,19 +83,21 @@ def _make_other_app(api: Api, about: About) -> web.Application:
         scored = await _score_all(prompts, normalised=not asked.logits)
         return _reply(api.answer(tree, [each["probs"] for each in scored], about))
 
-    def say(body: Any) -> Handler:
-        async def handler(_: web.Request) -> web.StreamResponse:
-            return _reply(body)
-
-        return handler
-
     app = web.Application(client_max_size=1 << 30, middlewares=[_shape_framework_errors])
-    app.router.add_post(api.path.replace("{model}", about.model), classify)
+    for path in filter(None, (api.path, api.other_path)):
+        app.router.add_post(path.replace("{model}", about.model), classify)
     for path, body in api.about(about).items():
-        app.router.add_get(path, say(body), allow_head=False)
+        app.router.add_get(path, _say(body), allow_head=False)
     for path, body in api.posts_about(about).items():
-        app.router.add_post(path, say(body))
+        app.router.add_post(path, _say(body))
     return app
+
+
+def _say(body: Any) -> Handler:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return _reply(body)
+
+    return handler
 
 
 def _prompt(text: str, position: int, about: About, *, cuts: bool) -> bytes:

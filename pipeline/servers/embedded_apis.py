@@ -30,6 +30,9 @@ class Asked(NamedTuple):
     cuts: bool = False  # a text that is too long is cut, not refused
 
 
+BETWEEN = "\x1f"  # both texts of a pair, in what the model sees
+
+
 class Refused(Exception):
     """A request that can't be answered: why, and which text it is, where that is known."""
 
@@ -44,6 +47,7 @@ class Api:
 
     name = ""
     path = "/predict"  # of requests; `{model}` is the model's name
+    other_path = ""  # of requests in another form
     field = "inputs"  # of the texts
     most_texts: int | None = None  # in a request, where that is the server's own and not announced
 
@@ -88,14 +92,17 @@ class TeiApi(Api):
         return {"/info": info | {"max_input_length": about.longest, "auto_truncate": True, "version": "1.9.3"}}
 
     def asked(self, tree: Any, about: About) -> Asked:
-        """Take each text from a list of its own; two strings in one are a pair, which no test of ours sends."""
+        """Take each text from a list of its own; two strings in one are a pair."""
         inputs = _member(tree, "inputs")
-        if not isinstance(inputs, list) or any(not isinstance(each, list) or len(each) != 1 for each in inputs):
+        if not isinstance(inputs, list) or any(
+            not isinstance(each, list) or len(each) not in (1, 2) for each in inputs
+        ):
             raise Refused("not_understood")
         if len(inputs) > about.texts:
             raise Refused("too_many", count=len(inputs))
         cuts = tree.get("truncate", True) is not False
-        return Asked(_strings([text for (text,) in inputs]), logits=tree.get("raw_scores") is True, cuts=cuts)
+        texts = [each[0] if len(each) == 1 else _joined(each) for each in inputs]
+        return Asked(_strings(texts), logits=tree.get("raw_scores") is True, cuts=cuts)
 
     def answer(self, tree: Any, rows: Sequence[Sequence[float]], about: About) -> Any:  # noqa: ARG002
         """Return lists of pairs."""
@@ -164,6 +171,7 @@ class SglangApi(Api):
 
     name = "sglang"
     path = "/v1/classify"
+    other_path = "/classify"  # the native one: logits, also of pairs
     field = "input"
 
     def about(self, about: About) -> Mapping[str, Any]:
@@ -176,8 +184,18 @@ class SglangApi(Api):
             "/server_info": info | {"version": "0.5.23"},
         }
 
-    def answer(self, tree: Any, rows: Sequence[Sequence[float]], about: About) -> Any:  # noqa: ARG002
-        """Return values in class order, and the name of the largest."""
+    def asked(self, tree: Any, about: About) -> Asked:
+        """Take a list of strings, or in native requests also of pairs."""
+        if "text" not in tree:
+            return super().asked(tree, about)
+        is_pair = tree.get("is_cross_encoder_request") is True
+        texts = [_joined(each) if is_pair and isinstance(each, list) else each for each in tree["text"]]
+        return Asked(_strings(texts), logits=True)
+
+    def answer(self, tree: Any, rows: Sequence[Sequence[float]], about: About) -> Any:
+        """Return values in class order, and the name of the largest; in native answers the values alone."""
+        if "text" in tree:
+            return [{"embedding": [*row], "meta_info": {"id": "1"}} for row in rows]
         items = [
             {"index": index, "label": about.labels[_best(row)], "probs": [*row], "num_classes": len(row)}
             for index, row in enumerate(rows)
@@ -208,10 +226,14 @@ class HfApi(Api):
         return {"/health": "Ok", "/": "Ok"}
 
     def asked(self, tree: Any, about: About) -> Asked:  # noqa: ARG002
-        """Take a list of strings, and the parameters of the pipeline."""
+        """Take a list of strings, or of objects with two, and the parameters of the pipeline."""
         parameters = tree.get("parameters") or {} if isinstance(tree, dict) else {}
         logits = parameters.get("function_to_apply") == "none"
-        return Asked(_strings(_member(tree, "inputs")), logits=logits, cuts=parameters.get("truncation") is True)
+        inputs = _member(tree, "inputs")
+        texts = [
+            _joined([each.get("text"), each.get("text_pair")]) if isinstance(each, dict) else each for each in inputs
+        ]
+        return Asked(_strings(texts), logits=logits, cuts=parameters.get("truncation") is True)
 
     def answer(self, tree: Any, rows: Sequence[Sequence[float]], about: About) -> Any:
         """Return lists of pairs, sorted or in class order, or the best pair of each text."""
@@ -363,6 +385,11 @@ def _strings(texts: Any) -> list[str]:
         if not isinstance(text, str):
             raise Refused("not_understood", position)
     return texts
+
+
+def _joined(pair: Sequence[Any]) -> Any:
+    """Return a pair as the one text that the model sees; what is no pair of strings as it is."""
+    return BETWEEN.join(pair) if all(isinstance(each, str) for each in pair) else None
 
 
 def _best(row: Sequence[float]) -> int:

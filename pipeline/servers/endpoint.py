@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 from urllib.parse import quote, unquote
@@ -211,6 +212,7 @@ class Endpoint:
     async def _identify(self, found: Found) -> tuple[dict[str, Any], ModelFacts]:
         try:
             await self.find_model()
+            self._see_pairs_taken()
             canary, facts = await self.ask_canary()
         except (BadAnswer, Rejected, Misconfigured) as error:
             raise await self._explained(error, found) from None
@@ -242,6 +244,28 @@ class Endpoint:
             "model.canary": canary.scores[:, None].tolist() if canary.probs is None else canary.probs.tolist(),
         }
         return identity, facts
+
+    def _see_pairs_taken(self) -> None:
+        """See that pairs can be sent, if the config has them.
+
+        Raises:
+            Misconfigured: they can't; with what to set instead.
+        """
+        loader, dialect = self._config.loader, self.dialect
+        if loader.pair_column is None or dialect.pairs == "taken":
+            return
+        kind = f"{self.shown} is a server of the kind {dialect.server}, which takes"
+        if dialect.pairs == "for logits":
+            raise Misconfigured(
+                f'{kind} pairs of texts for logits alone: set request.activation = "softmax", which makes them '
+                f"probabilities, and name all classes in writer.labels"
+            )
+        own = loader.template or "\n".join(f"{{{name}}}" for name in loader.text_columns)
+        template = json.dumps(f"{own}\n{{{loader.pair_column}}}", ensure_ascii=False)
+        raise Misconfigured(
+            f"{kind} no pairs of texts; without loader.pair_column, --set 'loader.template={template}' puts both into "
+            f"one text, in the form that the model was trained with"
+        )
 
     async def _explained(self, error: ClassifyError, found: Found) -> ClassifyError:
         """Return what an error means that ends the acquaintance with a server, and what to do."""

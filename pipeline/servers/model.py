@@ -18,6 +18,10 @@ CANARY = ("This is great, I love it.", "Terrible. Never again!", "Das Paket kam 
 Cuts = Literal["when asked", "never", "unseen"]
 
 
+# Whether pairs of texts can be sent: or only for logits, or not at all.
+TakesPairs = Literal["taken", "for logits", "never"]
+
+
 class ModelEntry(msgspec.Struct):
     """One model as a server lists it; what changes from call to call (times, permissions) is not kept."""
 

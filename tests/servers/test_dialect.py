@@ -19,7 +19,7 @@ from pipeline.config import Config, Request
 from pipeline.errors import BadAnswer, Misconfigured, RequestFailed
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.servers.dialect import Dialect
-from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, TakesPairs
 from pipeline.servers.pool import Endpoints
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
@@ -36,6 +36,7 @@ class Pairs:
     other_paths: tuple[str, ...] = ()
     headers: Mapping[str, str] = {"Content-Type": "application/json; charset=utf-8"}
     cuts: Cuts = "when asked"
+    pairs: TakesPairs = "never"
     lacks: tuple[str, ...] = ()
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002

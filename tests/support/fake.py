@@ -126,7 +126,8 @@ class FakeServer:
             app.router.add_post("/classify", self._classify)
             app.router.add_get("/v1/models", self._models)
         else:
-            app.router.add_post(self.api.path.replace("{model}", self.about.model), self._classify)
+            for path in filter(None, (self.api.path, self.api.other_path)):
+                app.router.add_post(path.replace("{model}", self.about.model), self._classify)
             for path, said in self.api.about(self.about).items():
                 app.router.add_get(path, self._say(said))
             for path, said in self.api.posts_about(self.about).items():

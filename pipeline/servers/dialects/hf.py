@@ -5,6 +5,7 @@ Recorded from huggingface-inference-toolkit 0.5.6; SageMaker's read in its sourc
 - A request is `{"inputs": [text, ...], "parameters": {...}}`. Without `top_k: null` only the best class is answered,
   without `truncation: true` a text that is too long is an error of torch, which on a GPU ends in a broken process.
   `batch_size` and `padding` make it five times as fast; a tokenizer without padding refuses them.
+- A pair is `{"text": ..., "text_pair": ...}` in the place of a text.
 - An answer is `[[{"label", "score"}, ...], ...]`, sorted by score. `return_all_scores` gives them in class order, with
   transformers 4; transformers 5 ignores it. That is asked once, with the canary.
 - A refusal is 400 whatever the cause, also when the GPU is dead: only the canary tells. Nothing says which text is
@@ -23,7 +24,7 @@ from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import Misconfigured, Overloaded, Rejected, RequestFailed, Unavailable
 from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, encode_json, of_best, of_pairs, read
-from pipeline.servers.model import CANARY, Cuts, ModelFacts, Probe, Replies, Served, decoded
+from pipeline.servers.model import CANARY, Cuts, ModelFacts, Probe, Replies, Served, TakesPairs, decoded
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
 
@@ -47,6 +48,7 @@ class Hf(PlainDialect):
     path = "/"
     other_paths: tuple[str, ...] = ("/predict", "/invocations")
     cuts: Cuts = "unseen"
+    pairs: TakesPairs = "taken"
 
     def __init__(self, *, is_batched: bool = True) -> None:
         self._is_batched = is_batched
@@ -71,7 +73,10 @@ class Hf(PlainDialect):
             parameters["function_to_apply"] = "none"
         given = request.extra.get("parameters")
         parameters |= given if isinstance(given, dict) else {}
-        return body_of("inputs", texts.data[:-1], request.extra | {"parameters": parameters})
+        inputs: bytes | memoryview = texts.data[:-1]
+        if texts.are_pairs:
+            inputs = encode_json([{"text": first, "text_pair": second} for first, second in texts.unescaped()])[1:-1]
+        return body_of("inputs", inputs, request.extra | {"parameters": parameters})
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:  # noqa: ARG002
         """Check the answer, and bring the values into class order."""

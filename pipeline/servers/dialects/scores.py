@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.answers import Answers, Floats
 from pipeline.config import Request
 from pipeline.errors import BadAnswer, Misconfigured, OtherModel, RequestFailed
-from pipeline.servers.model import ModelFacts, Probe, Replies, Served
+from pipeline.servers.model import ModelFacts, Probe, Replies, Served, TakesPairs
 from pipeline.servers.refusal import error_of, shorten
 from pipeline.texts import Texts
 
@@ -52,6 +52,7 @@ class PlainDialect:
     headers: Mapping[str, str] = JSON
     other_paths: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    pairs: TakesPairs = "never"
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002
         """Ask nothing."""
@@ -264,5 +265,7 @@ def _checked(values: Floats, names: Sequence[str], facts: ModelFacts, *, probs: 
 
 
 def texts_in_lists(texts: Texts) -> bytes:
-    """Return the texts, escaped, each in a list of its own, with commas between the lists."""
+    """Return the texts, escaped, each in a list of its own, or pairs as they are, with commas between the lists."""
+    if texts.are_pairs:
+        return bytes(texts.data[:-1])
     return b'["' + b'"],["'.join(texts.views()) + b'"]'

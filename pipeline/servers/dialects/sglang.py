@@ -5,6 +5,7 @@
   has the value 1.0 for every text, or is an error. So where the config asks for logits, or for an activation of its
   own, the native path is asked: `{"text": [...]}` -> `[{"embedding": [logit, ...]}, ...]`, in class order and without
   names.
+- The native path takes pairs, too: `{"text": [[text, text], ...], "is_cross_encoder_request": true}`.
 - Where its activation fails, the server says 200 and the label "Default".
 - A refusal names the first blank text by its position.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -58,6 +60,7 @@ class Sglang(Vllm):
         self._is_native = is_native
         self.path = "/classify" if is_native else "/v1/classify"
         self.other_paths = ("/v1/classify",)
+        self.pairs = "taken" if is_native else "for logits"
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002
         """Ask for the models, and for the version."""
@@ -70,8 +73,10 @@ class Sglang(Vllm):
     def encode(self, texts: Texts, model: str | None, request: Request, *, truncate: bool = False) -> bytes:  # noqa: ARG002
         """Return the body of one request."""
         named = {} if model is None else {"model": model}
-        urgent = {} if request.priority is None else {"priority": request.priority}
-        return body_of("text" if self._is_native else "input", texts.data[:-1], named | urgent | request.extra)
+        more: dict[str, Any] = {} if request.priority is None else {"priority": request.priority}
+        if texts.are_pairs:
+            more["is_cross_encoder_request"] = True
+        return body_of("text" if self._is_native else "input", texts.data[:-1], named | more | request.extra)
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer: that of vLLM, or the logits of the native path."""

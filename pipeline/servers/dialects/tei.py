@@ -20,7 +20,7 @@ from pipeline.answers import Answers
 from pipeline.config import Request
 from pipeline.errors import Misconfigured, Rejected, RequestFailed
 from pipeline.servers.dialects.scores import Pair, PlainDialect, body_of, of_pairs, read, texts_in_lists
-from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, decoded
+from pipeline.servers.model import Cuts, ModelEntry, ModelFacts, Probe, Replies, Served, TakesPairs, decoded
 from pipeline.servers.refusal import error_of
 from pipeline.texts import Texts
 
@@ -59,6 +59,7 @@ class Tei(PlainDialect):
     path = "/predict"
     other_paths: tuple[str, ...] = ("/invocations",)
     cuts: Cuts = "when asked"
+    pairs: TakesPairs = "taken"
     lacks: tuple[str, ...] = ('it applies a softmax always: several labels a text need request.activation = "sigmoid"',)
 
     def probes(self, replies: Replies, model: str | None) -> Sequence[Probe]:  # noqa: ARG002
