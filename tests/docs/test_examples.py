@@ -142,7 +142,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, checkout: Path, 
 def test_the_python_of_a_page_works(page: Path, checkout: Path, environment: dict[str, str], embedded_url: str) -> None:
     """All of it is one program, and what it asserts holds. One built-in server does for all that would be started."""
     code = "\n".join(block.text for block in blocks_of(page) if block.kind == "python" and not block.reason)
-    code = code.replace('url="embedded"', f'url="{embedded_url}"')
+    code = re.sub(r'url="embedded"(?!, api=)', f'url="{embedded_url}"', code)  # with `api` it is of another kind
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=checkout,

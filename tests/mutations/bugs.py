@@ -27,7 +27,7 @@ def bug(name: str, where: str, what: Change, *tests: str) -> Bug:
 
 
 HOLES = "mutations/test_holes.py::"
-PARTS = "batcher/test_parts.py::"
+PARTS, IN_PAIRS = "batcher/test_parts.py::", "batcher/test_pairs.py::"
 CHUNKS = "batcher/test_chunks.py::test_however_rows_come_each_gets_the_answer_to_its_text"
 COPIED = "formats/test_writer_appended.py::test_any_file_is_copied_and_widened"
 REGULAR = "formats/test_loader_regular.py::test_any_file_reads_as_the_csv_module_reads_it"
@@ -618,6 +618,26 @@ IN_PARTS = (
         change("A and 0 < len(B) < C and ...", "False"), f"{PARTS}test_mistakes_are_told_before_the_first_row"),
 )
 
+PAIRS = (
+    bug("a pair without its second text is sent", "texts:block_of",
+        change("[A] if B is None else [A, B]", "[A] if B is None else [A, [C or '' for C in B]]"),
+        f"{IN_PAIRS}test_a_pair_without_one_of_its_texts_is_empty"),
+    bug("pairs with an equal first text are one", "texts:escape_pairs",
+        change("zip(A, B, strict=True)", "zip(A, A, strict=True)"),
+        f"{IN_PAIRS}test_pairs_are_told_apart_and_come_back"),
+    bug("a pair is sent as one text", "servers.dialects.scores:texts_in_lists",
+        drop("if A.are_pairs:\n    ..."), f"{IN_PAIRS}test_all_dialects_give_the_same_bytes"),
+    bug("pairs are sent the wrong way round", "servers.dialects.hf:Hf.encode",
+        change("{'text': A, 'text_pair': B}", "{'text': B, 'text_pair': A}"),
+        f"{IN_PAIRS}test_pairs_are_sent_as_real_servers_took_them"),
+    bug("a server is not told that texts are pairs", "servers.dialects.sglang:Sglang.encode",
+        drop("if A.are_pairs:\n    ..."), f"{IN_PAIRS}test_pairs_are_sent_as_real_servers_took_them"),
+    bug("pairs go to servers that take none", "servers.endpoint:Endpoint._identify",
+        drop("A._see_pairs_taken()"), f"{IN_PAIRS}test_mistakes_with_pairs_end_in_a_line"),
+    bug("the pair column is no part of a run", "checkpoint.identity:identity_of",
+        change("A.pair_column", "False", of=2), f"{IN_PAIRS}test_stored_answers_are_of_both_texts"),
+)
+
 REPORT = (
     bug("few rows raise alarms", "report.checks:checks_of",
         change("A if B.is_sure else 'unsure'", "A"), f"{CHECKS}test_few_rows_with_a_truth_are_unsure"),
@@ -734,5 +754,5 @@ SPEECH = (
 
 BUGS = (
     *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
-    *REUSE, *FILES, *IN_PARTS, *REPORT, *PROMISES, *SPEECH,
+    *REUSE, *FILES, *IN_PARTS, *PAIRS, *REPORT, *PROMISES, *SPEECH,
 )
