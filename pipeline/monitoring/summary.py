@@ -115,7 +115,10 @@ def _advice(record: RunRecord) -> str:
     if codes - {"not_text", "too_long"}:
         ways.append("the same command with --retry-failed classifies them again")
     if "too_long" in codes and record.settings["request"]["too_long"] == "error":
-        ways.append("--retry-failed --set request.too_long=split answers long texts in parts, =truncate has them cut")
+        ways.append(
+            "--retry-failed --set request.too_long=truncate has long texts cut, --set request.too_long=split has them "
+            "answered in parts"
+        )
     if "not_text" in codes:
         ways.append("what is not_text stays so: make it text in the input, or choose another column with -t")
     return "; ".join(ways) or "the same again would not help"

@@ -278,7 +278,9 @@ async def test_it_is_another_server_with_the_same_model(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"inputs": 3}', b'{"input": []}', b'{"inputs": [["a", "b"]]}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"inputs": 3}', b'{"input": []}', b'{"inputs": [["a", "b", "c"]]}']
+)
 async def test_another_server_refuses_what_it_does_not_understand(api: str, body: bytes) -> None:
     """With a status, never with a broken connection."""
     async with TestClient(TestServer(embedded.make_app(api=api))) as client:
