@@ -77,7 +77,8 @@ def with_answers(frame: pd.DataFrame, answered: Answered, config: Config) -> pd.
 
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
     answers, num_classes, sees_cuts = answered
-    types = {pa.string(): text, pa.float64(): "float64", pa.bool_(): bool if sees_cuts else object}
+    types = {pa.string(): text, pa.float64(): "float64", pa.int64(): "Int64"}
+    types[pa.bool_()] = bool if sees_cuts else object
     layout = AppendedColumns(config, num_classes, sees_cuts=sees_cuts)
     arrays = layout.arrays(answers, string_array(answers.labels.names))
     columns = [pd.Series(array.to_pylist(), dtype=types.get(array.type, object)).array for array in arrays]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import Command, wait_until_answered
 from fake import LABELS, Action, FakeServer, probs_of, refuse, reply, too_long
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from killing import finish, kill_group, start
 from whole_runs import QUICK
 
-from pipeline import classify_texts
+from pipeline import classify_frame, classify_texts
 from pipeline.answers import Answers, Labels
 from pipeline.batcher.parts import Part, combined, cut
 from pipeline.config import Config, Loader, Request, Run, Server, Writer
@@ -164,7 +165,7 @@ def classified(folder: Path, texts: Sequence[Any], server: FakeServer, request: 
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_long_texts_get_the_values_of_their_parts(how: Any, tmp_path: Path, fake: FakeServer) -> None:
     """Each part is paid for once, no request is too large, and rows keep their order."""
-    texts, largest = mixed(80), 2000
+    texts, largest = mixed(80), 300
     fake.rules.append((is_long, too_long()))
     request = Request(too_long="split", combine=how, rows=16, max_chars=largest, concurrency=4)
     record = classified(tmp_path, texts, fake, request)
@@ -372,3 +373,6 @@ def test_from_python_a_prediction_says_how_many_parts_there_were(fake: FakeServe
     short, long, nothing = classify_texts(["short", PROSE * 2, None], config=config)
     assert (short.parts, long.parts, nothing.parts) == (1, reference(PROSE * 2, LONGEST)[1], None)
     assert f"parts={long.parts})" in repr(long)
+    frame = classify_frame(pd.DataFrame({"text": ["short", PROSE * 2, None]}), "text", config=config)
+    assert str(frame["predicted_parts"].dtype) == "Int64"
+    assert frame["predicted_parts"].tolist() == [1, long.parts, pd.NA]

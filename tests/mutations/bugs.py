@@ -620,7 +620,7 @@ IN_PARTS = (
 
 PAIRS = (
     bug("a pair without its second text is sent", "texts:block_of",
-        change("[A] if B is None else [A, B]", "[A] if B is None else [A, [C or '' for C in B]]"),
+        change("{A: EMPTY for B in C for A, D in enumerate(B) if E}", "{A: EMPTY for A, D in enumerate(C[0]) if E}"),
         f"{IN_PAIRS}test_a_pair_without_one_of_its_texts_is_empty"),
     bug("pairs with an equal first text are one", "texts:escape_pairs",
         change("zip(A, B, strict=True)", "zip(A, A, strict=True)"),
@@ -635,7 +635,7 @@ PAIRS = (
     bug("pairs go to servers that take none", "servers.endpoint:Endpoint._identify",
         drop("A._see_pairs_taken()"), f"{IN_PAIRS}test_mistakes_with_pairs_end_in_a_line"),
     bug("the pair column is no part of a run", "checkpoint.identity:identity_of",
-        change("A.pair_column", "False", of=2), f"{IN_PAIRS}test_stored_answers_are_of_both_texts"),
+        change("A.pair_column", "False", at=2, of=2), f"{IN_PAIRS}test_stored_answers_are_of_both_texts"),
 )
 
 REPORT = (
