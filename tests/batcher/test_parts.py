@@ -127,7 +127,7 @@ def mixed(rows: int) -> list[str]:
     """Short and long texts, some of them twice."""
     texts = [f"short {n}" for n in range(rows)]
     for n in range(3, rows, 5):
-        texts[n] = f"{n} " + PROSE * (1 + n % 6)
+        texts[n] = f"{n} " + "".join(f"{k}: {PROSE}" for k in range(1 + n % 6))
     texts[rows - 1] = texts[3]
     texts[7] = "é😀" * 200
     texts[8] = "begin" + " " * 500 + "end"
