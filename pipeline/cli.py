@@ -109,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(prog="classify", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     groups = {
         "classify": (_add_run, _add_text),
-        "inspect": (_add_check, _add_status, _add_report),
+        "inspect": (_add_check, _add_status, _add_report, _add_sample),
         "operate": (_add_accept, _add_serve, _add_schedule),
     }
     about = "Label a file with your own model, on vLLM or another server: the same file, with labels."
@@ -246,11 +246,13 @@ def _add_report(commands: Commands) -> argparse.ArgumentParser:
         "classify report labelled.parquet",
         "classify report labelled.parquet --truth language -o report.html",
         "classify report tonight.parquet --against yesterday.parquet --fail-on drift,regression",
+        "classify report labelled.parquet --truth-file sample.csv",
     )
     parser.add_argument(
         "config", nargs="+", metavar="OUTPUT", help="a file, directory or glob of labelled files, or a config file"
     )
     parser.add_argument("--truth", metavar="COLUMN", help="the column with the right label")
+    parser.add_argument("--truth-file", metavar="FILE", help="a sample that `classify sample` wrote, filled in")
     parser.add_argument(
         "--against", metavar="WHAT", help='an output or a report\'s JSON to compare with, "last", or "last 7"'
     )
@@ -283,13 +285,79 @@ def _report(options: argparse.Namespace) -> int:
     from pipeline.runs.reported import report_by_hand
 
     config = _load_config(options, REPORT_FLAGS)
-    work = partial(report_by_hand, config, options.input or [], writes_default=not options.json)
+    work = partial(
+        report_by_hand,
+        config,
+        options.input or [],
+        writes_default=not options.json,
+        truth_file=options.truth_file,
+    )
     document, files = run_with_signals(run_cancellable(work))
     lines = [encode(document).decode()] if options.json else as_lines(document, blocks=streams.has_blocks(sys.stdout))
     streams.write_lines(lines)
     for file in files:
         streams.say(f"report: {file}")
     return int(document["exit_code"])
+
+
+def _add_sample(commands: Commands) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "sample",
+        _sample,
+        "rows of an output to label by hand, which say what all of it is worth",
+        "classify sample labelled.parquet --rows 200 -o sample.csv",
+        "classify sample labelled.parquet --rows 500 -o tasks.json --for labelstudio",
+    )
+    parser.add_argument(
+        "config", nargs="+", metavar="OUTPUT", help="a file, directory or glob of labelled files, or a config file"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="the sample to write, by its ending: .csv .json .jsonl"
+    )
+    parser.add_argument("--rows", type=_rows, default=200, metavar="N", help="how many rows (default: %(default)s)")
+    parser.add_argument(
+        "--for",
+        dest="form",
+        choices=("csv", "labelstudio", "argilla"),
+        help="the program in which they are labelled (default: a spreadsheet, or of .json and .jsonl labelstudio)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=1, metavar="N", help="another one, another sample (default: %(default)s)"
+    )
+    parser.add_argument("-t", "--text-column", action="append", metavar="NAME", help="the column of the text")
+    parser.add_argument("--overwrite", action="store_true", default=None, help="replace a sample that is there")
+    _add_setting(parser)
+    parser.set_defaults(input=None)
+    return parser
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 1_000_000:  # noqa: PLR2004 - that a person may label
+        raise argparse.ArgumentTypeError(f"a number of rows is 1 to 1000000, not {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed is a whole number, not {text!r}")
+    return int(text)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from pipeline.cancellation import run_cancellable
+    from pipeline.loops import run_with_signals
+    from pipeline.runs.reported import sample_by_hand
+
+    flags = {"text_column": "loader.text_column", "overwrite": "run.overwrite"}
+    config, named = _load_config(options, flags), options.input or []
+    about = {"rows": options.rows, "seed": options.seed, "form": options.form}
+    rows, labelled = run_with_signals(run_cancellable(partial(sample_by_hand, config, named, options.output, **about)))
+    streams.say(f"{options.output}: {rows:,} of {labelled:,} labelled rows; fill it in, then `classify report` with")
+    streams.say(f"  --truth-file {options.output} says how many of all rows are right")
+    return 0
 
 
 # Commands that operate: accept, serve, schedule

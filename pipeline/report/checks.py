@@ -79,7 +79,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def _of_truth(document: Document, limits: Mapping[str, float]) -> Iterator[Answer]:
-    truth = document["truth"]
+    truth, sample = document["truth"], document.get("sample")
+    if sample and limits["min_accuracy"]:
+        accuracy, low, high = sample["accuracy"]
+        text = f"{percent(accuracy)} of all rows are right, says a sample of {sample['judged']:,}"
+        text += f" ({percent(low)} to {percent(high)} with 95 % certainty)"
+        yield Answer("min_accuracy", "Accuracy", accuracy, text, high < limits["min_accuracy"])
     if truth and not truth["rows"] and limits["min_accuracy"]:
         yield Answer("min_accuracy", "Accuracy", 0.0, "no row has both a label and a truth", is_sure=True)
     if not truth or not truth["rows"]:

@@ -47,6 +47,13 @@ class Block(NamedTuple):
     truths: pa.Array | None = None  # values of any type
     text: pa.Array | None = None  # strings; of several text columns joined by a line feed
 
+    def part(self, start: int, stop: int | None = None) -> Block:
+        """Return some of the rows, from `start` up to `stop`."""
+        rows = slice(start, stop)
+        truths, text = (each if each is None else each[rows] for each in (self.truths, self.text))
+        columns = self.labels[rows], self.scores[rows], self.errors[rows]
+        return Block(self.file, self.first_row + start, *columns, truths, text)
+
 
 class Values:
     """The values of label and truth columns as ids, the same ones in all blocks and files.
@@ -207,7 +214,7 @@ class Counts:
             self.errors[code] += 1
             top = self.failed.setdefault(code, Top(self.examples))
             if top.bound > 0 and code != "empty":
-                top.offer(0, _row(block, at) | {"error": _shortened(error)})
+                top.offer(0, row_of(block, at) | {"error": _shortened(error)})
 
     def _keep(self, tops: dict[int, Top], block: Block, labels: Ids, keys: Floats, *, most: int) -> None:
         """Keep the rows with the smallest keys of each label; those whose key is infinite are left out."""
@@ -221,7 +228,7 @@ class Counts:
             for at in found[start : min(stop, start + MOST_TRIED)].tolist():
                 if keys[at] >= top.bound:
                     break
-                top.offer(float(keys[at]), _row(block, at))
+                top.offer(float(keys[at]), row_of(block, at))
 
 
 def numbers_of(array: pa.Array) -> tuple[np.ndarray[Any, Any], Mask | None]:
@@ -240,21 +247,21 @@ def _grown(array: Any, *shape: int) -> Any:
     return wider
 
 
-def _row(block: Block, at: int) -> dict[str, Any]:
+def row_of(block: Block, at: int) -> dict[str, Any]:
     """Make an example of one row."""
     score = float(block.scores[at])
     row = {
         "row": block.first_row + at,
-        "label": _cell(block.labels, at) or None,
+        "label": cell_of(block.labels, at) or None,
         "score": None if math.isnan(score) else score,
-        "text": "" if block.text is None else _shortened(_cell(block.text, at) or ""),
+        "text": "" if block.text is None else _shortened(cell_of(block.text, at) or ""),
     }
     if block.truths is not None:
-        row["truth"] = _cell(block.truths, at) or None
+        row["truth"] = cell_of(block.truths, at) or None
     return row | ({"file": block.file} if block.file else {})
 
 
-def _cell(column: pa.Array, at: int) -> str | None:
+def cell_of(column: pa.Array, at: int) -> str | None:
     """Return one value as text."""
     with suppress(UnicodeDecodeError):
         value = column[at].as_py()

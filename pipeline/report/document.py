@@ -199,7 +199,10 @@ def without_texts(document: Document) -> Document:
     labels = [{**entry, "scores": None, "unsure": []} for entry in document["labels"]]
     errors = [{**entry, "examples": []} for entry in document["errors"]]
     truth = document["truth"] and {**document["truth"], "mistakes": [], "confusion": None, "keep": None}
-    return {**document, "labels": labels, "errors": errors, "lengths": [], "truth": truth}
+    found = {**document, "labels": labels, "errors": errors, "lengths": [], "truth": truth}
+    if (changes := document.get("changes")) and "examples" in changes:
+        found["changes"] = {**changes, "examples": {}}
+    return found
 
 
 def encode(document: Document) -> bytes:

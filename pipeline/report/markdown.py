@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.report.checks import VERDICTS, percent
 from pipeline.report.document import Document
-from pipeline.report.terminal import label_rows
+from pipeline.report.terminal import NO_LABEL, better_or_worse, filled_in, label_rows
 
 MOST_LABELS = 20
 STATES = {"pass": "✅", "warn": "⚠️", "fail": "❌", "unjudged": "", "unsure": "too few rows to be sure:"}
@@ -52,7 +52,54 @@ def as_markdown(document: Document) -> str:
     ]))  # fmt: skip
     if rest := labels[MOST_LABELS:]:
         parts.append(f"and {len(rest):,} more labels with {sum(row.rows for row in rest):,} rows")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *_of_sample(document), *_of_changes(document)]) + "\n"
+
+
+def _of_sample(document: Document) -> list[str]:
+    """Return what a sample says of all rows, as a sentence and a table of the labels."""
+    sample = document.get("sample")
+    if not sample:
+        return []
+    value, low, high = sample["accuracy"]
+    interval = f"{percent(low)} to {percent(high)} with 95 % certainty"
+    said = f"By a sample, **{percent(value)}** of all rows are right ({interval})"
+    rows = [
+        [
+            escaped(each["label"]),
+            f"{each['judged']:,}",
+            *(_interval(each[name]) for name in ("precision", "recall", "f1")),
+        ]
+        for each in sample["labels"][:MOST_LABELS]
+    ]
+    table = _table(["label", "judged", "precision", "recall", "F1"], rows)
+    return [f"{said}, macro F1 {_interval(sample['macro_f1'])}; {filled_in(sample)}.", table]
+
+
+def _of_changes(document: Document) -> list[str]:
+    """Return what has changed row by row, as a sentence and a table of the labels before and after."""
+    changes = document.get("changes")
+    if not changes:
+        return []
+    if changes["left_out"]:
+        return [f"Row by row: left out, {changes['left_out']}."]
+    said = f"Row by row, {changes['changed']:,} of {changes['rows']:,} rows have another label"
+    if (truth := changes["truth"]) and truth["rows"]:
+        said += f"; {better_or_worse(truth)} of {truth['rows']:,} rows with a truth"
+    rows = [
+        [
+            escaped(each["then"] or NO_LABEL),
+            escaped(each["now"] or NO_LABEL),
+            f"{each['rows']:,}",
+            percent(each["share"]),
+        ]
+        for each in changes["pairs"][:MOST_LABELS]
+    ]
+    return [f"{said}.", *([_table(["then", "now", "rows", "share"], rows)] if rows else [])]
+
+
+def _interval(interval: Sequence[float | None]) -> str:
+    value, low, high = interval
+    return "" if value is None or low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def escaped(text: str) -> str:

@@ -176,6 +176,23 @@ def difference_by_chance(now: int, now_rows: int, then: int, then_rows: int) -> 
     return 2 * NormalDist().cdf(-abs(now / now_rows - then / then_rows) / spread)
 
 
+_MOST_EXACT = 1000  # rows, up to which the binomial probability is summed
+
+
+def mcnemar(better: int, worse: int) -> dict[str, Any]:
+    """Return how probable so unequal numbers of better and worse rows are by chance, after McNemar (two-sided).
+
+    The exact binomial probability, or, of many rows, chi-square with continuity correction; 1 without rows.
+    """
+    rows = better + worse
+    if rows <= _MOST_EXACT:
+        logs = [math.lgamma(rows + 1) - math.lgamma(k + 1) - math.lgamma(rows - k + 1) - rows * math.log(2)
+                for k in range(min(better, worse) + 1)]  # fmt: skip
+        return {"test": "exact", "statistic": min(better, worse), "p": min(1.0, 2 * math.fsum(map(math.exp, logs)))}
+    statistic = (abs(better - worse) - 1) ** 2 / rows
+    return {"test": "chi-square", "statistic": statistic, "p": chi_square_tail(statistic, 1)}
+
+
 # -- labels and truth
 
 

@@ -26,6 +26,7 @@ from pipeline.monitoring.record import Held, Outcome, ReportOutcome, RunRecord, 
 from pipeline.report import (
     FAILED,
     digest_of_all,
+    draw_sample,
     files_of,
     has_page,
     outputs_of,
@@ -36,6 +37,7 @@ from pipeline.report import (
 )
 from pipeline.report.document import Document
 from pipeline.report.history import history_of
+from pipeline.report.labelling import form_of
 from pipeline.runs.output import Output, locate_output, record_of_directory
 from pipeline.runs.plan import Plan, plan_of
 from pipeline.runs.waiting import FOLDER, absolute, discard_report, held_name, remove_folder
@@ -47,26 +49,55 @@ from pipeline.streams import one_line, storable
 LOOKED_AT = 3  # inputs of many in which the truth is looked for before anything is sent
 
 
-def report_by_hand(config: Config, named: Sequence[str], *, writes_default: bool) -> tuple[Document, list[str]]:
+def report_by_hand(
+    config: Config, named: Sequence[str], *, writes_default: bool, truth_file: str | None = None
+) -> tuple[Document, list[str]]:
     """Make a report of labelled files, or, if none is named, of the outputs of the config; return it and its files.
 
     With `writes_default` a report is written where none is named: a page, or without its packages the numbers.
+    `truth_file` is a sample of the files that a person has labelled.
 
     Raises:
         ClassifyError: it can't be made, or written.
     """
     see_possible(config)
-    if named:
-        outputs = [location for text in named for location in outputs_of(text)]
-        whole = _called(config, named)
-    else:
-        outputs, whole = _outputs(config, plan_of(config, datetime.now().date()))  # noqa: DTZ005 - local, as of a run
-        outputs = [each for each in outputs if each.exists()] or outputs
+    if truth_file is not None and config.report.truth is not None:
+        raise ConfigError("a truth is a column, --truth, or a sample, --truth-file; choose one of them")
+    outputs = _labelled(config, named)
+    whole = _called(config, named) if named else _outputs(config, _plan(config))[1]
     if writes_default and not config.report.outputs:
         report = msgspec.structs.replace(config.report, output=".html" if has_page() else ".json")
         config = msgspec.structs.replace(config, report=report)
-    document = report_on(config, outputs, whole)
+    document = report_on(config, outputs, whole, locate(truth_file) if truth_file is not None else None)
     return document, write_report(config, document, whole, files_of(config, whole))
+
+
+def sample_by_hand(
+    config: Config, named: Sequence[str], output: str, *, rows: int, seed: int, form: str | None
+) -> tuple[int, int]:
+    """Write a sample of labelled files, or, if none is named, of the outputs of the config, for a person to label.
+
+    Returns its rows, and how many rows have a label.
+
+    Raises:
+        ClassifyError: it can't be drawn, or written.
+    """
+    form = form_of(output, form)
+    outputs = _labelled(config, named)
+    whole = Location(", ".join(named), "outputs") if named else _outputs(config, _plan(config))[1]
+    return draw_sample(config, outputs, whole, locate(output), rows=rows, seed=seed, form=form)
+
+
+def _labelled(config: Config, named: Sequence[str]) -> list[Location]:
+    """Return the labelled files that are named, or, if none is, the outputs of the config."""
+    if named:
+        return [location for text in named for location in outputs_of(text)]
+    outputs, _ = _outputs(config, _plan(config))
+    return [each for each in outputs if each.exists()] or outputs
+
+
+def _plan(config: Config) -> Plan:
+    return plan_of(config, datetime.now().date())  # noqa: DTZ005 - local, as of a run
 
 
 def _called(config: Config, named: Sequence[str]) -> Location:

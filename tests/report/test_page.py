@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from browser import AXE, browser, dom
-from labelled import Labelled, document, made_up
+from labelled import Labelled, blocks_of, document, made_up
 
 from pipeline.config import LIMITS
+from pipeline.report.changes import Changes, in_step
 from pipeline.report.checks import checks_of, verdict_of
 from pipeline.report.comparison import compare, then_of
+from pipeline.report.counts import Counts
 from pipeline.report.document import Document
 from pipeline.report.markdown import as_markdown
 from pipeline.report.page import as_page
+from pipeline.report.sample import Draw, Filled
 
 HOSTILE = (
     "<script>document.title='broken'</script>",
@@ -29,9 +32,17 @@ HOSTILE = (
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
-def full(rows: list[Labelled], then: list[Labelled] | None = None, **about: Any) -> Document:
-    """A report with all that belongs to it."""
+def full(
+    rows: list[Labelled], then: list[Labelled] | None = None, *, in_detail: bool = False, **about: Any
+) -> Document:
+    """A report with all that belongs to it; `in_detail` with a sample, and row by row where it can be."""
     found = document(rows, **about)
+    if in_detail:
+        found["sample"] = _sampled(rows)
+        changes = Changes(3, {})
+        for here, there in in_step(blocks_of(rows), blocks_of(then or [*rows[1:], rows[0]])):
+            changes.add(here, there)
+        found["changes"] = changes.as_member()
     if then is not None:
         found["drift"] = compare(found, then_of([document(then, started="2026-11-28T02:30:00.000+00:00")]))
     found["checks"] = checks_of(found, LIMITS, {"drift"})
@@ -39,9 +50,26 @@ def full(rows: list[Labelled], then: list[Labelled] | None = None, **about: Any)
     return found
 
 
+def _sampled(rows: list[Labelled]) -> dict[str, Any]:
+    """What a sample says that a person has filled in with the truth of each row, but for every tenth."""
+    draw, counts = Draw(), Counts(0)
+    for block in blocks_of(rows):
+        draw.count(block)
+        counts.add(block)
+    draw.draw(200, 1)
+    for block in blocks_of(rows):
+        draw.take(block, 1, "digest")
+    drawn = [row._replace(truth=rows[row.row - 1].truth if at % 10 else None) for at, row in enumerate(draw.rows(), 1)]
+    filled = Filled("sample.csv", drawn, "digest")
+    for block in blocks_of(rows):
+        filled.add(block, 1)
+    return filled.estimate(counts, {row.truth or "" for row in rows})
+
+
 CASES: dict[str, Document] = {
     "plain": full(made_up(2000, 1), truth=None),
     "everything": full(made_up(3000, 1, (1, 2, 3, 9), 0.8), made_up(3000, 2)),
+    "in detail": full(made_up(3000, 1, accuracy=0.8), made_up(3000, 1), in_detail=True),
     "nothing": full([]),
     "failures": full([Labelled(None, None, "rejected: 400 no")] * 30),
     "logits": full([Labelled("spam", 7.3, truth="spam")] * 30),
@@ -49,12 +77,15 @@ CASES: dict[str, Document] = {
     "no truth yet": full([row._replace(truth=None) for row in made_up(300, 1)]),
     "1,200 labels": full([Labelled(f"label {number % 1200}", 0.4 + number % 60 / 100) for number in range(6000)]),
     "long labels": full(
-        [Labelled(f"{number} {'x' * 100}", 0.9, truth=f"{number} {'x' * 100}") for number in range(30)]
+        [Labelled(f"{number} {'x' * 100}", 0.9, truth=f"{number} {'x' * 100}") for number in range(30)], in_detail=True
     ),
-    "right to left": full([row._replace(label=f"مرحبا {row.label}", text="שלום " * 80) for row in made_up(300, 1)]),
+    "right to left": full(
+        [row._replace(label=f"مرحبا {row.label}", text="שלום " * 80) for row in made_up(300, 1)], in_detail=True
+    ),
     "hostile": full(
         [Labelled(text, 0.3, None, HOSTILE[at - 1], text * 3) for at, text in enumerate(HOSTILE)]
         + [Labelled(None, None, f"{text}: {text}", None, text) for text in HOSTILE],
+        in_detail=True,
         model={"id": HOSTILE[0], "canary": None},
     ),
 }
@@ -137,7 +168,7 @@ def _head(text: str, line: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("name", ["everything", "long labels", "right to left", "hostile", "1,200 labels"])
+@pytest.mark.parametrize("name", ["everything", "in detail", "long labels", "right to left", "hostile", "1,200 labels"])
 def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path) -> None:
     """On a screen and on a phone a page is read from top to bottom; a wide table scrolls in its own box.
 
@@ -160,7 +191,7 @@ def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["everything", "hostile"])
+@pytest.mark.parametrize("name", ["everything", "in detail", "hostile"])
 def test_the_browser_has_nothing_to_complain_of(name: str, tmp_path: Path) -> None:
     """No error on the console, no script that ran, no request: of the page nothing leaves it."""
     page = tmp_path / "page.html"
@@ -175,7 +206,7 @@ def test_the_browser_has_nothing_to_complain_of(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-@pytest.mark.parametrize("name", ["everything", "right to left", "failures", "no truth yet"])
+@pytest.mark.parametrize("name", ["everything", "in detail", "right to left", "failures", "no truth yet"])
 def test_everybody_can_read_it(name: str, scheme: int, tmp_path: Path) -> None:
     """axe-core finds nothing: contrast, headers of tables, names of pictures."""
     if not AXE.exists():

@@ -1,0 +1,233 @@
+"""A sample of the rows of an output for a person to label, and what the output says of one that is filled in.
+
+The output is read twice: rows are counted by stratum, then those that were drawn are taken. Each row has a key, which
+says of which output, which file, which row, and what stood there, so that a truth never gets to another row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.report.counts import Block, Counts, Values, cell_of
+from pipeline.report.estimates import Ids, Judged, estimate
+from pipeline.report.strata import BAND_STARTS, BANDS, bands_of, strata_of
+from pipeline.scores import OTHERS, Floats
+from pipeline.streams import storable
+
+LONGEST_TEXT = 32_000  # characters; a cell of a spreadsheet holds 32,767
+COMPARED = 1000  # characters of a text that is still the one of its row
+TOO_SHORT = 20  # characters: a spreadsheet may make something else of a date or a number
+_KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})")
+
+
+class Row(NamedTuple):
+    """One row of a sample."""
+
+    key: str
+    row: int  # from 1 on, in its file
+    file: str  # "" if there is only one
+    text: str
+    label: str
+    score: float | None
+    stratum: str
+    weight: float  # rows of the output that it stands for
+    truth: str | None = None  # what a person has filled in
+
+
+def key_of(digest: str, number: int, row: int, block: Block, at: int) -> str:
+    """Return the key of a row: the number of its file, its own, and eight digits each of the output and of the row."""
+    content = "\0".join((cell_of(block.labels, at) or "", repr(float(block.scores[at])), text_of(block, at)))
+    return f"r{number}-{row}-{_eight_digits(digest)}-{_eight_digits(content)}"
+
+
+def text_of(block: Block, at: int) -> str:
+    """Return the text of a row as a person gets to see it."""
+    text = storable(("" if block.text is None else cell_of(block.text, at)) or "").replace("\0", " ")
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
+class Draw:
+    """Draws a sample: `count` all blocks, `draw`, then `take` all blocks again. The same seed gives the same rows."""
+
+    def __init__(self) -> None:
+        self._values = Values({})
+        self._cells = np.zeros((64, BANDS), np.int64)
+        self._is_score = True  # and no raw logit: those have no bands
+
+    def count(self, block: Block) -> None:
+        """Count the rows of a block by label and band."""
+        labels, bands = self._cells_of(block)
+        if len(self._values.ids) and (need := max(self._values.ids.values()) + 1) > len(self._cells):
+            wider = np.zeros((max(need, 2 * len(self._cells)), BANDS), np.int64)
+            wider[: len(self._cells)] = self._cells
+            self._cells = wider
+        np.add.at(self._cells, (labels[labels >= 0], bands[labels >= 0]), 1)
+        self._is_score &= are_scores(block.scores[labels >= 0])
+
+    def draw(self, rows: int, seed: int) -> int:
+        """Choose so many rows, or all if there are not so many; return how many rows have a label."""
+        cells = self._cells if self._is_score else self._cells.sum(1, keepdims=True)
+        names = {number: name for name, number in self._values.ids.items()}
+        self._strata = strata_of(cells, [names.get(number, "") for number in range(len(cells))], rows)
+        self._chance = np.random.default_rng(seed)
+        self._places = [
+            np.sort(self._chance.choice(int(size), int(taken), replace=False))
+            for size, taken in zip(self._strata.rows, self._strata.taken, strict=True)
+        ]
+        self._passed = np.zeros(len(self._places), np.int64)
+        self._rows: list[Row] = []
+        return int(cells.sum())
+
+    def take(self, block: Block, number: int, digest: str) -> None:
+        """Take the rows of a block that were chosen; `number` is that of its file, `digest` that of all of them."""
+        labels, bands = self._cells_of(block)
+        strata = np.where(labels >= 0, self._strata.of[labels, bands if self._is_score else 0], -1)
+        before, self._passed = (
+            self._passed,
+            self._passed + np.bincount(strata[strata >= 0], minlength=len(self._passed)),
+        )
+        for stratum in np.flatnonzero(self._passed > before).tolist():
+            start, stop = np.searchsorted(self._places[stratum], (before[stratum], self._passed[stratum]))
+            if start == stop:
+                continue
+            rows = np.flatnonzero(strata == stratum)[self._places[stratum][start:stop] - before[stratum]]
+            self._rows += [self._row(block, at, stratum, number, digest) for at in rows.tolist()]
+
+    def rows(self) -> list[Row]:
+        """Return the rows in an order by chance: who labels only the first of them has a sample, too."""
+        self._rows.sort(key=lambda row: (row.file, row.row))
+        return [self._rows[at] for at in self._chance.permutation(len(self._rows)).tolist()]
+
+    def _cells_of(self, block: Block) -> tuple[Ids, Ids]:
+        return self._values.of_labels(block.labels), bands_of(block.scores)
+
+    def _row(self, block: Block, at: int, stratum: int, number: int, digest: str) -> Row:
+        row, score = block.first_row + at, float(block.scores[at])
+        return Row(
+            key=key_of(digest, number, row, block, at),
+            row=row,
+            file=block.file,
+            text=text_of(block, at),
+            label=cell_of(block.labels, at) or "",
+            score=None if np.isnan(score) else score,
+            stratum=self._strata.names[stratum],
+            weight=float(self._strata.rows[stratum] / self._strata.taken[stratum]),
+        )
+
+
+def are_scores(scores: Floats) -> bool:
+    """Return whether these are probabilities, and not raw logits or missing."""
+    return bool(((scores >= 0) & (scores <= 1)).all())
+
+
+class Filled:
+    """A sample that a person has filled in: give it all blocks of the output that it is of, then `estimate`.
+
+    `path` is what messages call it.
+    """
+
+    def __init__(self, path: str, rows: Sequence[Row], digest: str) -> None:
+        """See that it is a sample of the output with this digest.
+
+        Raises:
+            InputError: it is one of another output, nothing is filled in, or a row is there twice.
+        """
+        self._path, self._digest, self._rows = path, digest, dict[tuple[int, int], Row]()
+        self._places: dict[int, list[int]] = {}  # rows of the sample, by the number of their file
+        for row in rows:
+            found = _KEY.fullmatch(row.key)
+            if found is None:
+                raise InputError(f"{path}: {row.key!r} is no key of a sample; leave the keys as they were written")
+            if found[3] != _eight_digits(digest):
+                raise InputError(f"{path}: is a sample of another output, or of what this one was; draw a new one")
+            place = int(found[1]), int(found[2])
+            if place in self._rows:
+                raise InputError(f"{path}: row {place[1]} is there twice; leave one of them")
+            self._rows[place] = row
+            self._places.setdefault(place[0], []).append(place[1])
+        if not any(row.truth for row in rows):
+            raise InputError(f"{path}: no row has a label yet; fill in human_label")
+        for places in self._places.values():
+            places.sort()
+        # Rows that were not filled in make the others of their stratum stand for more.
+        drawn, filled = Counter(row.stratum for row in rows), Counter(row.stratum for row in rows if row.truth)
+        self._grown = {name: drawn[name] / count for name, count in filled.items()}
+        self._seen = 0
+        self._found: list[tuple[str, str, float, float]] = []  # label, truth, score, weight
+
+    def add(self, block: Block, number: int) -> None:
+        """Look up the rows of the sample that are in a block of the file with this number.
+
+        Raises:
+            InputError: another text, label or score stands there now.
+        """
+        places = self._places.get(number, [])
+        first, last = (bisect_left(places, block.first_row + rows) for rows in (0, len(block.scores)))
+        for place in places[first:last]:
+            row, at = self._rows[number, place], place - block.first_row
+            if key_of(self._digest, number, place, block, at) != row.key:
+                raise InputError(f"{self._path}: row {place} of the output has changed since; draw a new sample")
+            text = _start(text_of(block, at))
+            if len(text) > TOO_SHORT and _start(row.text) != text:
+                raise InputError(
+                    f"{self._path}: the text beside {row.key} is not that of row {place}; was one column sorted alone?"
+                )
+            if row.truth:
+                label = storable(cell_of(block.labels, at) or "")
+                weight = max(1.0, row.weight * self._grown[row.stratum])
+                self._found.append((label, row.truth, float(block.scores[at]), weight))
+        self._seen += last - first
+
+    def estimate(self, counts: Counts, known: Collection[str]) -> dict[str, Any]:
+        """Return what the sample says of the whole output, of which `counts` are; `known` are labels of its model.
+
+        Raises:
+            InputError: a row of the sample is not in the output, or has a truth that is no label.
+        """
+        if self._seen < len(self._rows):
+            raise InputError(f"{self._path}: has rows that the output has not; draw a new sample")
+        ids = counts.values.ids
+        for _, truth, _, _ in self._found:
+            if truth not in ids and truth not in known:
+                near = get_close_matches(truth, [*ids, *known], n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "report.truth_map says what it is called by the model"
+                raise InputError(f"{self._path}: {truth!r} is no label of the model; {hint}")
+        lines = dict(ids)
+        cells = np.add.reduceat(counts.hist.sum(1), BAND_STARTS, axis=1)
+        if counts.logits or counts.has_no_score:
+            cells = cells.sum(1, keepdims=True)
+        labels, truths, scores, weights = zip(*self._found, strict=True)
+        label_ids = [lines.get(label, lines.get(OTHERS, -1)) for label in labels]
+        truth_ids = [
+            # Of labels that are not told apart, another one than that of the row.
+            lines.setdefault("(another)" if truth not in lines and label not in ids and truth != label else truth,
+                             max(len(cells), *lines.values()) + 1)
+            if truth != label else mine
+            for label, truth, mine in zip(labels, truths, label_ids, strict=True)
+        ]  # fmt: skip
+        whole = np.zeros((max(lines.values()) + 1, cells.shape[1]), np.int64)
+        whole[: len(cells)] = cells[: len(whole)]
+        names = {number: name for name, number in lines.items()}
+        bands = bands_of(np.array(scores)) if cells.shape[1] > 1 else np.zeros(len(scores), np.int64)
+        judged = Judged(np.array(label_ids), np.array(truth_ids), bands, np.array(weights))
+        found = estimate(whole, judged, [names.get(number, "") for number in range(len(whole))])
+        rows = {"rows": len(self._rows), "judged": len(labels), "not_filled_in": len(self._rows) - len(labels)}
+        return {"file": self._path, **rows, "labelled": int(cells.sum()), **found}
+
+
+def _eight_digits(text: str) -> str:
+    return hashlib.sha256(storable(text).encode()).hexdigest()[:8]
+
+
+def _start(text: str) -> str:
+    """Return the beginning of a text, white space as one space: programs that edit tables change it."""
+    return " ".join(text.split())[:COMPARED]
