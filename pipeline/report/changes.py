@@ -63,9 +63,10 @@ class Changes:
         labels, before = self._values.of_labels(now.labels), self._values.of_labels(then.labels)
         has_changed = labels != before
         self._rows += len(labels)
-        pairs, rows = np.unique(np.stack([before[has_changed], labels[has_changed]]), axis=1, return_counts=True)
-        for old, new, count in zip(*pairs.tolist(), rows.tolist(), strict=True):
-            self._pairs[old, new] += count
+        wide = MOST_LABELS + 2  # ids from -1 on, as digits of one number
+        pairs, rows = np.unique((before[has_changed] + 1) * wide + labels[has_changed] + 1, return_counts=True)
+        for pair, count in zip(pairs.tolist(), rows.tolist(), strict=True):
+            self._pairs[pair // wide - 1, pair % wide - 1] += count
         self._count_scores(now.scores, then.scores, ~has_changed & (labels >= 0))
         both = (labels >= 0) & (before >= 0)
         if now.truths is not None:

@@ -1,4 +1,4 @@
-"""What a report costs: rows counted in a second of CPU, memory by rows, and the page of a million rows.
+"""What a report costs: rows counted in a second of CPU, memory by rows, two files in step, a page of a million rows.
 
     python tests/bench/report.py [ROWS]     default: 10,000,000
 
@@ -34,6 +34,22 @@ for block in open_labelled(config, locate(path), needs_truth=True).blocks(""):
     counts.add(block)
 spent = time.process_time() - began
 print(f"{counts.rows / spent / 1e6:.2f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+"""
+STEP = """
+import resource, sys, time
+from pipeline.config import load
+from pipeline.report.changes import Changes, in_step
+from pipeline.report.reading import open_labelled
+from pipeline.storage import locate
+truth = {"report.truth": "truth"} if sys.argv[3] == "truth" else {}
+config = load(None, {"loader.text_column": "text" if truth else "none"} | truth)
+now, then = (open_labelled(config, locate(path), needs_truth=True).blocks("") for path in sys.argv[1:3])
+changes, began = Changes(3 if truth else 0, {}), time.process_time()
+for here, there in in_step(now, then):
+    changes.add(here, there)
+spent = time.process_time() - began
+rows = changes.as_member()["rows"]
+print(f"{rows / spent / 1e6:.2f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 """
 TALLY = """
 import sys, time
@@ -96,6 +112,9 @@ def main(rows: int) -> None:
             rate, memory = max(said(COUNT, path, kind) for _ in range(3))
             print(f"| {size:,} | {words} | {rate:.2f} | {memory:.0f} |", flush=True)
     now, then = output_of(1_000_000, 1), output_of(1_000_000, 2)
+    for kind, what in (("plain", "labels and scores"), ("truth", "and text and truth")):
+        rate, memory = max(said(STEP, now, then, kind) for _ in range(3))
+        print(f"| 1,000,000 of two files in step | {what} | {rate:.2f} | {memory:.0f} |", flush=True)
     page = measuring.BUILD / "report.html"
     command = [measuring.CLASSIFY, "report", now, "--truth", "truth", "--against", then, "-o", str(page), "-t", "text"]
     both = min(measuring.run(command).cpu for _ in range(3))

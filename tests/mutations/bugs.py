@@ -584,6 +584,7 @@ FILES = (
 
 CHECKS = "report/test_checks.py::"
 HELD = "runs/test_held.py::"
+SAMPLE, ESTIMATES = "report/test_sample.py::", "report/test_estimates.py::"
 
 IN_PARTS = (
     bug("the parts of a text are in another order", "batcher.parts:cut",
@@ -670,6 +671,31 @@ REPORT = (
         change("'.held'", "'held'"), f"{HELD}test_a_directory_is_held_as_a_whole"),
     bug("the reports of a held output stay when it is thrown away", "runs.accept:_discarded",
         drop("discard_report(...)"), f"{HELD}test_what_is_held_can_be_thrown_away"),
+    bug("each row of a sample stands for one", "report.sample:Filled.add",
+        change("max(1.0, A)", "1.0"), f"{SAMPLE}test_a_sample_says_what_all_rows_are_worth"),
+    bug("the truth of one row is taken for that of another", "report.sample:Filled.add",
+        change("key_of(A, B, C, D, E) != F.key", "False"), f"{SAMPLE}test_a_sample_belongs_to_its_output"),
+    bug("a sample is of any output", "report.sample:Filled.__init__",
+        change("A[3] != _eight_digits(B)", "False"), f"{SAMPLE}test_a_sample_belongs_to_its_output"),
+    bug("a spreadsheet runs a text as a formula", "report.labelling:_safe",
+        change("_FORMULA.match(A)", "False"), f"{SAMPLE}test_no_cell_is_a_formula"),
+    bug("what a person has filled in is replaced", "report:draw_sample",
+        change("A.exists() and not B", "False"), f"{SAMPLE}test_what_can_not_be_drawn_is_said_in_a_line"),
+    bug("the rows of a sample depend on blocks", "report.sample:Draw.take",
+        change("A[B][C:D] - E[B]", "A[B][C:D] - A[B][C]"), f"{SAMPLE}test_blocks_do_not_matter"),
+    bug("rows that are all right leave nothing open", "report.estimates:_interval",
+        change("max(0.0, A)", "share", at=2, of=2), f"{ESTIMATES}test_equal_weights_give_the_interval_of_scipy"),
+    bug("of a sample that is the whole something is left open", "report.estimates:_share",
+        change("A * np.maximum(0.0, A - 1)", "A * A"),
+        f"{ESTIMATES}test_all_rows_judged_are_the_numbers_of_scikit_learn"),
+    bug("rows are compared with those beside them", "report.changes:in_step",
+        change("A.part(0, B), C.part(0, B)", "A.part(0, B), C.part(len(C.scores) - B)"),
+        "report/test_changes.py::test_every_number_is_that_of_the_rows"),
+    bug("rows of any two inputs are compared", "report.changes:why_not",
+        change("'the outputs are of different inputs'", "None"),
+        "report/test_changes.py::test_another_model_on_the_same_input"),
+    bug("chance is asked on one side", "report.measures:mcnemar",
+        change("2 * math.fsum(A)", "math.fsum(A)"), "report/test_changes.py::test_mcnemar_is_that_of_scipy"),
 )
 
 OUTSIDE = "runs/test_from_outside.py::"
