@@ -15,7 +15,7 @@ from pipeline.report.measures import wilson
 from pipeline.report.strata import FEWEST, LEAST, WRONG, strata_of
 
 SAMPLES = 150
-SLOW = (2, 4, 5, 7, 8, 11)  # of the settings
+FAST = (0, 1, 3)  # of the settings
 
 
 def in_one_band(labels: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def in_one_band(labels: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "setting",
-    [pytest.param(each, marks=[pytest.mark.slow] if at in SLOW else []) for at, each in enumerate(SETTINGS)],
+    [pytest.param(each, marks=[pytest.mark.slow] if at not in FAST else []) for at, each in enumerate(SETTINGS)],
     ids=lambda each: each.name,
 )
 def test_intervals_hold_the_truth(setting: Setting) -> None:
