@@ -23,7 +23,7 @@ from pipeline.formats.registry import without_compression
 from pipeline.report.changes import Changes, in_step, why_not
 from pipeline.report.checks import checks_of, verdict_of
 from pipeline.report.comparison import Then, compare, then_of
-from pipeline.report.counts import Block, Counts
+from pipeline.report.counts import Block, Counts, label_name
 from pipeline.report.document import About, Document, decode, document_of, encode, read_document
 from pipeline.report.history import history_of, last_good, read_history, remember
 from pipeline.report.labelling import decode_sample, encode_sample
@@ -290,7 +290,10 @@ def read_sample(file: Location, renamed: dict[str, str]) -> list[Row]:
     if kind is not Kind.FILE or size > MOST_BYTES:
         raise InputError(f"{file}: is no sample that `classify sample` wrote")
     rows = decode_sample(file.read() or b"", str(file))
-    return [row._replace(truth=renamed.get(row.truth, row.truth)) if row.truth else row for row in rows]
+    names = [label_name(row.truth) if row.truth else None for row in rows]
+    return [
+        row._replace(truth=renamed.get(name, name) if name else None) for row, name in zip(rows, names, strict=True)
+    ]
 
 
 def files_of(config: Config, whole: Location) -> list[Location]:

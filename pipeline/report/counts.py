@@ -81,7 +81,7 @@ class Values:
                 raise InputError(f"a truth of the type {column.type} is no label; choose another column") from None
         is_number = pa.types.is_floating(column.dictionary.type)  # NaN is how a number is missing
         values = [
-            None if value is None or (is_number and value.lower() == "nan") else _whole(storable(value))
+            None if value is None or (is_number and value.lower() == "nan") else label_name(storable(value))
             for value in to_cells(column.dictionary, "truth")
         ]
         known = np.array([self._id(renamed.get(value, value)) if value else -1 for value in values] + [-1], np.int64)
@@ -94,7 +94,7 @@ class Values:
         return self.ids.setdefault(OTHERS, MOST_LABELS)
 
 
-def _whole(value: str) -> str:
+def label_name(value: str) -> str:
     """Print an integer without the `.0` that it gets from programs which have no missing integers."""
     number, dot, zero = value.partition(".0")
     return number if dot and not zero and number.lstrip("-").isdecimal() else value

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.report.counts import Block, Counts, Values, cell_of
+from pipeline.report.counts import Block, Counts, Values, cell_of, label_name
 from pipeline.report.estimates import Ids, Judged, estimate
 from pipeline.report.strata import BAND_STARTS, BANDS, bands_of, strata_of
 from pipeline.scores import OTHERS, Floats
@@ -182,7 +182,7 @@ class Filled:
                     f"{self._path}: the text beside {row.key} is not that of row {place}; was one column sorted alone?"
                 )
             if row.truth:
-                label = storable(cell_of(block.labels, at) or "")
+                label = label_name(storable(cell_of(block.labels, at) or ""))
                 weight = max(1.0, row.weight * self._grown[row.stratum])
                 self._found.append((label, row.truth, float(block.scores[at]), weight))
         self._seen += last - first

@@ -309,3 +309,15 @@ def test_raw_logits_have_no_bands(tmp_path: Path, classify: Command) -> None:
     found = said(classify("report", "out.csv", "--truth-file", "s.csv", "--json"))
     assert [each["from"] for each in found["bands"]] == [None]
     assert found["accuracy"][0] == 1.0
+
+
+def test_labels_that_are_numbers(tmp_path: Path, classify: Command) -> None:
+    """A spreadsheet makes 1 of 1.0, and both are the same label; `truth_map` says what others are called."""
+    rows = [Labelled(f"{at % 3}.0", 0.9, text=f"row {at}") for at in range(60)]
+    write_labelled(tmp_path / "out.csv", rows)
+    classify("sample", "out.csv", "-o", "s.csv")
+    fill_in(
+        tmp_path / "s.csv", lambda row: "two" if row["label"] == "2.0" else row["label"][: int(row["row"]) % 2 or 3]
+    )
+    asked = ("report", "out.csv", "--truth-file", "s.csv", "--json")
+    assert said(classify(*asked, "--set", 'report.truth_map={"two"="2"}'))["accuracy"] == [1.0, 1.0, 1.0]
