@@ -16,6 +16,7 @@ NO_LABEL = -1  # the label id of a row that was not classified
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 SHOWN_PROBS = 8
@@ -25,7 +26,8 @@ class Prediction(NamedTuple):
     """The answer of one text. `probs` are in class order; `error` is `code: message`, and then the rest is None.
 
     `truncated` is None where the server cuts texts without saying so. `parts` is in how many parts the text was
-    answered, None where it was not.
+    answered, None where it was not. The last three are None where the config does not ask for them: whether the score
+    is below `writer.min_score`, the classes of `writer.multi_label`, and those of `writer.top_k` with their values.
     """
 
     label: str | None
@@ -34,6 +36,9 @@ class Prediction(NamedTuple):
     error: str | None = None
     truncated: bool | None = False
     parts: int | None = 1
+    unsure: bool | None = None
+    labels: Sequence[str] | None = None
+    top: Sequence[tuple[str, float]] | None = None
 
     def __repr__(self) -> str:
         """Show at most `SHOWN_PROBS` of the values: a model may have hundreds of classes."""
@@ -45,6 +50,8 @@ class Prediction(NamedTuple):
             probs_shown = repr(probs)
         more = ", truncated=True" if self.truncated else ""
         more += f", parts={self.parts}" if (self.parts or 0) > 1 else ""
+        asked_for = {"unsure": self.unsure, "labels": self.labels, "top": self.top}
+        more += "".join(f", {name}={value!r}" for name, value in asked_for.items() if value is not None)
         return f"Prediction({self.label!r}, {self.score!r}, probs={probs_shown}, error={self.error!r}{more})"
 
 
@@ -85,9 +92,10 @@ class Answers:
         errors: row -> why it has no label.
         truncated: rows whose text was cut.
         parts: row -> in how many parts its text was answered; without those that were answered whole.
+        unsure: which labels are not sure, shape (rows,), only in what is about to be written, see `thresholds`.
     """
 
-    __slots__ = ("errors", "ids", "labels", "parts", "probs", "scores", "truncated")
+    __slots__ = ("errors", "ids", "labels", "parts", "probs", "scores", "truncated", "unsure")
 
     def __init__(
         self,
@@ -99,9 +107,10 @@ class Answers:
         errors: Mapping[int, RowError] | None = None,
         truncated: frozenset[int] = frozenset(),
         parts: Mapping[int, int] | None = None,
+        unsure: Mask | None = None,
     ) -> None:
         self.labels, self.ids, self.scores, self.probs = labels, ids, scores, probs
-        self.errors, self.truncated, self.parts = errors or {}, truncated, parts or {}
+        self.errors, self.truncated, self.parts, self.unsure = errors or {}, truncated, parts or {}, unsure
 
     @classmethod
     def none(cls, rows: int = 0, errors: Mapping[int, RowError] | None = None) -> Answers:
@@ -161,7 +170,7 @@ class Answers:
                 yield Prediction(names[index], score, probs[row], None, is_cut, self.parts.get(row, 1))
 
     @property
-    def has_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def has_label(self) -> Mask:
         """Which rows have a label: shape (rows,)."""
         return np.asarray(self.ids != NO_LABEL)
 

@@ -30,6 +30,7 @@ from pipeline.monitoring.record import RunRecord
 from pipeline.runs.first_pass import urls_of
 from pipeline.servers.pool import Endpoints
 from pipeline.texts import string_array
+from pipeline.thresholds import class_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,30 @@ class Answered(NamedTuple):
     answers: Answers
     num_classes: int = 0  # of the model; 0: nothing was sent
     sees_cuts: bool = True  # the server says which texts it cut
+    names: Sequence[str] = ()  # of all classes, in class order, as far as all are known
+
+
+def layout_of(config: Config, answered: Answered) -> AppendedColumns:
+    """Return the columns of an output file with these answers."""
+    return AppendedColumns(config, answered.num_classes, answered.names, sees_cuts=answered.sees_cuts)
+
+
+def predictions_of(config: Config, answered: Answered) -> list[Prediction]:
+    """Return the answers as predictions, with what thresholds make of them."""
+    layout, writer = layout_of(config, answered), config.writer
+    answers = layout.thresholds.applied(answered.answers)
+    found = [each if answered.sees_cuts else each._replace(truncated=None) for each in answers]
+    if answers.unsure is not None:
+        pairs = zip(found, answers.unsure.tolist(), strict=True)
+        found = [each if each.label is None else each._replace(unsure=unsure) for each, unsure in pairs]
+    if writer.multi_label is not None:
+        lists = layout.thresholds.reached(answers).to_pylist()
+        found = [each._replace(labels=labels) for each, labels in zip(found, lists, strict=True)]
+    if writer.top_k is not None:
+        tops = layout.thresholds.best(answers).to_pylist()
+        pairs_of = [None if top is None else [(pair["label"], pair["score"]) for pair in top] for top in tops]
+        found = [each._replace(top=top) for each, top in zip(found, pairs_of, strict=True)]
+    return found
 
 
 def with_answers(frame: pd.DataFrame, answered: Answered, config: Config) -> pd.DataFrame:
@@ -76,13 +101,17 @@ def with_answers(frame: pd.DataFrame, answered: Answered, config: Config) -> pd.
     import pandas as pd
 
     text: Any = pd.Series(["text"]).dtype  # "str" from pandas 3 on, object before
-    answers, num_classes, sees_cuts = answered
+    unsure = f"{config.writer.prefix}unsure"  # may be missing
     types = {pa.string(): text, pa.float64(): "float64", pa.int64(): "Int64"}
-    types[pa.bool_()] = bool if sees_cuts else object
-    layout = AppendedColumns(config, num_classes, sees_cuts=sees_cuts)
-    arrays = layout.arrays(answers, string_array(answers.labels.names))
-    columns = [pd.Series(array.to_pylist(), dtype=types.get(array.type, object)).array for array in arrays]
-    names = names_to_add(frame, config, num_classes)
+    types[pa.bool_()] = bool if answered.sees_cuts else object
+    layout = layout_of(config, answered)
+    answers = layout.thresholds.applied(answered.answers)
+    arrays = zip(layout.fields, layout.arrays(answers, string_array(answers.labels.names)), strict=True)
+    columns = [
+        pd.Series(array.to_pylist(), dtype="boolean" if field.name == unsure else types.get(field.type, object)).array
+        for field, array in arrays
+    ]
+    names = names_to_add(frame, config, answered.num_classes)
     added = pd.DataFrame(dict(zip(names, columns, strict=True)), frame.index)
     joined: pd.DataFrame = pd.concat([frame, added], axis=1)
     joined.attrs = dict(frame.attrs)
@@ -127,7 +156,8 @@ async def answers_to(
             showing.cancel()
             bar.end()
     sees_cuts = endpoints.identity["model.cuts"] != "unseen"
-    return Answered(Answers.joined([found[first] for first in sorted(found)]), num_classes, sees_cuts)
+    answers = Answers.joined([found[first] for first in sorted(found)])
+    return Answered(answers, num_classes, sees_cuts, class_names(config.writer, endpoints.identity))
 
 
 def run(config: Config, *, progress: bool = False) -> RunRecord:
@@ -182,11 +212,13 @@ def classify_texts(
         texts: any number. None and blank texts are not sent, and get the error `empty`; a value that is no string gets
             the error `not_text`. Without texts no server is used.
         url: the server (default: that of `config`). "embedded" is the built-in language classifier.
-        config: all other settings; `config.loader`, `config.writer` and `config.run` are not used.
+        config: all other settings. Of `config.writer`, `labels` and the thresholds are used: `min_score`,
+            `unsure_label`, `multi_label` and `top_k`. `config.loader` and `config.run` are not used.
         progress: show a bar on stderr, or in the notebook.
 
     Returns:
-        One prediction a text: `label`, `score`, `probs` in class order, or `error`.
+        One prediction a text: `label`, `score`, `probs` in class order, or `error`; and `unsure`, `labels` and `top`
+        where `config.writer` asks for them.
 
     Raises:
         ClassifyError: the server can't be reached, or is no classifier.
@@ -217,8 +249,8 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    answers, _, sees_cuts = await answers_to(texts, _with_url(config, url), progress=progress, wait=wait)
-    return [each if sees_cuts else each._replace(truncated=None) for each in answers]
+    config = _with_url(config, url)
+    return predictions_of(config, await answers_to(texts, config, progress=progress, wait=wait))
 
 
 def classify_frame(
@@ -236,14 +268,16 @@ def classify_frame(
         text_column: its column with the texts. Missing values (None, NaN, NA) and blank texts get the error `empty`,
             a value that is no string gets `not_text`.
         url: the server (default: that of `config`). "embedded" is the built-in language classifier.
-        config: all other settings; of `config.writer`, `prefix`, `probs` and `labels` are used as for a file.
-            `config.loader` and `config.run` are not used.
+        config: all other settings; of `config.writer`, `prefix`, `probs`, `labels` and the thresholds are used as for
+            a file. `config.loader` and `config.run` are not used.
         progress: show a bar on stderr, or in the notebook.
 
     Returns:
         `predicted_label` and `predicted_error` as strings, missing where there is none, `predicted_score` as float64;
         with `probs = "list"` the lists `predicted_probs`, with `"columns"` a float64 column a class; with
-        `too_long = "truncate"` the booleans `predicted_truncated`, with `"split"` the numbers `predicted_parts`.
+        `too_long = "truncate"` the booleans `predicted_truncated`, with `"split"` the numbers `predicted_parts`; with
+        `min_score` `predicted_unsure`, missing where there is no label; with `multi_label` and `top_k` the lists
+        `predicted_labels` and `predicted_top`.
 
     Raises:
         KeyError: no such column.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.answers import Answers
+from pipeline.answers import Answers, Labels
 from pipeline.cancellation import raise_if_cancelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import PIPE, Config
@@ -23,6 +23,7 @@ from pipeline.formats.registry import FORMATS, Format, format_of
 from pipeline.formats.source import ColumnWriter, Destination, Source, Writer, refuse_duplicates
 from pipeline.storage import Draft, Pipe, disk_errors
 from pipeline.storage.draft import LOOK_S
+from pipeline.thresholds import Thresholds
 
 
 class OrderedAnswers:
@@ -84,7 +85,7 @@ def join(
     Raises:
         OutputError, DiskTrouble: the output can't be written. InputError: the input can't be read any more.
     """
-    labels = checkpoint.labels.names
+    labels = columns.thresholds.names_with(checkpoint.labels)
     tally = Tally(labels)
     answers = OrderedAnswers(checkpoint.answers(columns.num_classes))
     destination = Destination(
@@ -99,7 +100,7 @@ def join(
     with disk_errors(draft.path):
         writer, blocks = _open_writer(source, destination)
         pairs = _pairs(blocks, answers, rows, to_end=rows != config.run.limit_rows)
-        written = _write(writer, pairs, tally, on_rows)
+        written = _write(writer, pairs, columns.thresholds, tally, on_rows)
         if written < rows:
             raise InputError(f"{source.path}: has {written:,} rows where {rows:,} were read before; it has changed")
         draft.close()
@@ -107,26 +108,34 @@ def join(
 
 
 def follow(
-    source: Source, records: Iterator[Answers], labels: Sequence[str], columns: AppendedColumns, kind: str | None
+    source: Source, records: Iterator[Answers], known: Labels, columns: AppendedColumns, kind: str | None
 ) -> tuple[Tally, int]:
     """Write the rows of `source` to standard output as the records of their answers come; return tally and rows.
 
-    `kind` is `writer.format`; by default they are JSON Lines.
+    `known` are the labels so far, which grow; `kind` is `writer.format`, by default JSON Lines.
 
     Raises:
         ReaderGone, DiskTrouble: see `Pipe`. InputError: the input can't be read any more.
     """
+    labels = columns.thresholds.names_with(known)
     tally = Tally(labels)
     destination = Destination(Pipe(), format_of(PIPE, kind, "writer.format"), columns, labels)
     writer, blocks = _open_writer(source, destination)
     pairs = _pairs(blocks, OrderedAnswers(records), sys.maxsize, to_end=True, least=1)
-    return tally, _write(writer, pairs, tally, lambda _: None)
+    return tally, _write(writer, pairs, columns.thresholds, tally, lambda _: None)
 
 
-def _write(writer: Writer, pairs: Iterator[tuple[Answers, Any]], tally: Tally, on_rows: Callable[[int], None]) -> int:
+def _write(
+    writer: Writer,
+    pairs: Iterator[tuple[Answers, Any]],
+    thresholds: Thresholds,
+    tally: Tally,
+    on_rows: Callable[[int], None],
+) -> int:
     written = 0
     try:
-        for answers, rows in pairs:
+        for found, rows in pairs:
+            answers = thresholds.applied(found)
             writer.write(rows, answers)
             tally.count(answers)
             written += len(rows)

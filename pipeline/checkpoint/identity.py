@@ -82,7 +82,7 @@ def identity_of(config: Config, input_digest: str) -> Identity:
         **split,
         "server.model": config.server.model,
         "server.model_version": config.server.model_version,
-        "probabilities kept": config.writer.probs != "none",
+        "probabilities kept": config.writer.needs_probs is not None,
     }
 
 

@@ -116,8 +116,9 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
         return _unknown_key(f"{path}.{unknown[1]}".lstrip("."), tree)
     if path.endswith("[...]"):  # a table whose keys the user chooses: find the wrong one
         section, _, key = path.removesuffix("[...]").partition(".")
-        wanted, kinds = ("a number", (int, float)) if key == "limits" else ("a string", (str,))
-        wrong = next((name for name, value in tree[section][key].items() if not isinstance(value, kinds)), "")
+        is_number = key in ("limits", "min_score", "multi_label")
+        wanted, kinds = ("a number", {int, float}) if is_number else ("a string", {str})
+        wrong = next((name for name, value in tree[section][key].items() if type(value) not in kinds), "")
         return f"{section}.{key}.{wrong}: expected {wanted}"
     section, _, key = path.partition(".")
     if not what.startswith(("Expected", "Invalid")):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.formats.registry import format_names, format_of
 from pipeline.streams import storable
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+ByLabel = float | dict[str, float]  # a threshold of all labels, or one for each
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # the system accepts no infinite timeout
 if TYPE_CHECKING:
     FormatName = str
@@ -376,6 +378,30 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Example: ["negative", "neutral", "positive"]
     """
+    min_score: ByLabel | None = None
+    """The score from which on a label is sure: one number, or a table by label, with `default` for all others.
+
+    Adds the boolean column `predicted_unsure`. Labels that a table without `default` does not name are sure.
+
+    Example: { default = 0.8, refund = 0.95 }
+    """
+    unsure_label: str | None = None
+    """With `min_score`: the text that stands in the place of the label where it is not sure. It can't be a class.
+
+    Example: "unsure"
+    """
+    multi_label: ByLabel | None = None
+    """Adds `predicted_labels`, all classes whose value is at least this: one number, or a table by class as above.
+
+    The table has every class, or `default`. For models with several labels a text, each with a value of its own.
+
+    Example: 0.5
+    """
+    top_k: Positive | None = None
+    """Adds `predicted_top`, so many classes with the largest values, each with its value.
+
+    Example: 3
+    """
     compression: Literal["none", "snappy", "gzip", "zstd", "lz4", "brotli"] | None = None
     """The compression inside a Parquet or Arrow output; Arrow has zstd and lz4.
 
@@ -391,11 +417,31 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("writer.labels names a class twice")
         if self.output == PIPE and not format_of(PIPE, self.format, "writer.format").is_text:
             raise ValueError(f"writer.format: standard output takes jsonl, json, csv and tsv, not {self.format}")
+        _see_thresholds("min_score", self.min_score)
+        _see_thresholds("multi_label", self.multi_label)
+        if self.unsure_label is not None and self.min_score is None:
+            raise ValueError("writer.unsure_label needs writer.min_score, the score from which on a label is sure")
+        if self.unsure_label is not None and not self.unsure_label.strip():
+            raise ValueError("writer.unsure_label is blank; a label that is missing means that the row failed")
 
     @property
     def class_names(self) -> list[str] | None:
         """The names of all classes, in class order, as far as the config says; read from a file if `labels` is one."""
         return names_in(self.labels) if isinstance(self.labels, str) else self.labels
+
+    @property
+    def needs_probs(self) -> str | None:
+        """The key that needs the values of all classes, so that they are kept; None if none does."""
+        keys = {"probs": self.probs != "none", "multi_label": self.multi_label is not None, "top_k": self.top_k}
+        return next((f"writer.{key}" for key, is_set in keys.items() if is_set), None)
+
+
+def _see_thresholds(key: str, thresholds: ByLabel | None) -> None:
+    if thresholds == {}:
+        raise ValueError(f"writer.{key} is an empty table; it is a number, or a table like {{ default = 0.5 }}")
+    for threshold in thresholds.values() if isinstance(thresholds, dict) else [thresholds or 0.0]:
+        if not math.isfinite(threshold):
+            raise ValueError(f"writer.{key} is a number, or a table of numbers, not {threshold}")
 
 
 def names_in(path: str) -> list[str]:
@@ -672,6 +718,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     writer: Writer = Writer()
     run: Run = Run()
     report: Report = Report()
+
+    @property
+    def needs_all_values(self) -> str | None:
+        """The setting that needs the values of all classes from the server; None if none does."""
+        if self.request.too_long == "split":
+            return 'request.too_long = "split"'
+        return self.writer.needs_probs or ("run.reuse" if self.run.reuse is not None else None)
 
     @property
     def is_piped(self) -> bool:

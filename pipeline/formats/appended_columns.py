@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from pipeline.answers import NO_LABEL, Answers
 from pipeline.config import Config
 from pipeline.scores import COARSE_BINS, COARSE_EDGES, MOST_LABELS, OTHERS, bins_of
 from pipeline.texts import binary_array, binary_scalar, binary_slices, bitmap, string_array
+from pipeline.thresholds import LABELS, TOP, Thresholds
 
 Spell = Callable[[Any], bytes]  # from a value, or None for a null, to the bytes that stand for it
 _EVERY_SIGN = (1234567890.5, -1e-9)  # numbers with every sign that one is written with, which may be a delimiter
@@ -26,11 +27,12 @@ _EVERY_SIGN = (1234567890.5, -1e-9)  # numbers with every sign that one is writt
 class AppendedColumns:
     """Which columns are appended to a row, in which order.
 
-    `num_classes` is that of the model; it matters only where each class has a column of its own. With `sees_cuts` false
+    `num_classes` is that of the model; it matters only where each class has a column of its own. `names` are those of
+    all classes, in class order; they matter where `writer.multi_label` or `top_k` name classes. With `sees_cuts` false
     the server cuts texts without a word, so that it is null whether a text was cut.
     """
 
-    def __init__(self, config: Config, num_classes: int, *, sees_cuts: bool = True) -> None:
+    def __init__(self, config: Config, num_classes: int, names: Sequence[str] = (), *, sees_cuts: bool = True) -> None:
         writer, double = config.writer, pa.float64()
         self.num_classes = num_classes or len(writer.class_names or ())
         self.probs, self._too_long = writer.probs, config.request.too_long
@@ -44,11 +46,26 @@ class AppendedColumns:
             columns.append(("truncated", pa.bool_()))
         elif self._too_long == "split":
             columns.append(("parts", pa.int64()))
+        self.thresholds = Thresholds(writer, names)
+        self._wants = {"unsure": writer.min_score, "labels": writer.multi_label, "top": writer.top_k}
+        kinds = {"unsure": pa.bool_(), "labels": LABELS, "top": TOP}
+        columns += [(name, kinds[name]) for name, setting in self._wants.items() if setting is not None]
+        # Classes that a row names at most, besides its label.
+        self.most_named = (len(names) if writer.multi_label is not None else 0) + min(len(names), writer.top_k or 0)
         self.fields = [pa.field(f"{writer.prefix}{name}", kind) for name, kind in columns]
         self.names = [field.name for field in self.fields]
 
+    @property
+    def paths_of_names(self) -> list[str]:
+        """The columns inside lists that hold names of classes, as Parquet calls them."""
+        ends = {LABELS: "list.element", TOP: "list.element.label"}
+        return [f"{field.name}.{ends[field.type]}" for field in self.fields if field.type in ends]
+
     def arrays(self, answers: Answers, labels: pa.Array) -> list[pa.Array]:
-        """Make the columns as Arrow arrays, without a Python object a row; `labels` are the names by label id."""
+        """Make the columns as Arrow arrays, without a Python object a row; `labels` are the names by label id.
+
+        The answers are those that `Thresholds.applied` gives.
+        """
         buffers = [bitmap(answers.has_label), pa.py_buffer(answers.ids)]
         ids = pa.Array.from_buffers(pa.int32(), len(answers), buffers)
         return [labels.take(ids), *self.arrays_after_label(answers)]
@@ -84,7 +101,17 @@ class AppendedColumns:
             parts = np.ones(rows, np.int64)
             parts[list(answers.parts)] = list(answers.parts.values())
             arrays.append(pa.Array.from_buffers(pa.int64(), rows, [valid, pa.py_buffer(parts)]))
-        return arrays
+        return [*arrays, *self._of_thresholds(answers, valid)]
+
+    def _of_thresholds(self, answers: Answers, valid: pa.Buffer) -> Iterator[pa.Array]:
+        """Make the columns of `writer.min_score`, `multi_label` and `top_k`, those that are wanted."""
+        if self._wants["unsure"] is not None:
+            unsure = np.zeros(len(answers), bool) if answers.unsure is None else answers.unsure
+            yield pa.Array.from_buffers(pa.bool_(), len(answers), [valid, bitmap(unsure)])
+        if self._wants["labels"] is not None:
+            yield self.thresholds.reached(answers)
+        if self._wants["top"] is not None:
+            yield self.thresholds.best(answers)
 
 
 class AppendedText:
@@ -149,7 +176,7 @@ class Tally:
         self._counts = np.zeros((0, COARSE_BINS), np.int64)  # label id, bin of the score
         self._has_logits = False  # scores that are no probabilities
         self.codes: Counter[str] = Counter()
-        self.truncated = self.in_parts = 0
+        self.truncated = self.in_parts = self.unsure = 0
 
     def count(self, answers: Answers) -> None:
         """Count more rows."""
@@ -164,6 +191,7 @@ class Tally:
         self.codes.update(error.code for error in answers.errors.values())
         self.truncated += len(answers.truncated)
         self.in_parts += len(answers.parts)
+        self.unsure += 0 if answers.unsure is None else int(np.count_nonzero(answers.unsure))
 
     @property
     def labels(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ def schema_with_fields(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Sche
     return pa.schema([*schema, *fields], metadata or None)
 
 
-def _add_to_pandas(pandas: dict[str, Any], names: list[str], kinds: list[str]) -> None:  # noqa: ARG001 - no kinds there
+def _add_to_pandas(pandas: dict[str, Any], names: list[str], kinds: list[pa.DataType]) -> None:  # noqa: ARG001 - no kinds there
     """Keep names of columns that are no strings, beside new ones that are: both are `object`s then."""
     levels = pandas["column_indexes"]
     if len(levels) == 1 and levels[0]["pandas_type"] in _STRINGS_OF_PANDAS:
@@ -36,33 +37,59 @@ def _add_to_pandas(pandas: dict[str, Any], names: list[str], kinds: list[str]) -
         level |= {"pandas_type": "mixed", "numpy_type": "object"}
 
 
-def _add_to_spark(spark: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    array = {"type": "array", "elementType": "double", "containsNull": True}
-    types = [array if kind == "list" else kind for kind in kinds]
-    spark["fields"] += [
-        {"name": name, "type": type_, "nullable": True, "metadata": {}}
-        for name, type_ in zip(names, types, strict=True)
-    ]
+def _add_to_spark(spark: dict[str, Any], names: list[str], kinds: list[pa.DataType]) -> None:
+    spark["fields"] += [_spark_field(name, kind) for name, kind in zip(names, kinds, strict=True)]
 
 
-def _add_to_avro(avro: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    array = {"type": "array", "items": ["null", "double"]}
-    types = [array if kind == "list" else kind for kind in kinds]
-    avro["fields"] += [
-        {"name": name, "type": ["null", type_], "default": None} for name, type_ in zip(names, types, strict=True)
-    ]
+def _spark_field(name: str, kind: pa.DataType) -> dict[str, Any]:
+    return {"name": name, "type": _spark_type(kind), "nullable": True, "metadata": {}}
 
 
-def _add_to_hugging_face(datasets: dict[str, Any], names: list[str], kinds: list[str]) -> None:
-    for name, kind in zip(names, kinds, strict=True):
-        value = {"dtype": {"double": "float64", "list": "float64", "boolean": "bool"}.get(kind, kind), "_type": "Value"}
-        datasets["info"]["features"][name] = {"feature": value, "_type": "Sequence"} if kind == "list" else value
+def _spark_type(kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind):
+        return {"type": "array", "elementType": _spark_type(kind.value_type), "containsNull": True}
+    if pa.types.is_struct(kind):
+        return {"type": "struct", "fields": [_spark_field(field.name, field.type) for field in kind]}
+    return _PLAIN[kind]
+
+
+def _add_to_avro(avro: dict[str, Any], names: list[str], kinds: list[pa.DataType]) -> None:
+    avro["fields"] += [_avro_field(name, kind, name) for name, kind in zip(names, kinds, strict=True)]
+
+
+def _avro_field(name: str, kind: pa.DataType, record: str) -> dict[str, Any]:
+    return {"name": name, "type": ["null", _avro_type(kind, record)], "default": None}
+
+
+def _avro_type(kind: pa.DataType, record: str) -> Any:
+    """Return a type; `record` is the name of a record in it: each has a name of its own there."""
+    if pa.types.is_list(kind):
+        return {"type": "array", "items": ["null", _avro_type(kind.value_type, record)]}
+    if pa.types.is_struct(kind):
+        name = re.sub(r"\W", "_", record, flags=re.ASCII)
+        return {"type": "record", "name": name, "fields": [_avro_field(each.name, each.type, "") for each in kind]}
+    return _PLAIN[kind]
+
+
+def _add_to_hugging_face(datasets: dict[str, Any], names: list[str], kinds: list[pa.DataType]) -> None:
+    datasets["info"]["features"] |= {name: _feature(kind) for name, kind in zip(names, kinds, strict=True)}
+
+
+def _feature(kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):  # a Sequence of these would be a dict of lists
+        return [_feature(kind.value_type)]
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "Sequence"}
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    plain = _PLAIN[kind]
+    return {"dtype": {"double": "float64", "boolean": "bool"}.get(plain, plain), "_type": "Value"}
 
 
 _STRINGS_OF_PANDAS = ("unicode", "string", "mixed", "mixed-integer", "empty")
 _NUMBERS_OF_PANDAS: dict[str, Callable[[str], Any]] = {"int": int, "uint": int, "float": float}
-_KINDS = {pa.string(): "string", pa.float64(): "double", pa.bool_(): "boolean"}  # others are lists of doubles
-_LISTS: dict[bytes, Callable[[dict[str, Any], list[str], list[str]], None]] = {
+_PLAIN = {pa.string(): "string", pa.float64(): "double", pa.bool_(): "boolean"}
+_LISTS: dict[bytes, Callable[[dict[str, Any], list[str], list[pa.DataType]], None]] = {
     b"pandas": _add_to_pandas,
     b"org.apache.spark.sql.parquet.row.metadata": _add_to_spark,
     b"parquet.avro.schema": _add_to_avro,
@@ -77,7 +104,7 @@ def list_with_fields(key: bytes, value: bytes, fields: Sequence[pa.Field]) -> by
     try:
         listed = json.loads(value)
         before = json.dumps(listed)
-        _LISTS[key](listed, [field.name for field in fields], [_KINDS.get(field.type, "list") for field in fields])
+        _LISTS[key](listed, [field.name for field in fields], [field.type for field in fields])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError):
         return value
     return value if json.dumps(listed) == before else json.dumps(listed).encode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from pipeline.answers import Answers
 from pipeline.config import Config, Loader
+from pipeline.config import Writer as Settings
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns, AppendedText
 from pipeline.formats.dialect import LOOK_BYTES, Dialect, doubts
@@ -144,18 +146,17 @@ class CsvSource(Source):
         """See `Source.see_appendable`: names and labels in the encoding, and a list of probabilities in a cell."""
         encoding, named = (
             config.loader.encoding,
-            [*AppendedColumns(config, 0).names, *(config.writer.class_names or ())],
+            [*AppendedColumns(config, 0).names, *(config.writer.class_names or ()), config.writer.unsure_label or ""],
         )
         for name in named if self.columns else ():
             if name.encode(encoding, "replace").decode(encoding) != name:
                 raise OutputError(
                     f"{config.writer.output}: {name!r} can't be written in {encoding}, the encoding of the input; "
-                    f"choose another writer.prefix or writer.labels, or a JSON Lines output"
+                    f"choose another writer.prefix, writer.labels or writer.unsure_label, or a JSON Lines output"
                 )
-        if config.writer.probs == "list" and not self.dialect.can_hold("[0,1]"):
-            raise OutputError(
-                f"{self.path}: a cell without quotes can't hold a list; set loader.escape or writer.probs"
-            )
+        for key, text in _cells_of_settings(config.writer):
+            if not self.dialect.can_hold(text):
+                raise OutputError(f"{self.path}: a cell without quotes can't hold writer.{key}; set loader.escape")
 
     def appender(self, destination: Destination) -> tuple[Writer, Iterator[RowBytes]]:
         """See `Source.appender`."""
@@ -451,6 +452,17 @@ class CsvWriter(TextWriter):
         self._stream.write(b"".join([b"%b%b\n" % pair for pair in pairs]))
 
 
+def _cells_of_settings(writer: Settings) -> Iterator[tuple[str, str]]:
+    """Yield keys with a cell that they bring: lists are JSON text, whose commas may be delimiters."""
+    if writer.probs == "list":
+        yield "probs", "[0,1]"
+    if writer.multi_label is not None:
+        yield "multi_label", '["",""]'
+    if writer.top_k is not None:
+        yield "top_k", '[{"label":"","score":1}]'
+    yield "unsure_label", writer.unsure_label or ""
+
+
 def _appended_cells(destination: Destination, dialect: Dialect, encoding: str) -> AppendedText:
     """Make the cells that are appended to a record, each after a delimiter.
 
@@ -463,6 +475,8 @@ def _appended_cells(destination: Destination, dialect: Dialect, encoding: str) -
         if value is None:
             return b""
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        if not isinstance(value, str) and not text.isascii() and encoding != "utf-8":
+            text = json.dumps(value)  # names of classes in a list: JSON has escapes for what the encoding lacks
         return _encode(write(text), encoding)
 
     def spell_error(value: str | None) -> bytes:

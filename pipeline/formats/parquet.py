@@ -102,8 +102,9 @@ class ParquetSource(ColumnarSource):
         if not destination.all_rows or destination.compression is not None:
             return None
         groups, columns = self.group_rows, destination.columns
+        label_bytes = max([LABEL_BYTES, *(len(label) for label in destination.labels)])
         values = 1 if columns.probs == "none" else columns.num_classes
-        row_bytes = max([LABEL_BYTES, *(len(label) for label in destination.labels)]) + VALUE_BYTES * values
+        row_bytes = label_bytes * (1 + columns.most_named) + VALUE_BYTES * (values + columns.most_named)
         if max(groups, default=0) * row_bytes > GROUP_BYTES or len(groups) * len(columns.names) > MOST_CHUNKS:
             return None
         try:
@@ -296,7 +297,7 @@ class ParquetAppender:
         self._writer = pq.ParquetWriter(  # of a file of its own behind the copy; offsets in it count from there
             pa.PythonFile(self._stream, "w"),
             self._schema,
-            use_dictionary=[names[0], names[2]],  # labels and errors, which repeat
+            use_dictionary=[names[0], names[2], *self._columns.paths_of_names],  # labels and errors, which repeat
             data_page_size=PAGE_BYTES,
             metadata_collector=self._written,
         )

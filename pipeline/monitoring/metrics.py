@@ -39,6 +39,7 @@ PLAIN = (
     ("rows_empty", "Of these, rows without a text.", "empty"),
     ("rows_truncated", "Of these, rows whose text was cut.", "truncated"),
     ("rows_in_parts", "Of these, rows whose text was too long, and answered in parts.", "in_parts"),
+    ("rows_unsure", "Of these, rows whose score is below writer.min_score.", "unsure"),
     ("rows_resumed", "Of these, rows answered by an earlier run that was interrupted.", "resumed_rows"),
     ("rows_reused", "Of these, rows whose answer was taken from the file of run.reuse.", "reused_rows"),
     ("rows_shared", "Of these, rows that another row's text was sent for.", "shared_rows"),

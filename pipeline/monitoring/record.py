@@ -67,6 +67,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     empty: int = 0  # rows without a text
     truncated: int = 0  # rows whose text the server cut; known when the output is written
     in_parts: int = 0  # rows whose text was answered in parts; the same
+    unsure: int = 0  # rows whose score is below `writer.min_score`; known when the output is written
     resumed_rows: int = 0  # answered by an earlier, interrupted run
     reused_rows: int = 0  # with a stored answer of another run, see run.reuse
     skipped_lines: int = 0  # bad lines, which are in no row

@@ -95,9 +95,10 @@ def _next_commands(record: RunRecord) -> list[str]:
     low = _share_below_half(record)
     if record.output != PIPE and record.labelled >= ENOUGH_ROWS and low > MANY_UNSURE:
         command = f"classify report {printable(record.output)} --truth COLUMN"
-        lines.append(
-            f"{100 * low:.0f} % of the scores are below 0.5; `{command}` says from which score on labels are right"
-        )
+        is_set = record.settings.get("writer", {}).get("min_score") is not None
+        then = "" if is_set else ", and `--set writer.min_score=SCORE` marks the rows below it"
+        says = f"`{command}` says from which score on labels are right"
+        lines.append(f"{100 * low:.0f} % of the scores are below 0.5; {says}{then}")
     if not record.is_whole and not record.files and record.output != PIPE:
         lines.append("there are more rows; the same command without --limit-rows goes on from here")
     if record.settings.get("writer", {}).get("probs") == "columns" and not record.settings["writer"].get("labels"):
@@ -126,8 +127,9 @@ def _advice(record: RunRecord) -> str:
 
 def closing_line(record: RunRecord) -> str:
     """Return a complete output as one line: its name, the counts of its rows, the time, and an exit code but 0."""
-    ways = {"reused": record.reused_rows, "resumed": record.resumed_rows, "shared": record.shared_rows}
-    ways |= {"truncated": record.truncated, "in parts": record.in_parts, "lines skipped": record.skipped_lines}
+    ways = {"unsure": record.unsure, "reused": record.reused_rows, "resumed": record.resumed_rows}
+    ways |= {"shared": record.shared_rows, "truncated": record.truncated, "in parts": record.in_parts}
+    ways |= {"lines skipped": record.skipped_lines}
     counts = [f"{record.labelled:,} labelled", f"{record.rows_failed:,} failed", f"{record.empty:,} empty"]
     counts += [f"{count:,} {way}" for way, count in ways.items() if count]
     line = f"{printable(record.output)}: {_files(record)}"
@@ -200,6 +202,14 @@ def as_json_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> li
                 "probs": prediction.probs,
                 "error": prediction.error,
             }
+            | _of_thresholds(prediction)
         ).decode()
         for text, prediction in zip(texts, predictions, strict=True)
     ]
+
+
+def _of_thresholds(prediction: Prediction) -> dict[str, Any]:
+    """Return what the config asks for besides the label, as it stands in an output."""
+    top = None if prediction.top is None else [{"label": label, "score": score} for label, score in prediction.top]
+    found = {"unsure": prediction.unsure, "labels": prediction.labels, "top": top}
+    return {name: value for name, value in found.items() if value is not None}

@@ -46,6 +46,8 @@ class Block(NamedTuple):
     errors: pa.Array
     truths: pa.Array | None = None  # values of any type
     text: pa.Array | None = None  # strings; of several text columns joined by a line feed
+    unsure: Mask | None = None  # labels whose score is below a threshold; None: there are no thresholds
+    unjudged: Mask | None = None  # rows that have another text in the place of the label of the model
 
     def part(self, start: int, stop: int | None = None) -> Block:
         """Return some of the rows, from `start` up to `stop`."""
@@ -146,6 +148,7 @@ class Counts:
         self.without_label = 0  # rows with a truth
         self.errors: Counter[str] = Counter()
         self.lengths = np.zeros((3, len(LENGTHS) - 1))  # by length: rows, sum of the scores, rows without a label
+        self.kept: list[int] | None = None  # labels that are sure, of these with a truth, and right; None: all are
         self.logits = 0  # scores that are no probabilities
         self.has_no_score = False  # a row with a label
         self.unsure: dict[int, Top] = {}  # by label id: the lowest scores
@@ -158,6 +161,7 @@ class Counts:
         labels, truths = self.values.of_labels(block.labels), None
         if block.truths is not None:
             truths = self.values.of_truths(block.truths)
+            truths[np.zeros(len(truths), bool) if block.unjudged is None else block.unjudged] = -1
         self._make_room()
         has_label = labels >= 0
         scores, bins = block.scores, bins_of(block.scores)
@@ -167,6 +171,10 @@ class Counts:
             outcome[truths >= 0] = WRONG
             outcome[truths == labels] = RIGHT
             self._count_truths(labels, truths, has_label, scores)
+        if block.unsure is not None:
+            kept = outcome[has_label & ~block.unsure]
+            found = [len(kept), int((kept != UNKNOWN).sum()), int((kept == RIGHT).sum())]
+            self.kept = [*map(sum, zip(self.kept or [0, 0, 0], found, strict=True))]
         key = (labels * 3 + outcome)[has_label]
         np.add.at(self.hist.reshape(-1), key * BINS + bins[has_label], 1)
         np.add.at(self.sums.reshape(-1), key, scores[has_label])

@@ -67,6 +67,7 @@ def document_of(counts: Counts, about: About) -> Document:
         ],
         "labels": labels,
         "scores": _scores(counts, labelled),
+        "kept": _kept(counts, labelled),
         "lengths": _lengths(counts),
         "truth": None,
     }
@@ -108,6 +109,24 @@ def _scores(counts: Counts, labelled: int) -> dict[str, Any]:
         "below_half": bands(by_score, EDGES)[0],
         "out_of_range": counts.logits,
     }
+
+
+def _kept(counts: Counts, labelled: int) -> dict[str, Any] | None:
+    """Say how many labels are sure by the thresholds of the output, and how many of these right; None without."""
+    if counts.kept is None:
+        return None
+    rows, truths, right = counts.kept
+    return {"rows": rows, "share": rows / max(1, labelled), "truths": truths, "accuracy": wilson(right, truths)}
+
+
+def kept_in_words(document: Document) -> str:
+    """Say the same in a line; empty for an output without thresholds, and for older reports."""
+    kept = document.get("kept")
+    if not kept:
+        return ""
+    value = kept["accuracy"][0]
+    line = f"{100 * kept['share']:.1f} % of the labels are sure, {kept['rows']:,} rows"
+    return line if value is None else f"{line}; of these right: {100 * value:.1f} %"
 
 
 def _lengths(counts: Counts) -> list[dict[str, Any]]:

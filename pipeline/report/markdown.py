@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.report.checks import VERDICTS, percent
-from pipeline.report.document import Document
+from pipeline.report.document import Document, kept_in_words
 from pipeline.report.terminal import NO_LABEL, better_or_worse, filled_in, label_rows
 
 MOST_LABELS = 20
@@ -25,6 +25,8 @@ def as_markdown(document: Document) -> str:
         facts += (
             f", **{percent(value)} right** ({percent(low)} to {percent(high)}, {truth['rows']:,} rows with a truth)"
         )
+    if kept := kept_in_words(document):
+        facts += f"; {kept}"
     verdict = f"{STATES[document['verdict']]} {VERDICTS[document['verdict']]}".strip()
     parts = [f"### {verdict}: {escaped(document['output'].rpartition('/')[2])}", f"{facts}."]
     if document["checks"]:

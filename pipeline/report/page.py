@@ -37,6 +37,7 @@ def as_page(document: Document) -> bytes:
         r=document,
         t=document["truth"],
         d=document.get("drift"),
+        kept=document.get("kept"),
         labels=labels,
         shown=SHOWN,
         verdict=VERDICTS[document["verdict"]],

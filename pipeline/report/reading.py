@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,15 +16,19 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.registry import format_by_ending, format_of
 from pipeline.formats.source import Source, TextSpec
+from pipeline.formats.values import to_cells
 from pipeline.loader import open_source
 from pipeline.monitoring.record import RunRecord, read_record
-from pipeline.report.counts import Block, numbers_of
+from pipeline.report.counts import Block, Mask, numbers_of
 from pipeline.scores import Floats
 from pipeline.storage import Kind, Location, list_files, locate
 from pipeline.storage.listing import is_hidden, is_pattern, match_files
+from pipeline.texts import string_array
+from pipeline.thresholds import class_names
 
 # Settings of the loader that a text output has from its input, if both are of one format.
 _KEPT = ("encoding", "delimiter", "quoting", "escape", "header")
+TRUE = ("true", "True")  # in a cell, also of a file that pandas has written
 _RECORD = re.compile(r"(.*/)?\.(.+)\.run\.json")
 
 
@@ -61,6 +65,29 @@ def _is_held(folder: Location, path: str) -> bool:
     return record is not None and record.is_held
 
 
+class OwnLabels(NamedTuple):
+    """Where the label of the model is found in a row that has `writer.unsure_label` in its place.
+
+    `columns` hold the best classes, or the values of all classes, whose `names` are given then. Without columns it is
+    nowhere.
+    """
+
+    columns: Sequence[str] = ()
+    names: Sequence[str] = ()
+
+    def put(self, labels: pa.Array, columns: Sequence[pa.Array], rows: Mask) -> pa.Array:
+        """Put the label of the model into some rows; `columns` are those of `self.columns`."""
+        found = to_cells(labels, "label")
+        at = np.flatnonzero(rows)
+        indices = pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at.astype(np.int64))])
+        cells = [to_cells(column.take(indices), "values") for column in columns]
+        for row, texts in zip(at.tolist(), zip(*cells, strict=True), strict=True):
+            values = [msgspec.json.decode(text or "null") for text in texts]
+            values = values[0] if len(values) == 1 else values
+            found[row] = self.names[values.index(max(values))] if self.names else values[0]["label"]
+        return string_array(found)
+
+
 class Labelled(NamedTuple):
     """An output, opened, and the names of its columns that a report is about."""
 
@@ -69,6 +96,8 @@ class Labelled(NamedTuple):
     columns: list[str]  # label, score, error; then the truth, if one is wanted and there
     text: TextSpec | None
     has_truth: bool
+    unsure: Sequence[str] = ()  # the column that says which labels are not sure, if there is one
+    own: OwnLabels | None = None  # None: the label column has them in all rows
 
     def blocks(self, file: str) -> Iterator[Block]:
         """Read the rows; `file` is what examples call the file.
@@ -79,16 +108,32 @@ class Labelled(NamedTuple):
         row = 1
         texts = self.text.columns if self.text else []
         labels = [self.columns[0], *self.columns[3:]]
-        for batch in self.source.select([*self.columns, *texts], repeated=labels):
+        more = [*self.unsure, *(self.own.columns if self.own else ())]
+        for batch in self.source.select([*self.columns, *more, *texts], repeated=labels):
             columns = batch.columns
             try:
                 scores = _numbers(columns[1])
             except (ValueError, pa.ArrowException):
                 raise InputError(f"{self.source.path}: the column {self.columns[1]!r} holds no numbers") from None
             truths = columns[3] if self.has_truth else None
-            text = _joined(columns[len(self.columns) :], self.text) if self.text else None
-            yield Block(file, row, columns[0], scores, columns[2], truths, text)
+            text = _joined(columns[len(self.columns) + len(more) :], self.text) if self.text else None
+            block = Block(file, row, columns[0], scores, columns[2], truths, text)
+            yield self._with_unsure(block, columns[len(self.columns) :]) if self.unsure else block
             row += batch.num_rows
+
+    def _with_unsure(self, block: Block, columns: Sequence[pa.Array]) -> Block:
+        """Say which labels are not sure, and whose label that of the model is; `columns` begin with `unsure`."""
+        unsure = np.array([cell in TRUE for cell in to_cells(columns[0], "unsure")], bool)
+        if self.own is None or not unsure.any():
+            return block._replace(unsure=unsure)
+        if not self.own.columns:
+            return block._replace(unsure=unsure, unjudged=unsure)
+        try:
+            labels = self.own.put(block.labels, columns[1 : 1 + len(self.own.columns)], unsure)
+        except (ValueError, TypeError, LookupError):
+            named = ", ".join(self.own.columns)
+            raise InputError(f"{self.source.path}: {named}: a row that is not sure has no values of classes") from None
+        return block._replace(unsure=unsure, labels=labels)
 
 
 def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> Labelled:
@@ -104,9 +149,10 @@ def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> L
     loader = msgspec.structs.replace(settings.loader, input=str(location))
     source = open_source(loader, location)
     names = AppendedColumns(settings, len(_classes(record))).names
-    columns = names[:3]
+    added = {name: name for name in names}
     if not loader.header:  # the new columns are the last ones
-        columns = source.columns[len(source.columns) - len(names) :][:3]  # type: ignore[assignment]
+        added = dict(zip(names, source.columns[-len(names) :], strict=False))
+    columns = [added[name] for name in names[:3]]
     try:
         source.see_columns(columns)
     except InputError as error:
@@ -126,7 +172,30 @@ def open_labelled(config: Config, location: Location, *, needs_truth: bool) -> L
             if needs_truth:
                 raise
             has_truth = False
-    return Labelled(source, record, [*columns, *([truth] if truth and has_truth else [])], text, has_truth)
+    columns += [truth] if truth and has_truth else []
+    unsure = added.get(f"{settings.writer.prefix}unsure", f"{settings.writer.prefix}unsure")
+    try:
+        source.see_columns([unsure])
+    except InputError:
+        return Labelled(source, record, columns, text, has_truth)
+    own = _own_labels(settings, record, added) if settings.writer.unsure_label is not None else None
+    return Labelled(source, record, columns, text, has_truth, [unsure], own)
+
+
+def _own_labels(settings: Config, record: RunRecord | None, added: Mapping[str, str]) -> OwnLabels:
+    """Return where the labels of the model are, by the settings of the run and its columns."""
+    writer = settings.writer
+    model = {f"model.{key}": value for key, value in record.model.items()} if record else {}
+    names = class_names(writer, model)
+    if writer.top_k is not None:
+        return OwnLabels([added[f"{writer.prefix}top"]])
+    if writer.probs == "list" and names:
+        return OwnLabels([added[f"{writer.prefix}probs"]], names)
+    if writer.probs == "columns" and names:
+        return OwnLabels(
+            [added[f"{writer.prefix}prob_{name}"] for name in writer.class_names or range(len(names))], names
+        )
+    return OwnLabels()
 
 
 def _record_of(location: Location) -> RunRecord | None:

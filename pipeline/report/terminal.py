@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.monitoring.summary import check_lines, scores_line
 from pipeline.monitoring.table import LabelRow, label_table, printable
 from pipeline.report.checks import VERDICTS, percent
-from pipeline.report.document import Document
+from pipeline.report.document import Document, kept_in_words
 from pipeline.report.measures import CHANCE
 from pipeline.scores import COARSE_EDGES, bands
 
@@ -30,6 +30,8 @@ def as_lines(document: Document, most: int = 10, *, blocks: bool) -> list[str]:
         interval = f"{percent(low)} to {percent(high)}"
         more = f"macro F1 {truth['macro_f1']:.3f}, {truth['rows']:,} rows with a truth"
         lines.append(f"right: {percent(value)} ({interval} with 95 % certainty), {more}")
+    if kept := kept_in_words(document):
+        lines.append(f"sure: {kept}")
     lines += [*_of_sample(document), *_of_changes(document, blocks=blocks)]
     lines += check_lines(document["checks"], blocks=blocks)
     verdict = VERDICTS[document["verdict"]]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.checkpoint import Identity
 from pipeline.config import PIPE, Config, describe, origin
 from pipeline.errors import ClassifyError, RequestFailed, ServerGone
 from pipeline.formats.appended_columns import AppendedColumns
@@ -33,6 +34,7 @@ from pipeline.servers.limiter import BatchSize
 from pipeline.servers.model import CANARY, ModelFacts
 from pipeline.servers.pool import Endpoints
 from pipeline.streams import storable
+from pipeline.thresholds import COMPETE, classes_compete
 
 MOST_NAMES = 30  # of classes that are named
 MOST_BAD = 20  # files that can't be classified, of those that are named
@@ -191,6 +193,7 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
                 f"  {text!r}: {prediction.label} {prediction.score:.4f}"
                 for text, prediction in zip(CANARY, shown_canary, strict=True)
             ),
+            *_values_of(config, endpoints.identity),
         ]
 
 
@@ -223,6 +226,15 @@ def _names_of(facts: ModelFacts) -> str:
         return f"names seen so far: {names}"
     order = {"server": "as the server has them", "config": "that of writer.labels", "name": "by name"}[facts.order]
     return f"names: {names} (order: {order})"
+
+
+def _values_of(config: Config, model: Identity) -> Iterator[str]:
+    """Yield what the canary says of the values, as far as it matters for thresholds."""
+    compete = classes_compete(config, model)
+    if compete is not None:
+        yield f"  {COMPETE}" if compete else "  the values of a text do not sum to 1: each class is judged by itself"
+    if config.request.activation is False:
+        yield "  the values are raw logits, and so are the thresholds of writer.min_score and writer.multi_label"
 
 
 def _estimate(config: Config, looks: _Looks) -> str:

@@ -126,6 +126,7 @@ class RunFile:
         self.output.lock.release()
 
 
+OTHER_THRESHOLDS = "is made again with other thresholds; only run.reuse keeps the answers of a complete output"
 MOST_DOUBTFUL = 5  # files of a run of which it is said that another dialect would fit
 
 
@@ -168,6 +169,8 @@ class Look:
     @property
     def way(self) -> str:
         """What becomes of the output, in words."""
+        if self.output.is_rewritten:
+            return OTHER_THRESHOLDS
         if self.next is Next.FRESH:
             return "exists, will be replaced" if self.output.location.exists() else "will be made"
         if self.next is Next.RESUME:
@@ -208,6 +211,7 @@ class Opener:
     def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
         self._config, self._plan, self._progress, self._private = config, plan, progress, private
         self._doubtful = 0  # files whose first rows look as if they were written in another way
+        self._is_told = False  # that an output is made again, of the first one
         self._writable: set[str] = set()  # directories in stores that are known to take outputs
 
     def open(self, pair: Pair) -> RunFile | RunRecord:
@@ -236,6 +240,9 @@ class Opener:
             if output.location.folder not in self._writable:
                 output.see_writable()
                 self._writable.add(output.location.folder)
+            if output.is_rewritten and not self._is_told:
+                self._is_told = True
+                self._progress.notice(f"{output.location}: {OTHER_THRESHOLDS}")
             checkpoint = held.enter_context(closing(self._checkpoint(output, source, decision)))
             file = RunFile(config, source, spec, output, checkpoint, identity, started, began_s)
             file.run_counts = self._progress if self._plan.is_single else None

@@ -77,8 +77,7 @@ class FirstPass:
             first = await anext(opened, None)
             if first is None:
                 return
-            in_parts = self._config.request.too_long == "split"  # which takes the values of all classes
-            keeps_probs = in_parts or self._config.writer.probs != "none" or self._config.run.reuse is not None
+            keeps_probs = self._config.needs_all_values is not None
             async with (
                 self._reusing as reusing,
                 urls_of(self._config) as urls,
@@ -148,7 +147,7 @@ class FirstPass:
     def _store(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts) -> None:
         file: RunFile = chunk.file
         self._reusing.remember(chunk, of_texts)
-        classes = self._connected.facts.num_classes if self._config.writer.probs != "none" else 0
+        classes = self._connected.facts.num_classes if self._config.writer.needs_probs else 0
         file.store(chunk, of_rows, spent, classes, self._progress.elapsed_s)
         self._finish_if_answered(file)
 

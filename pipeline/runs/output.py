@@ -26,6 +26,7 @@ from pipeline.storage.draft import remove as remove_file
 from pipeline.storage.state import state_of, state_root
 
 DIRECTORY_RECORD = ".classify.run.json"
+THRESHOLDS = {"writer.min_score", "writer.unsure_label", "writer.multi_label", "writer.top_k"}
 LONGEST_NAME = 230  # bytes: file systems take 255, and the longest of our names beside it adds 23
 
 
@@ -166,6 +167,7 @@ class Output:
         self.target_record = self.waiting.record_location if holds else self.record_location
         self.kept: RunRecord | None = None  # of the output that `decide` found complete, in its place or waiting
         self.has_waiting = False  # whether that one waits
+        self.is_rewritten = False  # with other thresholds, though its answers are gone
         self._there: str | None = None  # the digest of what stood there when it was decided what to do
         # A draft is renamed into its place on a disk, so it stands beside it.
         self.draft_path = None if location.store is None else self.checkpoint_path.with_name("draft")
@@ -219,6 +221,8 @@ class Output:
             if complete and not config.run.restart:
                 decision = self._after_complete(config, identity, complete)
                 self.has_waiting = self.kept is not None and self.kept is waits
+                same = [each for each, _ in complete if each.identity["input"] == identity["input"]]
+                self.is_rewritten = decision is Next.FRESH and bool(same)
             elif checkpoint is not None:
                 decision = _after_interrupted(config, identity, checkpoint)
         finally:
@@ -307,19 +311,14 @@ def _after_complete(config: Config, identity: Identity, record: RunRecord, check
     wanted = config.run.limit_rows
     other = _other_shape(config, record)
     if config.run.retry_failed and record.failed:
-        if checkpoint is None:
-            raise CheckpointMismatch(
-                f"{config.writer.output}: its checkpoint is gone; --restart classifies all rows again"
-            )
-        if wanted is not None and wanted < record.rows:
-            raise ConfigError(
-                f"{config.writer.output}: has {record.rows:,} rows; --limit-rows {wanted} would drop some"
-            )
+        _see_retried(config, record, checkpoint)
         return Next.RESUME
     if not other and (record.is_whole or (wanted is not None and wanted <= record.rows)):
         return Next.DONE
     if checkpoint is not None:
         return Next.RESUME
+    if other and {each.key for each in other} <= THRESHOLDS:
+        return Next.FRESH  # its answers are gone
     raise CheckpointMismatch(_refusal(config.writer.output, "was written", other))
 
 
@@ -331,6 +330,15 @@ def _differences(was: Identity, now: Identity) -> list[Difference]:
     return [each for each in differences(was, now) if not (each.key == COMBINE and each.was is None)]
 
 
+def _see_retried(config: Config, record: RunRecord, checkpoint: Checkpoint | None) -> None:
+    """See that the rows that failed can be classified again."""
+    wanted = config.run.limit_rows
+    if checkpoint is None:
+        raise CheckpointMismatch(f"{config.writer.output}: its checkpoint is gone; --restart classifies all rows again")
+    if wanted is not None and wanted < record.rows:
+        raise ConfigError(f"{config.writer.output}: has {record.rows:,} rows; --limit-rows {wanted} would drop some")
+
+
 def _other_shape(config: Config, record: RunRecord) -> list[Difference]:
     """Compare what shapes the output; what becomes of long texts is nothing to an output without one."""
     other = differences(shape_of(record.settings), shape_of(public_settings(config)))
@@ -340,7 +348,7 @@ def _other_shape(config: Config, record: RunRecord) -> list[Difference]:
 
 def shape_of(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the settings that shape the output without changing an answer."""
-    keys = ("writer.prefix", "writer.probs", "writer.labels", "writer.format", "request.too_long")
+    keys = ("writer.prefix", "writer.probs", "writer.labels", "writer.format", "request.too_long", *THRESHOLDS)
     return {key: settings.get(key.partition(".")[0], {}).get(key.partition(".")[2]) for key in keys}
 
 

@@ -54,4 +54,4 @@ def _follow(file: RunFile) -> tuple[Tally, int]:
     source = open_source(file.config.loader, file.source.location)  # the first pass reads its own
     source.check(file.spec, layout.names)
     records = records_as_answered(file.checkpoint, layout.num_classes, file.all_answered.is_set)
-    return follow(source, records, file.checkpoint.labels.names, layout, file.config.writer.format)
+    return follow(source, records, file.checkpoint.labels, layout, file.config.writer.format)

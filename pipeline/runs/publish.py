@@ -21,6 +21,7 @@ from pipeline.monitoring.record import RunRecord, encode_record, fields_of_run
 from pipeline.runs.file import OF_ONE_FILE, RunFile
 from pipeline.storage.draft import Draft, sync_directory, write_whole
 from pipeline.streams import storable
+from pipeline.thresholds import class_names, see_thresholds
 from pipeline.writer import join
 
 GIVE_BACK_S = 1.0  # between two returns of free memory to the system during a join
@@ -157,10 +158,16 @@ def _write(file: RunFile, draft: Draft, progress: Progress) -> RunRecord:
 
 
 def layout_of(file: RunFile) -> AppendedColumns:
-    """Return the columns that are appended, as far as the model is known."""
+    """Return the columns that are appended, as far as the model is known.
+
+    Raises:
+        ConfigError: thresholds that have changed since are none for this model.
+    """
     identity = file.identity
+    see_thresholds(file.config, identity)
+    names = class_names(file.config.writer, identity)
     sees_cuts = identity.get("model.cuts") != "unseen"
-    return AppendedColumns(file.config, identity.get("model.num_classes") or 0, sees_cuts=sees_cuts)
+    return AppendedColumns(file.config, identity.get("model.num_classes") or 0, names, sees_cuts=sees_cuts)
 
 
 def see_no_change(file: RunFile, consequence: str) -> None:
@@ -206,6 +213,7 @@ def record_of(
         empty=tally.codes["empty"],
         truncated=tally.truncated,
         in_parts=tally.in_parts,
+        unsure=tally.unsure,
         skipped_lines=file.source.skipped,
         resumed_rows=file.counts.rows_resumed,
         shared_rows=file.counts.rows_shared,

@@ -59,7 +59,7 @@ class Reusing:
         self._ask = ask
         if self._store is None:
             return
-        identity, keep_probs = identity | endpoints.identity, self._config.writer.probs != "none"
+        identity, keep_probs = identity | endpoints.identity, self._config.writer.needs_probs is not None
         try:
             await asyncio.to_thread(self._store.bind, identity, self._facts.num_classes, keep_probs=keep_probs)
             self._is_used = True

@@ -16,15 +16,8 @@ PRECEDENCE = (1, 130, 143, 129, 75, 4, 2, 3, 5, 0)  # which exit code of several
 TOLD = 20  # files that failed, at most, that are told of while it goes on
 NAMED = 3  # of these, at most, in the closing line
 SUMMED = (
-    "rows",
-    "labelled",
-    "empty",
-    "truncated",
-    "in_parts",
-    "skipped_lines",
-    "resumed_rows",
-    "shared_rows",
-    "reused_rows",
+    *("rows", "labelled", "empty", "truncated", "in_parts", "unsure"),
+    *("skipped_lines", "resumed_rows", "shared_rows", "reused_rows"),
 )
 
 

@@ -15,7 +15,6 @@ from pipeline.config import Config
 from pipeline.errors import (
     BadAnswer,
     ClassifyError,
-    ConfigError,
     Misconfigured,
     Overloaded,
     Rejected,
@@ -29,6 +28,7 @@ from pipeline.servers.dialect import DEFAULT, DIALECTS, Dialect
 from pipeline.servers.limiter import Limiter
 from pipeline.servers.model import CANARY, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.texts import Texts, escape_all
+from pipeline.thresholds import class_names, see_thresholds
 
 NOT_FOUND = 404
 LOOKS_LIKE = "; it has the form of "
@@ -218,12 +218,10 @@ class Endpoint:
             raise await self._explained(error, found) from None
         if reason := self.dialect.cannot(self._config.request, canary):
             raise Misconfigured(f"{self.shown} {reason}")
+        needed_by = self._config.needs_all_values
+        if canary.probs is None and needed_by:
+            raise Misconfigured(f"{self.shown} gives only the best class of each text; leave {needed_by}")
         in_parts = self._config.request.too_long == "split"
-        if canary.probs is None and (in_parts or self._config.writer.probs != "none" or self._config.run.reuse):
-            key = "run.reuse" if self._config.writer.probs == "none" else "writer.probs"
-            key = 'request.too_long = "split"' if in_parts else key
-            raise Misconfigured(f"{self.shown} gives only the best class of each text; leave {key}")
-        self._check_labels(facts)
         if in_parts and 0 < len(facts.names) < facts.num_classes and not self._config.writer.class_names:
             # The class with the largest mean may be one that no answer has named.
             raise Misconfigured(
@@ -231,7 +229,6 @@ class Endpoint:
                 f'{len(facts.names)} have a name so far; request.too_long = "split" needs them all: name them in '
                 f"writer.labels, in class order, or give the path of the model's config.json there"
             )
-        self._found, self._is_identified = found, True
         identity = {
             "model.id": self.model or facts.model,
             "model.root": self.entry.root if self.entry else None,
@@ -243,6 +240,9 @@ class Endpoint:
             "model.cuts": "unseen" if self.dialect.cuts == "unseen" else "seen",
             "model.canary": canary.scores[:, None].tolist() if canary.probs is None else canary.probs.tolist(),
         }
+        class_names(self._config.writer, identity)  # those of the config are all of the model's, in its order
+        see_thresholds(self._config, identity)
+        self._found, self._is_identified = found, True
         return identity, facts
 
     def _see_pairs_taken(self) -> None:
@@ -322,14 +322,6 @@ class Endpoint:
                 status=refusal.status,
             )
         return refusal
-
-    def _check_labels(self, facts: ModelFacts) -> None:
-        """Compare the names that the config gives with those of the model: all of them, in its order."""
-        labels = self._config.writer.class_names
-        if labels is not None and len(labels) != facts.num_classes:
-            raise ConfigError(f"writer.labels names {len(labels)} classes where the model has {facts.num_classes}")
-        if labels is not None and any(labels[index] != name for index, name in facts.names.items()):
-            raise ConfigError(f"writer.labels says {labels}, the model's answers say {facts.names}; mend writer.labels")
 
 
 def base_of(given: str, *paths: str) -> str:

@@ -38,6 +38,7 @@ from pipeline.servers.model import ModelFacts
 from pipeline.servers.retry import backoff
 from pipeline.servers.slots import Slots
 from pipeline.texts import Texts
+from pipeline.thresholds import COMPETE, SEVERAL, classes_compete
 
 SHORTEST_PAUSE_S = 0.5  # between two canaries to a server that does not answer
 
@@ -118,6 +119,8 @@ class Endpoints:
             }[request.too_long]
             cuts = f"{endpoint.dialect.server} may cut texts that are too long, and does not say which"
             self._progress.notice(f"{endpoint.shown}: {cuts}{then}")
+        if self._config.writer.multi_label is not None and classes_compete(self._config, self.identity):
+            self._progress.notice(f"writer.multi_label: {COMPETE}; {SEVERAL}")
         for endpoint, gone in zip(self.all, found, strict=True):
             if gone is not None:
                 self._progress.notice(f"{gone}; going on without it until it answers")

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
-from fake import FakeServer, label_of, probs_of, refuse, score_of, too_long
+from fake import FakeServer, label_of, own_values_of, probs_of, refuse, score_of, too_long
 
-from pipeline import Config, classify_frame, run
+from pipeline import Config, classify_frame, classify_texts, run
 from pipeline.config import Loader, Request, Server, Writer
 from pipeline.errors import ConfigError, InputError
 from pipeline.servers.model import CANARY
@@ -184,3 +184,40 @@ def test_labels_must_be_those_of_the_model(fake: FakeServer) -> None:
     """As for a file: names in another order would give each column another class's values."""
     with pytest.raises(ConfigError, match=r"writer\.labels"):
         labelled(pd.DataFrame({"text": ["a"]}), fake, probs="columns", labels=LABELS[::-1])
+
+
+def test_thresholds_in_a_frame(fake: FakeServer) -> None:
+    """The columns of a file: booleans that may be missing, lists of names, and lists of pairs."""
+    fake.values_of = own_values_of
+    texts = ["one", None, "two", "three"]
+    setting = Writer(min_score=0.8, unsure_label="?", multi_label=0.5, top_k=2, labels=LABELS, prefix="x_")
+    made = classify_frame(pd.DataFrame({"text": texts}), "text", url=fake.url, config=Config(writer=setting))
+    assert str(made["x_unsure"].dtype) == "boolean"
+    assert made["x_unsure"].isna().tolist() == [False, True, False, False]
+    assert made["x_labels"][1] is None
+    assert made["x_top"][1] is None
+    for text, row in zip(texts, made.to_dict("records"), strict=True):
+        if text is not None:
+            ranked = sorted(zip(LABELS, own_values_of(text), strict=True), key=lambda pair: -pair[1])
+            assert row["x_unsure"] == (ranked[0][1] < 0.8)
+            assert (row["x_label"] == "?") == row["x_unsure"]
+            assert row["x_labels"] == [name for name, value in ranked if value >= 0.5]
+            assert row["x_top"] == [{"label": name, "score": value} for name, value in ranked[:2]]
+    predictions = classify_texts(texts, url=fake.url, config=Config(writer=setting))
+    assert [each.label for each in predictions] == [None if pd.isna(each) else each for each in made["x_label"]]
+    assert [each.unsure for each in predictions] == [None if pd.isna(each) else each for each in made["x_unsure"]]
+    assert [each.labels for each in predictions] == made["x_labels"].tolist()
+    pairs = [top and [(pair["label"], pair["score"]) for pair in top] for top in made["x_top"]]
+    assert [each.top for each in predictions] == pairs
+    assert "labels=" in repr(predictions[0])
+    assert classify_texts([], config=Config(writer=setting)) == []
+    empty = classify_frame(pd.DataFrame({"text": pd.Series([], dtype=object)}), "text", config=Config(writer=setting))
+    assert [*empty.columns] == [*made.columns]
+
+
+def test_a_frame_that_has_a_column_of_thresholds(fake: FakeServer) -> None:
+    """It is told before a server is asked."""
+    frame = pd.DataFrame({"text": ["one"], "predicted_unsure": [1]})
+    with pytest.raises(InputError, match="'predicted_unsure' already"):
+        classify_frame(frame, "text", url=fake.url, config=Config(writer=Writer(min_score=0.5)))
+    assert not fake.texts

@@ -90,6 +90,9 @@ def test_low_scores_name_the_report(tmp_path: Path, fake: FakeServer, classify: 
         write(tmp_path / f"{name}.csv", texts)
         done = classify("run", f"{name}.csv", "-o", f"{name}_out.csv", "--url", fake.url)
         assert (f"`classify report {name}_out.csv --truth COLUMN`" in done.stderr) == is_told
+        assert ("`--set writer.min_score=SCORE` marks the rows below it" in done.stderr) == is_told
+    done = classify("run", "low.csv", "-o", "set.csv", "--url", fake.url, "--set", "writer.min_score=0.7")
+    assert "--truth COLUMN` says from which score on labels are right\n" in done.stderr
 
 
 def test_texts_that_are_too_long_name_the_setting(tmp_path: Path, fake: FakeServer, classify: Command) -> None:

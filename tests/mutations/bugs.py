@@ -312,7 +312,8 @@ CHECKPOINT = (
     bug("labels change their ids when they are read again", "checkpoint.store:_names_of_labels",
         words("ORDER BY id", "ORDER BY name"), "checkpoint/test_checkpoint.py::test_labels_keep_their_ids_over_runs"),
     bug("labels are written by the order of the alphabet", "writer:join",
-        change("A.labels.names", "sorted(A.labels.names)"), "cli/test_cli.py::test_the_code_of_failed_rows_comes_back"),
+        change("A.names_with(B)", "sorted(A.names_with(B))"),
+        "cli/test_cli.py::test_the_code_of_failed_rows_comes_back"),
     bug("opening failed rows again takes the row before a failed one for the failed one",
         "checkpoint.store:Checkpoint.reopen_failed",
         change("(A + 1 for A in B)", "(A for A in B)"),
@@ -778,7 +779,42 @@ SPEECH = (
         "servers/test_endpoint.py::test_of_adapters_and_their_base_the_base_is_asked"),
 )
 
+THRESHOLDS = "test_thresholds.py::"
+ROW_BY_ROW = f"{THRESHOLDS}test_every_format_holds_what_a_row_by_row_reference_says"
+JUDGED = "report/test_report_thresholds.py::"
+LABELS = (
+    bug("a score that is equal to its threshold is not sure", "thresholds:Thresholds.applied",
+        change("A < B", "A <= B"), ROW_BY_ROW),
+    bug("the label for unsure rows stands in sure ones", "thresholds:Thresholds.applied",
+        change("np.where(A, B, C)", "np.where(~A, B, C)"), ROW_BY_ROW),
+    bug("a value that is equal to its threshold is not enough", "thresholds:Thresholds.reached",
+        change("A >= B", "A > B"), ROW_BY_ROW),
+    bug("several labels come in class order", "thresholds:Thresholds.reached",
+        change("np.lexsort((A, B, C))", "np.lexsort((A, C))"), ROW_BY_ROW),
+    bug("of equal classes the last is the best", "thresholds:Thresholds.best",
+        change("np.argsort(-A, axis=1, kind='stable')",
+               "A.shape[1] - 1 - np.argsort(-A[:, ::-1], axis=1, kind='stable')"), ROW_BY_ROW),
+    bug("a table of thresholds is its default", "thresholds:_threshold",
+        change("A.get(B, A.get(DEFAULT, C))", "A.get(DEFAULT, C)"), ROW_BY_ROW),
+    bug("an unknown class has a threshold", "thresholds:see_thresholds",
+        change("A not in (DEFAULT, *B)", "False"),
+        f"{THRESHOLDS}test_mistakes_are_told_before_the_first_row_is_sent"),
+    bug("classes compete if one text says so", "thresholds:classes_compete",
+        change("(A < SUM_ERROR).all()", "(A < SUM_ERROR).any()"), f"{THRESHOLDS}test_whether_classes_compete"),
+    bug("thresholds are part of what a checkpoint belongs to", "checkpoint.identity:identity_of",
+        change("A.needs_probs is not None", "str(A.multi_label)"),
+        f"{THRESHOLDS}test_killed_while_it_is_published_it_is_joined_again_without_a_server"),
+    bug("other thresholds forget a checkpoint that is there", "runs.output:_after_complete",
+        drop("if A is not None:\n    return Next.RESUME"),
+        f"{THRESHOLDS}test_a_complete_output_with_failed_rows_is_joined_again"),
+    bug("a report judges another label than the model's", "report.reading:OwnLabels.put",
+        change("A.index(max(A))", "A.index(min(A))"), f"{JUDGED}test_the_label_of_the_model_is_judged"),
+    bug("a report judges the label for unsure rows", "report.reading:Labelled._with_unsure",
+        change("A._replace(unsure=B, unjudged=B)", "A._replace(unsure=B)"),
+        f"{JUDGED}test_a_row_whose_label_is_gone_is_not_judged"),
+)
+
 BUGS = (
-    *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
+    *LABELS, *ANSWERS, *ROWS, *FAILURES, *LOAD, *CHECKPOINT, *IDENTITY, *OUTPUT, *SECRETS, *STORAGE, *TOLD, *SCHEDULE,
     *REUSE, *FILES, *IN_PARTS, *PAIRS, *REPORT, *PROMISES, *SPEECH,
 )

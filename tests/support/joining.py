@@ -62,6 +62,7 @@ def joined(
     on_rows: Callable[[int], None] = lambda _: None,
     loader: dict[str, Any] | None = None,
     request: dict[str, Any] | None = None,
+    names: Sequence[str] = LABELS,
     **writer: Any,
 ) -> Tally:
     """Write `source` with predictions (default: `predictions_of` all rows) to `output`."""
@@ -70,14 +71,18 @@ def joined(
         writer=Writer(output=str(output), **writer),
         request=Request(**(request or {})),
     )
-    opened, spec, layout = open_source(config.loader), TextSpec(config.loader), AppendedColumns(config, len(LABELS))
+    opened, spec, layout = (
+        open_source(config.loader),
+        TextSpec(config.loader),
+        AppendedColumns(config, len(names), names),
+    )
     opened.check(spec, layout.names)
     blocks = list(opened.texts(spec))
     rows = sum(len(block.texts) for block in blocks) if rows is None else rows
     predictions = predictions_of(rows) if predictions is None else predictions
     checkpoint = Checkpoint(output.with_name(f"{output.name}.checkpoint"))
     for start in range(0, rows, chunk_rows):
-        classes = 0 if config.writer.probs == "none" else len(LABELS)
+        classes = len(names) if config.writer.needs_probs else 0
         checkpoint.add(start, blocks[0].position, predictions[start : min(rows, start + chunk_rows)], classes)
     checkpoint.flush()
     try:
