@@ -1,5 +1,8 @@
 """The config: its keys, defaults and checks (sections), how it is read and shown (load), and how secrets are masked."""
 
+from pipeline.config.dates import dated as dated
+from pipeline.config.dates import days_of as days_of
+from pipeline.config.dates import is_dated as is_dated
 from pipeline.config.load import describe as describe
 from pipeline.config.load import load as load
 from pipeline.config.load import parse_setting as parse_setting
@@ -26,6 +29,3 @@ from pipeline.config.sections import Retry as Retry
 from pipeline.config.sections import Run as Run
 from pipeline.config.sections import Server as Server
 from pipeline.config.sections import Writer as Writer
-from pipeline.config.sections import dated as dated
-from pipeline.config.sections import days_of as days_of
-from pipeline.config.sections import is_dated as is_dated

@@ -13,12 +13,13 @@ import codecs
 import json
 import math
 import re
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from pipeline.config.dates import days_of
 from pipeline.config.masking import (
     FROM_ENVIRONMENT,
     is_http,
@@ -43,9 +44,7 @@ else:
 DEFAULT_URL = "http://localhost:8000"
 EMBEDDED = "embedded"  # the url that stands for the built-in server
 PIPE = "-"  # the input that stands for standard input, the output that stands for standard output
-MOST_DAYS = 10_000
 SHORTEST_PART = 16  # characters; a part of a text is not cut into shorter ones
-_DATE = re.compile(r"\{date(?::([^{}]*))?\}")
 
 
 class Loader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -661,37 +660,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def is_wanted(self) -> bool:
         """Whether a run makes a report."""
         return bool(self.outputs or self.history or self.fail_on)
-
-
-def days_of(text: str | None, today: date) -> list[date]:
-    """Return the days of a value of `run.date`, in order: one day, all of FROM..TO, or today without a value.
-
-    Raises:
-        ValueError: it is no day, or a range that ends before it begins or has more than `MOST_DAYS` days.
-    """
-    first, dots, last = (text or "today").partition("..")
-    start, end = _day(first, today), _day(last, today) if dots else _day(first, today)
-    if end < start or (end - start).days >= MOST_DAYS:
-        raise ValueError(f"run.date is a day or FROM..TO, from the earlier to the later, not {text!r}")
-    return [start + timedelta(days=step) for step in range((end - start).days + 1)]
-
-
-def _day(text: str, today: date) -> date:
-    named = {"today": today, "yesterday": today - timedelta(days=today > date.min)}
-    try:
-        return named.get(text.strip().lower()) or date.fromisoformat(text.strip())
-    except ValueError:
-        raise ValueError(f'run.date: {text!r} is no day; it is "today", "yesterday" or like 2026-11-23') from None
-
-
-def is_dated(path: str) -> bool:
-    """Return whether `{date}` is in a path."""
-    return _DATE.search(path) is not None
-
-
-def dated(path: str, day: date) -> str:
-    """Replace `{date}` in a path by a day like 2026-11-23, and `{date:%Y/%m}` as strftime formats it."""
-    return _DATE.sub(lambda found: day.strftime(found[1]) if found[1] else day.isoformat(), path)
 
 
 # Keys whose values are paths, relative to the config file, or URIs.

@@ -579,7 +579,7 @@ FILES = (
     bug("the last of two inputs takes the output", "runs.plan:_checked",
         change("A is not B and A.source.key != B.source.key", "False"),
         "runs/test_inputs.py::test_two_files_for_one_output_are_both_named"),
-    bug("the last day of a range is left out", "config.sections:days_of",
+    bug("the last day of a range is left out", "config.dates:days_of",
         change("A.days + 1", "A.days or 1"), "config/test_dates.py"),
 )
 
