@@ -249,7 +249,7 @@ async def classify_texts_async(
     >>> predictions[0].label
     'es'
     """
-    config = _with_url(config, url)
+    config = with_url(config, url)
     return predictions_of(config, await answers_to(texts, config, progress=progress, wait=wait))
 
 
@@ -314,7 +314,7 @@ async def classify_frame_async(
     >>> asyncio.run(classify_frame_async(frame, "review", url="embedded"))["predicted_label"].tolist()
     ['fr']
     """
-    config = _with_url(config, url)
+    config = with_url(config, url)
     see_column(frame, text_column)
     column: Any = frame[text_column]
     if column.ndim != 1:
@@ -326,7 +326,8 @@ async def classify_frame_async(
     return with_answers(frame, answered, config)
 
 
-def _with_url(config: Config | None, url: str | None) -> Config:
+def with_url(config: Config | None, url: str | None) -> Config:
+    """Return the config with another server, where one is given."""
     config = config or Config()
     if url is None:
         return config

@@ -33,6 +33,7 @@ LAYERS = [
     ["batcher"],
     ["runs"],
     ["monitoring.status", "library", "schedule"],
+    ["classifier"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -41,6 +41,8 @@ _ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_v
 class ColumnarSource(Source):
     """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read."""
 
+    advice = "; choose one with --text-column"  # in a message about a column that is not there
+
     def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
         super().__init__(location, file_format)
         self.schema_of_file, self.total_rows = schema, rows
@@ -129,7 +131,8 @@ class ColumnarSource(Source):
         for part in path:
             is_nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
             if not is_nested or level.get_field_index(part) < 0:
-                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name)}")
+                there = existing_columns(self.columns, name, self.advice)
+                raise InputError(f"{self.path}: no column {name!r}; {there}")
             level = level.field(part).type
         return level.value_type if pa.types.is_dictionary(level) else level
 

@@ -2,7 +2,8 @@
 
 In a `console` block a line that begins with `$ ` is a command; what follows is what it prints, on both streams, where
 `...` stands for anything. A command must end with 0, unless the next one is `echo $?`. A block below a comment
-`<!-- not run: REASON -->` is left out.
+`<!-- not run: REASON -->` is left out. One below `<!-- needs: PACKAGE -->` is a program of its own, which runs with
+`--all` where that package is installed: it is too large for every environment.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from pipeline.config import load
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted((ROOT / "pipeline" / "docs").glob("*.md"))]
 FENCED = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- (?:not run: (?P<reason>.+)|needs: (?P<needs>\w+)) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 MOST_NOT_RUN = 6
 PROGRESS = re.compile(r'^(?:.* rows/s, .* in flight, .*|writing: .*|.*"event":"progress".*)\n', re.MULTILINE)
@@ -38,6 +40,7 @@ class Block(NamedTuple):
     kind: str
     text: str
     reason: str | None  # why it is not run
+    needs: str | None  # the package without which it is not run
 
 
 class Example(NamedTuple):
@@ -50,7 +53,7 @@ class Example(NamedTuple):
 def blocks_of(page: Path) -> list[Block]:
     """All fenced blocks of a page."""
     found = FENCED.finditer(page.read_text(encoding="utf-8"))
-    return [Block(each["kind"], each["text"], each["reason"]) for each in found]
+    return [Block(each["kind"], each["text"], each["reason"], each["needs"]) for each in found]
 
 
 def examples_of(page: Path) -> list[Example]:
@@ -68,7 +71,11 @@ def is_like(printed: str, shown: str) -> bool:
 
 def with_examples(kind: str) -> list[Path]:
     """The pages with blocks of one kind that are to be run."""
-    return [page for page in PAGES if any(block.kind == kind and not block.reason for block in blocks_of(page))]
+    return [
+        page
+        for page in PAGES
+        if any(block.kind == kind and not block.reason and not block.needs for block in blocks_of(page))
+    ]
 
 
 def long_but_for_readme(page: Path) -> Path | ParameterSet:
@@ -141,7 +148,8 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, checkout: Path, 
 @pytest.mark.parametrize("page", with_examples("python"), ids=page_id)
 def test_the_python_of_a_page_works(page: Path, checkout: Path, environment: dict[str, str], embedded_url: str) -> None:
     """All of it is one program, and what it asserts holds. One built-in server does for all that would be started."""
-    code = "\n".join(block.text for block in blocks_of(page) if block.kind == "python" and not block.reason)
+    blocks = [each for each in blocks_of(page) if each.kind == "python" and not each.reason and not each.needs]
+    code = "\n".join(block.text for block in blocks)
     code = re.sub(r'url="embedded"(?!, api=)', f'url="{embedded_url}"', code)  # with `api` it is of another kind
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -151,6 +159,21 @@ def test_the_python_of_a_page_works(page: Path, checkout: Path, environment: dic
         text=True,
         timeout=100,
         check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block", [block for page in PAGES for block in blocks_of(page) if block.needs], ids=lambda block: block.needs
+)
+def test_the_python_that_needs_an_engine_works(block: Block, checkout: Path, environment: dict[str, str]) -> None:
+    """Each is one program. Such engines start processes, which may take minutes on a busy machine."""
+    pytest.importorskip(str(block.needs), reason=f"{block.needs} is not installed")
+    if block.needs == "pyspark" and not shutil.which("java"):
+        pytest.skip("there is no java")
+    done = subprocess.run(
+        [sys.executable, "-c", block.text], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -173,6 +196,7 @@ def test_few_examples_are_not_run_and_none_can_hide() -> None:
         prose = FENCED.sub("", page.read_text(encoding="utf-8"))
         assert not re.search(r"^(    |\t|```|~~~|\$ )", prose, re.MULTILINE), page.name
         assert "<!-- not run" not in prose, page.name
+        assert "<!-- needs" not in prose, page.name
     for block in blocks:
         if block.kind == "text":
             assert not re.search(r"^\$ ", block.text, re.MULTILINE), block.text

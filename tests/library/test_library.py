@@ -22,6 +22,7 @@ import pipeline
 from pipeline import (
     Config,
     Prediction,
+    classifier,
     classify_frame,
     classify_frame_async,
     classify_texts,
@@ -55,9 +56,10 @@ def test_the_examples_of_the_docstrings_work(tmp_path: Path, monkeypatch: pytest
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
-    examples = {test.name.rpartition(".")[2]: test for test in doctest.DocTestFinder().find(library) if test.examples}
-    assert set(examples) == {name for name in pipeline.__all__ if inspect.isfunction(getattr(pipeline, name))}
-    assert doctest.testmod(library).failed == 0
+    found = [test for module in (library, classifier) for test in doctest.DocTestFinder().find(module) if test.examples]
+    functions = {name for name in pipeline.__all__ if inspect.isfunction(getattr(pipeline, name))}
+    assert {test.name.rpartition(".")[2] for test in found} == functions | {"Classifier"}
+    assert doctest.testmod(library).failed == doctest.testmod(classifier).failed == 0
 
 
 def test_all_that_is_public_is_typed_and_explained() -> None:
