@@ -63,7 +63,7 @@ def quick() -> Iterator[FakeServer]:
 TEXTS = st.none() | st.sampled_from(["", " ", "good", "a\0b", '"q"\n\\']) | st.text(st.characters(codec="utf-8"))
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_batches_get_what_their_rows_would_get(quick: FakeServer, data: st.DataObject) -> None:
     """Whatever the sizes, nulls, slices and types: the same batches, and in each row the answer of its text."""
