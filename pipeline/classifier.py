@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
@@ -128,7 +128,7 @@ class Classifier:
         finally:
             _connections().cancel([pending.answered])
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def stream(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Yield each of `batches` with the new columns, see `__call__`, while texts of the next ones are being sent.
 
         It reads ahead of the batch that it waits for: one batch, or more up to 65,536 rows and 64 MiB. Where it is
@@ -198,7 +198,7 @@ def classify_batches(
     *,
     url: str | None = None,
     config: Config | str | os.PathLike[str] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield Arrow batches with the columns of an output file, the rows in their order, while the next ones are sent.
 
     Args:
@@ -209,11 +209,11 @@ def classify_batches(
         config: all other settings, or the path of a TOML file; see `Classifier`.
 
     Returns:
-        An iterator. It closes its connections at its end, where a `Classifier` keeps them for the next batches.
+        A generator. It closes its connections at its end, where a `Classifier` keeps them for the next batches.
 
     Raises:
         ConfigError: at once.
-        TypeError, InputError, ClassifyError: from the iterator, as `Classifier` does.
+        TypeError, InputError, ClassifyError: from the generator, as `Classifier` does.
 
     >>> import pyarrow as pa
     >>> from pipeline import classify_batches
@@ -225,7 +225,7 @@ def classify_batches(
     """
     classifier = Classifier(config, text=text, url=url)
 
-    def labelled() -> Iterator[Batch]:
+    def labelled() -> Generator[Batch, None, None]:
         with classifier:
             yield from classifier.stream(batches)
 

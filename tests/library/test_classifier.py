@@ -243,7 +243,7 @@ def test_the_next_batches_are_sent_while_one_is_awaited(fake: FakeServer, monkey
     for number in range(3):
         next(stream)
         assert read[-1] == number + 1
-    stream.close()  # type: ignore[attr-defined] # a generator
+    stream.close()
     classify.close()
 
 
@@ -253,7 +253,7 @@ def test_an_iterator_that_is_closed_sends_nothing_more(fake: FakeServer) -> None
     batches = [batch_of([f"{number} {row}" for row in range(5)]) for number in range(100)]
     iterator = classify_batches(batches, url=fake.url, config=Config(request=SLOW))
     assert added_to([next(iterator)]) == [expected(text) for text in batches[0]["text"].to_pylist()]
-    iterator.close()  # type: ignore[attr-defined] # a generator
+    iterator.close()
     asked = len(fake.requests)
     fake.hold_after = None
     time.sleep(0.2)
