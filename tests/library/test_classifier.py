@@ -86,8 +86,11 @@ def test_any_batches_get_what_their_rows_would_get(quick: FakeServer, data: st.D
 
 
 @pytest.mark.parametrize("probs", ["none", "list", "columns"])
-@pytest.mark.parametrize("limit", ["error", "truncate"])
-def test_the_columns_are_those_of_a_file(probs: Any, limit: Any, tmp_path: Path, fake: FakeServer) -> None:
+@pytest.mark.parametrize("limit", ["error", "truncate", "split"])
+@pytest.mark.parametrize("thresholds", [{}, {"min_score": 0.6, "unsure_label": "?", "multi_label": 0.3, "top_k": 2}])
+def test_the_columns_are_those_of_a_file(
+    probs: Any, limit: Any, thresholds: dict[str, Any], tmp_path: Path, fake: FakeServer
+) -> None:
     """The same names, types and values as in the Arrow file that a run writes; errors of rows among them."""
     texts = ["good", "bad", None, "long", "refused", " ", "good"]
     fake.rules.append((lambda text: text == "refused", refuse(400, "no")))
@@ -99,7 +102,9 @@ def test_the_columns_are_those_of_a_file(probs: Any, limit: Any, tmp_path: Path,
         file.write_table(table)
     config = Config(
         loader=Loader(input=str(tmp_path / "in.arrow")),
-        writer=Writer(output=str(tmp_path / "out.arrow"), probs=probs, prefix="x_"),
+        writer=Writer(
+            output=str(tmp_path / "out.arrow"), probs=probs, prefix="x_", labels=[*map(str, fake.labels)], **thresholds
+        ),
         server=Server(url=fake.url),
         request=Request(too_long=limit),
     )
@@ -109,7 +114,7 @@ def test_the_columns_are_those_of_a_file(probs: Any, limit: Any, tmp_path: Path,
     there = pa.ipc.open_file(str(tmp_path / "out.arrow")).read_all()
     assert made.schema.equals(there.schema, check_metadata=True)
     assert made.to_pydict() == there.to_pydict()
-    assert made["x_error"].null_count == (3 if limit == "error" else 4)
+    assert made["x_error"].null_count == (4 if limit == "truncate" else 3)
 
 
 def test_an_empty_batch_has_its_columns_and_needs_no_server(fake: FakeServer) -> None:
