@@ -29,6 +29,7 @@ from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.reported import see_reportable
 from pipeline.runs.totals import Totals
+from pipeline.servers.dialect import BINARY
 from pipeline.servers.endpoint import Endpoint
 from pipeline.servers.limiter import BatchSize
 from pipeline.servers.model import CANARY, ModelFacts
@@ -201,6 +202,8 @@ def _kind_of(endpoint: Endpoint) -> Iterator[str]:
     """Yield what kind of server it is, what it announces, and what it can't do."""
     served, dialect = endpoint.served, endpoint.dialect
     yield f'  speaks {dialect.server}{f" {served.version}" if served.version else ""} (server.api = "{dialect.name}")'
+    if dialect.name in BINARY:
+        yield f"  answers in {'binary' if endpoint.binary else 'JSON'} (request.format)"
     limits = [
         f"{served.texts:,} texts in a request" if served.texts else "",
         f"{served.texts_in_flight:,} texts in flight" if served.texts_in_flight else "",

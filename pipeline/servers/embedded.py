@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import msgspec
+import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -48,6 +49,7 @@ class _Request(msgspec.Struct):
     truncate_prompt_tokens: Annotated[int, msgspec.Meta(ge=-1)] | None = None
     use_activation: bool | None = None
     request_id: str | None = None
+    encoding_format: str | None = None  # of /pooling
 
 
 def make_app(*, max_model_len: int = 8192, api: str = "vllm") -> web.Application:
@@ -61,6 +63,7 @@ def make_app(*, max_model_len: int = 8192, api: str = "vllm") -> web.Application
     app = web.Application(client_max_size=1 << 30, middlewares=[_shape_framework_errors])  # vLLM: no limit
     app[_MAX_MODEL_LEN] = max_model_len
     app.router.add_post("/classify", _classify)
+    app.router.add_post("/pooling", _pooling)
     app.router.add_get("/v1/models", _models, allow_head=False)
     app.router.add_get("/health", _health, allow_head=False)
     app.router.add_get("/version", _version, allow_head=False)
@@ -205,12 +208,25 @@ def _exit_with_stdin() -> None:
     os._exit(0)  # at once, whatever the other threads do: there is nothing to save
 
 
-async def _classify(http: web.Request) -> web.Response:
+async def _asked(http: web.Request) -> tuple[_Request, list[bytes], list[dict[str, Any]]]:
     request = _parse(http.headers.get("Content-Type", ""), await http.read())
     if request.model and request.model != MODEL:
         raise _refusal(f"The model `{request.model}` does not exist.", kind="NotFoundError")
     prompts = _prompts(request, http.app[_MAX_MODEL_LEN])
-    scored = await _score_all(prompts, normalised=request.use_activation is not False)
+    return request, prompts, await _score_all(prompts, normalised=request.use_activation is not False)
+
+
+async def _pooling(http: web.Request) -> web.Response:
+    """Answer in plain numbers; of the forms that the real server has, this is the one that is used here."""
+    request, _, scored = await _asked(http)
+    if request.encoding_format != "bytes_only":
+        raise _refusal("Only encoding_format 'bytes_only' is implemented", param="encoding_format")
+    values = np.array([scores["probs"] for scores in scored], "<f4")
+    return web.Response(body=values.tobytes(), content_type="application/octet-stream")
+
+
+async def _classify(http: web.Request) -> web.Response:
+    request, prompts, scored = await _asked(http)
     request_id = http.headers.get("X-Request-Id") or request.request_id or uuid.uuid4().hex[:16]
     tokens = sum(map(len, prompts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
@@ -281,7 +297,7 @@ def _score(prompts: list[bytes], *, normalised: bool) -> list[dict[str, Any]]:
     for prompt in prompts:
         ranking = model.rank(prompt.decode(errors="ignore"))  # a cut may have gone through a character
         value_of = dict(ranking)
-        probs = [value_of[label] for label in model.labels]
+        probs = [float(np.float32(value_of[label])) for label in model.labels]  # as real ones compute
         scored.append({"label": ranking[0][0], "probs": probs, "num_classes": len(probs)})
     return scored
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -16,15 +17,17 @@ from pipeline.errors import (
     BadAnswer,
     ClassifyError,
     Misconfigured,
+    OtherModel,
     Overloaded,
     Rejected,
     RequestFailed,
     Unavailable,
 )
 from pipeline.monitoring.progress import Progress
-from pipeline.servers.client import OK, Client
+from pipeline.servers.client import KEEP_ALIVE_S, OK, Client
 from pipeline.servers.detection import Found, detect, form_of
-from pipeline.servers.dialect import DEFAULT, DIALECTS, Dialect
+from pipeline.servers.dialect import BINARY, DEFAULT, DIALECTS, Dialect
+from pipeline.servers.dialects.scores import are_probabilities
 from pipeline.servers.limiter import Limiter
 from pipeline.servers.model import CANARY, ModelEntry, ModelFacts, Probe, Replies, Served
 from pipeline.texts import Texts, escape_all
@@ -33,6 +36,13 @@ from pipeline.thresholds import class_names, see_thresholds
 NOT_FOUND = 404
 LOOKS_LIKE = "; it has the form of "
 LARGEST_REPLY = 16 << 20  # bytes of the answer to a probe
+# A binary answer does not name its model. One request in so many seconds is answered in JSON, which does; and all of
+# them where the latest such answer is older than a connection may idle: until then another server takes its place only
+# with the connections broken, and that is seen.
+NAMED_EVERY_S = 1.0
+NO_BINARY = "gives no binary answers"
+BINARY_TYPE = "application/octet-stream"
+PROOFS = 3  # attempts to get the same numbers both ways: a server that has other work, too, may round them differently
 
 
 class Endpoint:
@@ -60,6 +70,9 @@ class Endpoint:
         self.model: str | None = config.server.model  # as it is sent; None: the server has one and needs no name
         self.served = Served()
         self.answers_as = ""  # what its answers call the model, once it was identified
+        self.binary: Dialect | None = None  # the way to ask for binary answers, once it was seen to give the same
+        self._named_at = 0.0  # when the latest request was sent whose answer named the model
+        self._is_naming = False  # another such request is under way
         self.is_quarantined = False  # nothing is sent but the canary
         self.is_doubtful = False  # a connection broke, and no canary has passed since: another model may answer
         self.is_reserved = False  # for one request alone
@@ -93,35 +106,69 @@ class Endpoint:
         Raises:
             RequestFailed, Misconfigured: by what the server did.
         """
-        is_canary, facts = facts is not None, facts or self.facts
-        body = self.dialect.encode(texts, self.model, self._config.request, truncate=truncate)
-        path = self._path
-        with self._progress.request(len(texts)):
-            reply = await self.client.post(path, body, self.dialect.largest_answer(len(texts), facts))
-        if reply.status != OK:
-            refusal = self.dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
-            raise self._with_advice(refusal, path)
-        known_as = "" if is_canary else self.answers_as
-        keeps_probs = is_canary or self._keeps_probs or isinstance(self._config.request.activation, str)
+        if facts is None and self.binary:
+            return await self._ask_for_binary(self.binary, texts, truncate=truncate)
+        return await self._ask(self.dialect, texts, facts, truncate=truncate)
+
+    async def _ask_for_binary(self, binary: Dialect, texts: Texts, *, truncate: bool) -> Answers:
+        """Ask for an answer in binary, or in JSON where the model has to be named again, or a class to be named."""
+        now = time.monotonic()
+        age = now - self._named_at
+        if age < NAMED_EVERY_S or (self._is_naming and age < KEEP_ALIVE_S):
+            answers = await self._ask(binary, texts, truncate=truncate)
+            if answers.has_label.all():
+                return answers
+        self._is_naming = True
         try:
-            answers = self.dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs)
+            answers = await self._ask(self.dialect, texts, truncate=truncate, keeps_probs=True)
+        finally:
+            self._is_naming = False
+        self._named_at = max(self._named_at, now)
+        self.facts.shown |= classes_shown(answers)
+        answers.probs = answers.probs if self._keeps_probs else None
+        return answers
+
+    async def _ask(
+        self,
+        dialect: Dialect,
+        texts: Texts,
+        facts: ModelFacts | None = None,
+        *,
+        truncate: bool = False,
+        keeps_probs: bool = False,
+    ) -> Answers:
+        is_canary, facts = facts is not None, facts or self.facts
+        body = dialect.encode(texts, self.model, self._config.request, truncate=truncate)
+        path = self._path_of(dialect)
+        with self._progress.request(len(texts)):
+            reply = await self.client.post(path, body, dialect.largest_answer(len(texts), facts))
+        if reply.status != OK:
+            refusal = dialect.refusal(reply.status, reply.headers, reply.body, self._config.server.api_key_env)
+            raise self._with_advice(refusal, path)
+        if dialect is not self.dialect and reply.headers.get("Content-Type") != BINARY_TYPE:
+            raise BadAnswer(f"the answer is not {BINARY_TYPE}")
+        known_as = "" if is_canary else self.answers_as
+        keeps_probs |= is_canary or self._keeps_probs
+        is_activated = isinstance(self._config.request.activation, str)
+        try:
+            answers = dialect.decode(reply.body, len(texts), facts, known_as, probs=keeps_probs or is_activated)
         except RequestFailed as error:  # it may quote the answer, where a proxy may have put what it was sent
             form = form_of(reply.body, len(texts)) if is_canary and not self._is_identified else ""
             advice = f"{LOOKS_LIKE}{form}" if form else ""
             raise type(error)(self.client.mask(error.reason) + advice) from None
         if truncate:
             answers.truncated = frozenset(range(len(texts)))
-        return answers if is_canary else self.as_asked_for(answers, keeps_probs=self._keeps_probs)
+        return answers if is_canary else self.as_asked_for(answers, keeps_probs=keeps_probs)
 
     def as_asked_for(self, answers: Answers, *, keeps_probs: bool = True) -> Answers:
         """Make probabilities of logits, if the config asks for that."""
         activation = self._config.request.activation
         return activated(answers, activation, keeps_probs=keeps_probs) if isinstance(activation, str) else answers
 
-    @property
-    def _path(self) -> str:
+    def _path_of(self, dialect: Dialect) -> str:
         """Where requests go: the path that was given, as it is, or the usual one beside the base."""
-        return (self._given or self._base + self.dialect.path).replace("{model}", quote(self.model or "", safe=""))
+        given = self._given if dialect is self.dialect else None
+        return (given or self._base + dialect.path).replace("{model}", quote(self.model or "", safe=""))
 
     async def ask_canary(self) -> tuple[Answers, ModelFacts]:
         """Send the fixed texts; return the answer as the server gave it, and what it alone says of the model."""
@@ -162,6 +209,9 @@ class Endpoint:
             raise Misconfigured(f"{self.shown} serves {', '.join(names)}; choose one with --model")
         if names and wanted not in (None, *names):
             raise Misconfigured(f"{self.shown} has no model {wanted!r}; it serves {', '.join(names)}")
+        if self._config.request.format == "binary" and self._kind.name not in BINARY:
+            advice = 'this is for vLLM alone; set request.format = "json"'
+            raise Misconfigured(f"{self.shown} speaks {self._kind.server}, which {NO_BINARY}: {advice}")
         if self.served.problem:
             raise Misconfigured(f"{self.shown} {self.served.problem}")
         self.model = wanted or (bases[0] if bases else None)
@@ -172,7 +222,7 @@ class Endpoint:
         Raises:
             RequestFailed: it is too busy to say it, or not there.
         """
-        path = self._base + probe.path if probe.path else self._path
+        path = self._base + probe.path if probe.path else self._path_of(self.dialect)
         if probe.body is None:
             reply = await self.client.get(path, LARGEST_REPLY)
         else:
@@ -242,6 +292,8 @@ class Endpoint:
         }
         class_names(self._config.writer, identity)  # those of the config are all of the model's, in its order
         see_thresholds(self._config, identity)
+        if self._config.request.format == "binary":
+            await self._begin_binary(canary, facts)
         self._found, self._is_identified = found, True
         return identity, facts
 
@@ -266,6 +318,35 @@ class Endpoint:
             f"{kind} no pairs of texts; without loader.pair_column, --set 'loader.template={template}' puts both into "
             f"one text, in the form that the model was trained with"
         )
+
+    async def _begin_binary(self, canary: Answers, facts: ModelFacts) -> None:
+        """Ask for binary answers from now on, once the server was seen to give the same ones.
+
+        Raises:
+            Misconfigured: it does not.
+            RequestFailed: it is sick; or it does not, but did before.
+        """
+        binary = BINARY[self._kind.name]
+        facts.shown, facts.sums_to_one = classes_shown(canary), are_probabilities(canary)
+        try:
+            await self._compare(binary, canary.probs_or_nan(1), facts)
+        except (BadAnswer, Rejected, OtherModel, Misconfigured) as error:
+            status = getattr(error, "status", None)
+            if status in (401, 403) or (self._is_identified and isinstance(error, RequestFailed)):
+                raise
+            why = f"HTTP {status} for {self._path_of(binary)}" if status else error
+            raise Misconfigured(f'{self.shown} {NO_BINARY} ({why}): set request.format = "json"') from None
+        self.binary, self._named_at = binary, time.monotonic()
+
+    async def _compare(self, binary: Dialect, expected: Floats, facts: ModelFacts) -> None:
+        """Ask the canary for binary answers, and see that they are those in JSON: the classes, and their order."""
+        for _ in range(PROOFS):
+            found = (await self._ask(binary, escape_all(CANARY), facts)).probs_or_nan(1)
+            if np.allclose(found, expected, rtol=1e-3, atol=1e-6):
+                return
+            difference = f"{abs(found - expected).max():.2g}"
+            expected = (await self._ask(self.dialect, escape_all(CANARY), facts)).probs_or_nan(1)
+        raise BadAnswer(f"they differ from those in JSON by up to {difference}")
 
     async def _explained(self, error: ClassifyError, found: Found) -> ClassifyError:
         """Return what an error means that ends the acquaintance with a server, and what to do."""
@@ -322,6 +403,13 @@ class Endpoint:
                 status=refusal.status,
             )
         return refusal
+
+
+def classes_shown(answers: Answers) -> set[int]:
+    """Return the classes that alone have the largest value of a text: its label is their name."""
+    values = answers.probs_or_nan(1)
+    is_largest = values == values.max(axis=1, keepdims=True)
+    return set(values.argmax(axis=1)[is_largest.sum(axis=1) == 1].tolist())
 
 
 def base_of(given: str, *paths: str) -> str:

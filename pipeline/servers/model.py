@@ -98,6 +98,7 @@ class ModelFacts:
         self.sums_to_one: bool | None = None  # the values of each text; None: not known, or not looked at
         self.gives: Literal["", "all", "best"] = ""  # of each text: the values of all classes, or only the largest
         self.model = ""  # the model's name in the latest answer, if answers name it
+        self.shown: set[int] = set()  # classes of which the server has said the name, or that it has none: for `BINARY`
         self.labels = Labels()  # of all answers of this model
 
     def adopt(self, canary: ModelFacts) -> None:
@@ -105,3 +106,4 @@ class ModelFacts:
         self.num_classes, self.model, self.order = canary.num_classes, canary.model, canary.order
         self.sums_to_one, self.gives = canary.sums_to_one, canary.gives
         self.names.update(canary.names)
+        self.shown |= canary.shown

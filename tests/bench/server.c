@@ -1,13 +1,14 @@
 // A /classify server that costs next to nothing, so that a benchmark measures its client.
 //
-//   server [--port P] [--latency-ms L] [--slots S]
+//   server [--port P] [--latency-ms L] [--slots S] [--classes C]
 //
 // One thread, epoll, keep-alive, bodies with a content-length. It answers as vLLM does:
 //
-//   POST /classify    {"model": ..., "input": [string, ...]} -> a label and three probs for each text
+//   POST /classify    {"model": ..., "input": [string, ...]} -> a label and C probs (3) for each text
+//   POST /pooling     the same -> the probs alone, as float32 (of a client that asks for `bytes_only`)
 //   GET  /v1/models   the one model
 //   GET  /health      an empty 200
-//   GET  /stats       {"requests", "texts", "batch_at"} since the last reset, of /classify alone
+//   GET  /stats       {"requests", "texts", "batch_at"} since the last reset, of both
 //   GET  /reset       all counts to zero
 //
 // `batch_at` is when the first request of more than CANARY texts came, in seconds of CLOCK_MONOTONIC, so a
@@ -33,10 +34,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CANARY = 4, ROOM = 256 << 10, LONGEST_ITEM = 128, HEAD = 256, MOST_SLOTS = 4096 };
+enum { CANARY = 4, ROOM = 256 << 10, LONGEST_ITEM = 128, HEAD = 256, MOST_SLOTS = 4096, MOST_CLASSES = 1000 };
 
 static uint64_t latency_ns;
-static int slots = MOST_SLOTS;
+static int slots = MOST_SLOTS, classes = 3;
 static struct { unsigned long long requests, texts; double batch_at; } stats;
 
 static uint64_t now_ns(void) {
@@ -185,42 +186,64 @@ static char *put_fraction(char *to, uint64_t number) {
     return to + 17;
 }
 
-// The answer to one text: three weights from three times ten bits of its CRC, the probs are their shares.
+// The answer to one text: weights from ten bits each of its CRC (turned on after three classes), the probs are their
+// shares in 10^15. Returns the class of the largest.
+static int score(uint32_t crc, uint64_t *probs) {
+    const uint64_t whole = 1000000000000000;
+    uint64_t sum = 0, left = whole;
+    for (int k = 0; k < classes; k++) {
+        if (k && k % 3 == 0) crc = crc * 2654435761u + k;
+        sum += probs[k] = (crc >> 10 * (k % 3) & 1023) + 1;
+    }
+    int best = 0;
+    for (int k = 0; k + 1 < classes; k++) left -= probs[k] = probs[k] * whole / sum;
+    probs[classes - 1] = left;
+    for (int k = 1; k < classes; k++)
+        if (probs[k] > probs[best]) best = k;
+    return best;
+}
+
+static void put_floats(Buffer *out, uint32_t crc) {
+    uint64_t probs[MOST_CLASSES];
+    score(crc, probs);
+    make_room(out, classes * sizeof(float));
+    for (int k = 0; k < classes; k++, out->len += sizeof(float)) {
+        float value = probs[k] / 1e15;
+        memcpy(out->data + out->len, &value, sizeof value);
+    }
+}
+
 static void put_item(Buffer *out, unsigned index, uint32_t crc) {
     static const char *labels[] = {"negative", "neutral", "positive"};
-    const uint64_t whole = 1000000000000000;
-    uint64_t a = (crc & 1023) + 1, b = (crc >> 10 & 1023) + 1, c = (crc >> 20 & 1023) + 1;
-    uint64_t probs[3] = {a * whole / (a + b + c), b * whole / (a + b + c)};
-    probs[2] = whole - probs[0] - probs[1];
-    int best = probs[1] > probs[0] ? 1 : 0;
-    if (probs[2] > probs[best]) best = 2;
-
+    uint64_t probs[MOST_CLASSES];
+    int best = score(crc, probs);
     char number[12], *digits = number + sizeof number, *to;
     unsigned rest = index;
     do *--digits = '0' + rest % 10; while (rest /= 10);
-    make_room(out, LONGEST_ITEM);
+    make_room(out, LONGEST_ITEM + 20 * classes);
     to = stpcpy(out->data + out->len, index ? ",{\"index\":" : "{\"index\":");
     to = mempcpy(to, digits, number + sizeof number - digits);
     to = stpcpy(to, ",\"label\":\"");
-    to = stpcpy(to, labels[best]);
+    to = best < 3 ? stpcpy(to, labels[best]) : to + sprintf(to, "class_%d", best);
     to = stpcpy(to, "\",\"probs\":[");
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < classes; k++) {
         if (k) *to++ = ',';
         to = put_fraction(to, probs[k]);
     }
-    to = stpcpy(to, "],\"num_classes\":3}");
+    to += sprintf(to, "],\"num_classes\":%d}", classes);
     out->len = to - out->data;
 }
 
 // The items of all texts in the array that starts at `p`.
-static Cursor put_items(Buffer *out, Cursor p, Cursor end, unsigned *texts) {
+static Cursor put_items(Buffer *out, Cursor p, Cursor end, unsigned *texts, bool is_binary) {
     uint32_t crc;
     if (p >= end || *p != '[') return NULL;
     p = skip_space(p + 1, end);
     if (p < end && *p == ']') return p + 1;
     while (p < end && *p == '"') {
         if (!(p = read_string(p + 1, end, &crc))) return NULL;
-        put_item(out, (*texts)++, crc);
+        if (is_binary) put_floats(out, crc); else put_item(out, *texts, crc);
+        ++*texts;
         p = skip_space(p, end);
         if (p < end && *p == ']') return p + 1;
         if (p == end || *p != ',') return NULL;
@@ -229,12 +252,13 @@ static Cursor put_items(Buffer *out, Cursor p, Cursor end, unsigned *texts) {
     return NULL;
 }
 
-// The answer to a whole /classify body; false if the body is not what it should be.
-static bool classify(Buffer *out, Cursor p, Cursor end) {
+// The answer to a whole body; false if the body is not what it should be.
+static bool classify(Buffer *out, Cursor p, Cursor end, bool is_binary) {
     unsigned texts = 0;
     uint32_t crc;
     bool has_input = false;
-    put(out, "{\"id\":\"classify-1\",\"object\":\"list\",\"created\":1700000000,\"model\":\"bench\",\"data\":[");
+    if (!is_binary)
+        put(out, "{\"id\":\"classify-1\",\"object\":\"list\",\"created\":1700000000,\"model\":\"bench\",\"data\":[");
     p = skip_space(p, end);
     if (p == end || *p != '{') return false;
     do {
@@ -244,13 +268,13 @@ static bool classify(Buffer *out, Cursor p, Cursor end) {
         p = skip_space(p, end);
         if (p == end || *p != ':') return false;
         p = skip_space(p + 1, end);
-        p = is_input ? put_items(out, p, end, &texts) : skip_value(p, end);
+        p = is_input ? put_items(out, p, end, &texts, is_binary) : skip_value(p, end);
         has_input |= is_input;
         if (!p) return false;
         p = skip_space(p, end);
     } while (p < end && *p == ',');
     if (!has_input || p == end || *p != '}' || skip_space(p + 1, end) != end) return false;
-    put(out, "],\"usage\":{\"prompt_tokens\":0,\"total_tokens\":0,\"completion_tokens\":0}}");
+    if (!is_binary) put(out, "],\"usage\":{\"prompt_tokens\":0,\"total_tokens\":0,\"completion_tokens\":0}}");
     stats.requests++;
     stats.texts += texts;
     if (texts > CANARY && !stats.batch_at) stats.batch_at = now_ns() / 1e9;
@@ -301,15 +325,18 @@ static bool send_out(Conn *c) {
 
 // The request lies whole in `in`: write the answer into `out`. The head goes into the room left before the body.
 static bool answer(Conn *c) {
-    const char *request = c->in.data, *status = "200 OK";
+    const char *request = c->in.data, *status = "200 OK", *type = "json";
     Cursor body = (Cursor)request + c->body_at;
     Buffer *out = &c->out;
-    bool is_post = !strncmp(request, "POST /classify ", 15);
+    bool is_binary = !strncmp(request, "POST /pooling ", 14);
+    bool is_post = is_binary || !strncmp(request, "POST /classify ", 15);
     char text[256];
     make_room(out, HEAD);
     out->len = HEAD;
     if (is_post) {
-        if (!classify(out, body, body + c->body_len)) {
+        type = is_binary ? "octet-stream" : type;
+        if (!classify(out, body, body + c->body_len, is_binary)) {
+            type = "json";
             status = "400 Bad Request";
             out->len = HEAD;
             put(out, "{\"error\":{\"message\":\"the body is not {\\\"input\\\": [string, ...]}\",\"code\":400}}");
@@ -326,8 +353,8 @@ static bool answer(Conn *c) {
         status = "404 Not Found";
     }
     int head = snprintf(text, sizeof text,
-                        "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", status,
-                        out->len - HEAD);
+                        "HTTP/1.1 %s\r\nContent-Type: application/%s\r\nContent-Length: %zu\r\n\r\n", status,
+                        type, out->len - HEAD);
     c->sent = HEAD - head;
     memcpy(out->data + c->sent, text, head);
     return is_post;
@@ -422,9 +449,11 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[k], "--port")) port = atoi(argv[k + 1]);
         else if (!strcmp(argv[k], "--latency-ms")) latency_ns = atof(argv[k + 1]) * 1e6;
         else if (!strcmp(argv[k], "--slots")) slots = atoi(argv[k + 1]);
+        else if (!strcmp(argv[k], "--classes")) classes = atoi(argv[k + 1]);
         else return fprintf(stderr, "server: unknown option %s\n", argv[k]), 2;
     }
     if (slots < 1 || slots > MOST_SLOTS) return fprintf(stderr, "server: --slots is 1 to %d\n", MOST_SLOTS), 2;
+    if (classes < 1 || classes > MOST_CLASSES) return fprintf(stderr, "server: --classes is 1 to %d\n", MOST_CLASSES), 2;
     make_crc_table();
     epoll = epoll_create1(0);
     int listener = open_listener(port);

@@ -235,10 +235,10 @@ FAILURES = (
     bug("a health check that is out of date ends the doubt", "servers.pool:Endpoints._check",
         change("A is asyncio.current_task()", "A is not None", at=1, of=2),
         f"{HOLES}test_a_later_examination_has_the_word"),
-    bug("a text is cut and not marked", "servers.endpoint:Endpoint.ask",
+    bug("a text is cut and not marked", "servers.endpoint:Endpoint._ask",
         change("frozenset(range(len(A)))", "frozenset()"),
         "batcher/test_failures.py::test_too_long_texts_are_cut_only_where_needed"),
-    bug("an answer may call its model what it likes", "servers.endpoint:Endpoint.ask",
+    bug("an answer may call its model what it likes", "servers.endpoint:Endpoint._ask",
         change("'' if A else B", "''"),
         "runs/test_unattended.py::test_another_model_s_name_in_the_answers_stops_the_run"),
     bug("as many failed rows as are allowed are too many", "runs.publish:record_of",
@@ -723,6 +723,7 @@ PROMISES = (
 
 SPOKEN = "servers/test_dialects.py::"
 RUNS = "batcher/test_every_dialect.py::"
+BINARY = "servers/test_binary.py::"
 
 SPEECH = (
     bug("two texts are sent as one pair", "servers.dialects.tei:Tei.encode",
@@ -777,6 +778,29 @@ SPEECH = (
     bug("an adapter is asked where the base was meant", "servers.endpoint:Endpoint._learn",
         change("A.parent is None", "A.parent is not None"),
         "servers/test_endpoint.py::test_of_adapters_and_their_base_the_base_is_asked"),
+    bug("a binary answer may have any length", "servers.dialects.vllm_binary:VllmBinary.decode",
+        change("A and len(B) % C == 0", "False"), f"{BINARY}test_a_hostile_answer_gives_no_label"),
+    bug("a binary value may be none", "servers.dialects.vllm_binary:VllmBinary.decode",
+        change("np.isfinite(A).all()", "True"), f"{BINARY}test_a_hostile_answer_gives_no_label"),
+    bug("binary values may sum to anything", "servers.dialects.vllm_binary:VllmBinary.decode",
+        change("A.sums_to_one and B", "False"), f"{BINARY}test_a_hostile_answer_gives_no_label"),
+    bug("a class that no answer has named gets a name of ours", "servers.dialects.vllm_binary:VllmBinary.decode",
+        change("A.shown.intersection(B)", "B"), f"{BINARY}test_a_class_is_named_by_classify_when_it_is_first_met"),
+    bug("the config changes the form of a binary answer", "servers.dialects.vllm_binary:VllmBinary.encode",
+        change("A | FORM", "FORM | A"),
+        f"{BINARY}test_a_request_has_the_fields_of_classify_and_the_form_of_the_answer"),
+    bug("binary answers are not compared with those in JSON", "servers.endpoint:Endpoint._compare",
+        change("np.allclose(A, B, rtol=1e-3, atol=1e-6)", "True"),
+        f"{BINARY}test_values_that_classify_does_not_give_end_a_run_before_its_first_row"),
+    bug("no answer names the model once binary ones are asked for", "servers.endpoint:Endpoint._ask_for_binary",
+        change("A < NAMED_EVERY_S or B", "True"),
+        f"{BINARY}test_a_model_with_other_names_is_noticed_by_the_answers_in_json"),
+    bug("after a pause only one request names the model", "servers.endpoint:Endpoint._ask_for_binary",
+        change("A and B < KEEP_ALIVE_S", "A"),
+        f"{BINARY}test_after_a_pause_rows_wait_for_an_answer_that_names_the_model"),
+    bug("binary answers are asked for where a server has none", "servers.endpoint:Endpoint._learn",
+        change("A == 'binary' and B not in BINARY", "False"),
+        f"{BINARY}test_a_server_without_binary_answers_is_told_before_the_first_row"),
 )
 
 THRESHOLDS = "test_thresholds.py::"

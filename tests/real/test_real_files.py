@@ -6,6 +6,8 @@ import csv
 import functools
 import json
 import math
+import struct
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,41 @@ def test_raw_logits_and_all_values(url: str, tmp_path: Path, classify: Command) 
         assert abs(sum(row["predicted_probs"]) - 1) > 1e-3
         for value, expected in zip(row["predicted_probs"], alone["probs"], strict=True):
             assert math.isclose(value, expected, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("settings", [(), ("request.activation=false",), ("request.too_long=truncate",)])
+def test_binary_answers_give_the_output_of_json(
+    ending: str, settings: tuple[str, ...], url: str, tmp_path: Path, classify: Command
+) -> None:
+    """Labels and errors are equal; values are, too, but for what the server itself rounds differently."""
+    write(tmp_path / f"in.{ending}", texts())
+    more = [word for each in (*settings, "request.rows=8", "writer.probs=list") for word in ("--set", each)]
+    is_cut = "request.too_long=truncate" in settings
+    for form in ("json", "binary"):
+        words = ("run", f"in.{ending}", "-o", f"{form}.{ending}", "--url", url, "--set", f"request.format={form}")
+        classify(*words, *more, expect=0 if is_cut else 3)
+    in_json, in_binary = (read(tmp_path / f"{form}.{ending}") for form in ("json", "binary"))
+    for row, other in zip(in_json, in_binary, strict=True):
+        numbers = [json.loads(str(each.pop("predicted_probs") or "[0]").replace("None", "0")) for each in (row, other)]
+        assert numbers[1] == pytest.approx(numbers[0], abs=1e-5)
+        score, other_score = (float(each.pop("predicted_score") or 0) for each in (row, other))
+        assert other_score == pytest.approx(score, abs=1e-5)
+        assert row == other
+    assert any(row["predicted_error"] for row in in_binary) or is_cut
+
+
+def test_the_same_request_gets_the_same_numbers_both_ways(url: str) -> None:
+    """`/pooling` takes all fields of `/classify`, and its float32 are the numbers that JSON prints."""
+    headers = {"Content-Type": "application/json"}
+    form = {"task": "classify", "encoding_format": "bytes_only", "embed_dtype": "float32", "endianness": "little"}
+    for fields in ({}, {"use_activation": False}, {"truncate_prompt_tokens": -1, "truncation_side": "left"}):
+        body: dict[str, Any] = {"input": ["I love it"], "priority": 0, **fields}
+        probs = asked(url, body)[0]["probs"]
+        request = urllib.request.Request(f"{url}/pooling", json.dumps(body | form).encode(), headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            found = struct.unpack(f"<{len(probs)}f", answer.read())
+        assert [*found] == probs
 
 
 def test_a_look_at_a_served_model(url: str, tmp_path: Path, classify: Command) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from aiohttp import web
 
 from pipeline.servers.embedded_apis import About, Api, Cause, Refused
@@ -27,12 +28,12 @@ Action = Callable[[web.Request, list[str]], Awaitable[web.StreamResponse]]
 
 
 def probs_of(text: str, classes: int = len(LABELS)) -> list[float]:
-    """What the fake's model says of a text: a function of its bytes."""
+    """What the fake's model says of a text: a function of its bytes, in numbers that float32 has."""
     crc = zlib.crc32(text.encode("utf-8", "surrogatepass"))
     weights = [1 + (crc >> (7 * index)) % 127 + (crc + index) % 3 for index in range(classes)]
     # A tie would leave the label open.
     weights[crc % classes] += 200
-    return [weight / sum(weights) for weight in weights]
+    return [float(np.float32(weight / sum(weights))) for weight in weights]
 
 
 def own_values_of(text: str, classes: int = len(LABELS)) -> list[float]:
@@ -62,6 +63,7 @@ class Seen:
     texts: list[str]
     body: dict[str, Any]
     headers: dict[str, str]
+    path: str = "/classify"
 
 
 @dataclass
@@ -82,6 +84,7 @@ class FakeServer:
     values_of: Callable[[str, int], list[float]] = probs_of
     weights: str = ""  # mixed into every text: other weights behind the same name
     api_key: str | None = None
+    has_pooling: bool = True  # vLLM's other way to ask
     api: Api | None = None  # None: vLLM's
     most_texts: int = 32  # in a request, where `api` says how many
     texts_in_flight: int = 512  # the same, of all requests
@@ -131,6 +134,7 @@ class FakeServer:
         app = web.Application(client_max_size=1 << 30)
         if self.api is None:
             app.router.add_post("/classify", self._classify)
+            app.router.add_post("/pooling", self._classify)
             app.router.add_get("/v1/models", self._models)
         else:
             for path in filter(None, (self.api.path, self.api.other_path)):
@@ -186,11 +190,14 @@ class FakeServer:
 
     async def _classify(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
+        is_pooling = self.api is None and request.path == "/pooling"
+        if is_pooling and not self.has_pooling:
+            return web.json_response({"detail": "Not Found"}, status=404)
         try:
             texts = body["input"] if self.api is None else self.api.asked(body, self.about).texts
         except Refused as why:
             return await refused(self, why.cause, count=why.count)(request, [])
-        self.requests.append(Seen(texts, body, dict(request.headers)))
+        self.requests.append(Seen(texts, body, dict(request.headers), request.path))
         action = self._action_for(texts)
         if self.queue_texts is not None and self._held_texts + len(texts) > self.queue_texts:
             action = refuse(503, "queue is full")
@@ -205,6 +212,8 @@ class FakeServer:
                 if action is not None:
                     return await action(request, texts)
                 self.answered.update(texts)
+                if is_pooling:
+                    return self.pooled(texts)
                 return web.json_response(self.answer(texts, body))
         finally:
             self._now -= 1
@@ -217,6 +226,11 @@ class FakeServer:
             if any(matches(text) for text in texts):
                 return action
         return self.each(texts)
+
+    def pooled(self, texts: list[str], change: Callable[[Any], Any] = lambda values: values) -> web.Response:
+        """The right answer in plain numbers; `change` is done to them, shape (texts, classes)."""
+        values = np.array([probs_of(self.weights + text, len(self.labels)) for text in texts], "<f4")
+        return web.Response(body=change(values).tobytes(), content_type="application/octet-stream")
 
     def answer(self, texts: list[str], asked: Any = None) -> Any:
         """The right answer to some texts; `asked` is the body of the request, which some servers look at."""

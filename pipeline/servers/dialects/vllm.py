@@ -66,16 +66,7 @@ class Vllm(PlainDialect):
 
     def encode(self, texts: Texts, model: str | None, request: Request, *, truncate: bool = False) -> bytes:
         """Return the body of one request."""
-        body: dict[str, Any] = {}
-        if model is not None:
-            body["model"] = model
-        if request.activation is not True:
-            body["use_activation"] = False
-        if request.priority is not None:
-            body["priority"] = request.priority
-        if truncate:
-            body["truncate_prompt_tokens"] = -1
-        return body_of("input", texts.data[:-1], body | request.extra)
+        return body_of("input", texts.data[:-1], fields_of(model, request, truncate=truncate))
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
@@ -106,6 +97,20 @@ class Vllm(PlainDialect):
                 "not logits; leave request.activation = true"
             )
         return None
+
+
+def fields_of(model: str | None, request: Request, *, truncate: bool) -> dict[str, Any]:
+    """Return all members of a request but the texts."""
+    body: dict[str, Any] = {}
+    if model is not None:
+        body["model"] = model
+    if request.activation is not True:
+        body["use_activation"] = False
+    if request.priority is not None:
+        body["priority"] = request.priority
+    if truncate:
+        body["truncate_prompt_tokens"] = -1
+    return body | request.extra
 
 
 # -- The answers as they come
