@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from pipeline.config.masking import mask_uri, mask_url, origin
-from pipeline.config.sections import LAST, PATH_KEYS, REPORT_ENDINGS, Config, names_in
+from pipeline.config.report import LAST, REPORT_ENDINGS
+from pipeline.config.sections import PATH_KEYS, Config, names_in
 from pipeline.errors import ConfigError
 from pipeline.streams import storable
 
