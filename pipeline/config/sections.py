@@ -1,8 +1,8 @@
 """Every key of the config, its type, its default and its check: one frozen struct a section.
 
 The string below each key is its documentation; `tests/support/generate_docs.py` makes `docs/config.md` and
-`configs/reference.toml` of it and of `report`, the section of reports. Its first paragraph says what the key does. A last line `Example: VALUE` gives a value
-where the default shows none.
+`configs/reference.toml` of it and of `report`, the section of reports. Its first paragraph says what the key does. A
+last line `Example: VALUE` gives a value where the default shows none.
 
 A flag beats `--set`, `--set` beats the file, the file beats the default.
 """
