@@ -21,8 +21,8 @@ from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import chunks_of
 from pipeline.cancellation import every
-from pipeline.config import Config
-from pipeline.errors import ClassifyError, InputError  # noqa: F401 - a public name
+from pipeline.config import Config, checked
+from pipeline.errors import ClassifyError, ConfigError, InputError  # noqa: F401 - a public name
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loops import run_blocking
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
@@ -200,7 +200,7 @@ async def run_async(config: Config, *, progress: bool = False) -> RunRecord:
     """
     from pipeline.runs.outcome import run_and_report
 
-    return await run_and_report(config, Progress("bar" if progress else "quiet"))
+    return await run_and_report(checked(config), Progress("bar" if progress else "quiet"))
 
 
 def classify_texts(
@@ -282,6 +282,7 @@ def classify_frame(
     Raises:
         KeyError: no such column.
         InputError: two columns have this name, or the frame has a column that would be appended.
+        ConfigError: the config has `loader.template` or `pair_column`: a frame is classified by one column.
         ClassifyError: as `classify_texts`.
 
     >>> import pandas as pd
@@ -315,6 +316,8 @@ async def classify_frame_async(
     ['fr']
     """
     config = with_url(config, url)
+    if key := next((key for key in ("template", "pair_column") if getattr(config.loader, key) is not None), None):
+        raise ConfigError(f"loader.{key}: a frame is classified by one column; use classify_batches, or run on a file")
     see_column(frame, text_column)
     column: Any = frame[text_column]
     if column.ndim != 1:
@@ -327,8 +330,8 @@ async def classify_frame_async(
 
 
 def with_url(config: Config | None, url: str | None) -> Config:
-    """Return the config with another server, where one is given."""
+    """Return the config with its values checked, and with another server where one is given."""
     config = config or Config()
-    if url is None:
-        return config
-    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, url=url))
+    if url is not None:
+        config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, url=url))
+    return checked(config)

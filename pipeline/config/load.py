@@ -40,11 +40,29 @@ def load(path: str | None, settings: dict[str, Any]) -> Config:
     try:
         if isinstance(writer, dict) and isinstance(writer.get("labels"), str):
             writer["labels"] = names_in(writer["labels"])  # so that the names are compared, wherever the file is
-        return msgspec.convert(tree, Config)
+        return _converted(tree)
     except ValueError as error:
-        if not isinstance(error, msgspec.ValidationError):
-            raise ConfigError(f"{path or 'command line'}: {error}") from None
-        raise ConfigError(f"{path or 'command line'}: {_explain(str(error), tree)}") from None
+        raise ConfigError(f"{path or 'command line'}: {error}") from None
+
+
+def checked(config: Config) -> Config:
+    """Return a config that was made in Python with its values checked: constructors take any.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    try:
+        return _converted(msgspec.to_builtins(config))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _converted(tree: dict[str, Any]) -> Config:
+    """Make a config of its sections; an error names the key and what was expected."""
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error), tree)) from None
 
 
 def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:

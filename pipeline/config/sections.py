@@ -446,8 +446,8 @@ def _see_thresholds(key: str, thresholds: ByLabel | None) -> None:
     if thresholds == {}:
         raise ValueError(f"writer.{key} is an empty table; it is a number, or a table like {{ default = 0.5 }}")
     for threshold in thresholds.values() if isinstance(thresholds, dict) else [thresholds or 0.0]:
-        if not math.isfinite(threshold):
-            raise ValueError(f"writer.{key} is a number, or a table of numbers, not {threshold}")
+        if not isinstance(threshold, (int, float)) or not math.isfinite(threshold):
+            raise ValueError(f"writer.{key} is a number, or a table of numbers, not {threshold!r}")
 
 
 def names_in(path: str) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fake import FakeServer, label_of, own_values_of, probs_of, refuse, score_of, too_long
 
-from pipeline import Config, classify_frame, classify_texts, run
+from pipeline import Classifier, Config, classify_frame, classify_texts, run
 from pipeline.config import Loader, Request, Server, Writer
 from pipeline.errors import ConfigError, InputError
 from pipeline.servers.model import CANARY
@@ -221,3 +221,32 @@ def test_a_frame_that_has_a_column_of_thresholds(fake: FakeServer) -> None:
     with pytest.raises(InputError, match="'predicted_unsure' already"):
         classify_frame(frame, "text", url=fake.url, config=Config(writer=Writer(min_score=0.5)))
     assert not fake.texts
+
+
+@pytest.mark.parametrize("loader", [Loader(pair_column="b"), Loader(template="{a} {b}")], ids=["pair", "template"])
+def test_texts_of_several_columns_are_refused(loader: Loader) -> None:
+    """A frame is classified by one column; the other one is not left out silently."""
+    frame = pd.DataFrame({"a": ["one"], "b": ["two"]})
+    with pytest.raises(ConfigError, match="classify_batches"):
+        classify_frame(frame, "a", url=NOBODY, config=Config(loader=loader))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Config(writer=Writer(top_k=0)), "writer.top_k"),
+        (Config(request=Request(too_long="splitt")), "request.too_long"),  # type: ignore[arg-type]
+        (Config(request=Request(rows=-1)), "request.rows"),
+    ],
+    ids=str,
+)
+def test_a_config_from_python_is_checked(wrong: Config, said: str) -> None:
+    """As one from a file is, before anything is sent."""
+    for call in (
+        lambda: classify_frame(pd.DataFrame({"text": ["a"]}), "text", url=NOBODY, config=wrong),
+        lambda: classify_texts(["a"], url=NOBODY, config=wrong),
+        lambda: run(wrong),
+        lambda: Classifier(wrong),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            call()
