@@ -19,13 +19,15 @@ from pipeline.runs.waiting import FOLDER, held_name
 from pipeline.storage import Kind, Location, list_files
 
 FAILED_ROWS = 3  # the exit code of a file that is classified all the same
+CHANGED = "held, but changed since"
 MOST_FAILED = 20  # files that failed, of those that are named
 
 
 class Status(msgspec.Struct, kw_only=True):
     """The status of a run. `state` is running, interrupted, complete or held, or of a directory incomplete.
 
-    Of an output that is held all else is about that; of a directory incomplete means that files failed.
+    A held one that somebody has changed is "held, but changed since". Of an output that is held all else is about that;
+    of a directory incomplete means that files failed.
     """
 
     output: str
@@ -63,14 +65,24 @@ def status_of(output: Location, state_dir: str | None = None) -> Status:
         with closing(Checkpoint(kept.checkpoint_path, read_only=True)) as checkpoint:
             if holder or record is None or checkpoint.get("published") != record.output_digest:
                 return _of_checkpoint(output, checkpoint, holder)
-    waits = kept.waiting.record
-    if waits is not None and waits.held is not None and holder is None and kept.waiting.find(waits) is not None:
-        return _of_record(output, waits, "held")
+    if holder is None and (held := _held(kept)) is not None:
+        return held
     if record is None and holder is None:
         raise OutputError(f"{output}: no run has begun here (no checkpoint, no run record); name the output of a run")
     if record is None:
         return Status(output=str(output), state="running", held_by=holder)
     return _of_record(output, record, "complete" if output.exists() else "complete, but the output is gone")
+
+
+def _held(kept: Output) -> Status | None:
+    """Return the status of an output whose new version is held; None if none is."""
+    waits = kept.waiting.record
+    if waits is None or waits.held is None:
+        return None
+    is_changed = kept.waiting.is_changed(waits)
+    if not is_changed and kept.waiting.find(waits) is None:
+        return None
+    return _of_record(kept.location, waits, CHANGED if is_changed else "held")
 
 
 def _of_record(output: Location, record: RunRecord, state: str) -> Status:
@@ -114,12 +126,14 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
     failed_files = [each for each in last.failed_files if each.exit_code != FAILED_ROWS] if last else []
     if failed_files:
         files["not classified"] = len(failed_files)
-    held = last.held if last and holder is None and outputs_in(folder, state_dir) else None
+    waiting = outputs_in(folder, state_dir) if last and last.held and holder is None else []
+    held = last.held if last and waiting else None
+    changed = [each for each in waiting if (record := each.waiting.record) and each.waiting.is_changed(record)]
     has_ended = last is None or bool(last.finished)
     unfinished = files["interrupted"] or files["running"] or not has_ended
     return Status(
         output=str(folder),
-        state="running" if holder else "interrupted" if unfinished else (held and "held") or _ended(failed_files),
+        state="running" if holder else "interrupted" if unfinished else _ended(failed_files, held, changed),
         held=held,
         why=last.error if last and held else None,
         failed_files=failed_files,
@@ -134,7 +148,9 @@ def _of_directory(folder: Location, state_dir: str | None) -> Status:
     )
 
 
-def _ended(failed_files: list[FailedFile]) -> str:
+def _ended(failed_files: list[FailedFile], held: Held | None, changed: list[Output]) -> str:
+    if held is not None:
+        return CHANGED if changed else "held"
     return "incomplete" if failed_files else "complete"
 
 
@@ -210,6 +226,8 @@ def as_lines(status: Status) -> list[str]:
 def _next_command(status: Status) -> list[str]:
     if status.held:
         command = status.held.command
+        if status.state == CHANGED:
+            return [f"move away what was changed, or `{command} --discard` throws it away"]
         return [f"look at the report; then `{command}` puts it in place, `{command} --discard` throws it away"]
     if not status.is_whole:
         return ["these are the first rows of the input; `classify run` without --limit-rows goes on from here"]

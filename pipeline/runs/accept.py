@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import msgspec
 
-from pipeline.checkpoint import Checkpoint, digest_file
+from pipeline.checkpoint import digest_file
 from pipeline.checkpoint.store import remove as remove_checkpoint
-from pipeline.errors import ClassifyError, OutputError
+from pipeline.errors import OutputError
 from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
 from pipeline.runs.output import Output, lock_of_directory, record_of_directory
 from pipeline.runs.waiting import FOLDER, accept_report, accepted, discard_report, remove_folder, waiting_paths
@@ -48,6 +46,9 @@ def outputs_in(folder: Location, state_dir: str | None) -> list[Output]:
 
 def _settled(location: Location, outputs: list[Output], folder: Location | None, *, discard: bool) -> str:
     held = [(output, record) for output in outputs if (record := output.waiting.record) is not None]
+    if not discard:
+        for output, record in held:
+            output.waiting.see_unchanged(record, output.published(), instead="throw it away with --discard")
     waiting = [(output, record) for output, record in held if output.waiting.find(record) is not None]
     if any(record.held is None for _, record in waiting):
         raise OutputError(f"{location}: is not judged yet; the same `classify run` makes its report first")
@@ -100,13 +101,7 @@ def _discarded(location: Location, held: list[tuple[Output, RunRecord]], folder:
 
 def _forget(output: Output, record: RunRecord) -> None:
     """Remove the answers that made a held output, so that the same input is classified again."""
-    published = None
-    if output.checkpoint_path.exists():
-        with suppress(ClassifyError):
-            checkpoint = Checkpoint(output.checkpoint_path, read_only=True)
-            published = checkpoint.get("published")
-            checkpoint.close()
-    if published == record.output_digest:
+    if output.published() == record.output_digest:
         remove_checkpoint(output.checkpoint_path)
 
 

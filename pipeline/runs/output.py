@@ -206,10 +206,10 @@ class Output:
         if was_begun and not config.run.restart:
             checkpoint = Checkpoint(self.checkpoint_path, read_only=only_look)
         try:
-            published = checkpoint.get("published") if checkpoint else self._published() if was_begun else None
+            published = checkpoint.get("published") if checkpoint else self.published()
             there = self._there = digest_file(self.location) if self.location.exists() else None
             record = None if there is None else self.record
-            record, waits = self._look_at_waiting(config, there, record, only_look=only_look)
+            record, waits = self._look_at_waiting(config, there, record, published, only_look=only_look)
             made = record.output_digest if record else None
             if there not in (None, made, published) and not config.run.overwrite:
                 raise OutputError(
@@ -239,12 +239,14 @@ class Output:
         return decision is Next.DONE and kept is not None and kept.is_whole and not kept.failed and not is_of_another
 
     def _look_at_waiting(
-        self, config: Config, there: str | None, record: RunRecord | None, *, only_look: bool
+        self, config: Config, there: str | None, record: RunRecord | None, published: str | None, *, only_look: bool
     ) -> tuple[RunRecord | None, RunRecord | None]:
         """Return the records of the output and of the one that waits, if one does; a move that was begun is settled."""
         made = record.output_digest if record else None
         is_cheap = self.location.store is None or config.report.is_wanted
         waits = self.waiting.record if is_cheap or there != made else None
+        if waits is not None and not config.run.overwrite:
+            self.waiting.see_unchanged(waits, published, instead="replace it with --overwrite")
         if self.holds and not config.run.overwrite:
             self.waiting.see_free(waits)
         if waits is None:
@@ -293,8 +295,10 @@ class Output:
                 f"move it away, or replace it with --overwrite"
             )
 
-    def _published(self) -> str | None:
-        """Return the digest that a checkpoint which is to be removed knows of the output, if it can be read at all."""
+    def published(self) -> str | None:
+        """Return the digest that the checkpoint knows of the output, if there is one that can be read at all."""
+        if not self.checkpoint_path.exists():
+            return None
         try:
             with closing(Checkpoint(self.checkpoint_path, read_only=True)) as checkpoint:
                 return cast("str | None", checkpoint.get("published"))

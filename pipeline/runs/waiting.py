@@ -69,6 +69,21 @@ class Waiting:
                 return location
         return None
 
+    def is_changed(self, record: RunRecord, published: str | None = None) -> bool:
+        """Return whether somebody has changed the file that is held; `published` is what our checkpoint has made."""
+        if record.held is None or not self.shown.exists():
+            return False
+        return digest_file(self.shown) not in (record.output_digest, published)
+
+    def see_unchanged(self, record: RunRecord, published: str | None = None, *, instead: str) -> None:
+        """See that the file that is held is what was held; `instead` says what replaces it all the same.
+
+        Raises:
+            OutputError: somebody has changed it.
+        """
+        if self.is_changed(record, published):
+            raise OutputError(f"{self.shown}: was changed since it was held; move it away, or {instead}")
+
     def see_free(self, record: RunRecord | None) -> None:
         """See that holding an output would replace no file of somebody else.
 

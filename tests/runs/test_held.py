@@ -72,9 +72,9 @@ def labels(path: Path) -> set[str]:
     return {row["predicted_label"] for row in rows}
 
 
-def history(tmp_path: Path) -> list[dict[str, Any]]:
+def history(tmp_path: Path, name: str = ".out.csv.history.jsonl") -> list[dict[str, Any]]:
     """The nights in the history, the oldest first."""
-    return [json.loads(line) for line in (tmp_path / ".out.csv.history.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
 
 
 def metric(path: Path, name: str) -> float:
@@ -340,6 +340,54 @@ def test_a_directory_in_a_store(tmp_path: Path, bucket: Bucket, fake: FakeServer
     classify("accept", bucket.uri(""), env=bucket.environment)
     assert "a.csv" in set(bucket.keys())
     assert ".held/a.csv" not in set(bucket.keys())
+
+
+def test_a_held_file_that_was_changed_is_not_replaced(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """Somebody has mended a row by hand: no command takes it for its own, and each says so."""
+    nightly = hold_one(tmp_path, fake, classify)
+    held = tmp_path / "out.held.csv"
+    mended = held.read_text() + "mended,positive,1\n"
+    held.write_text(mended)
+    for command in (("run", nightly), ("check", nightly), ("accept", "out.csv")):
+        complaint(classify(*command, expect=2), "out.held.csv: was changed since it was held; move it away, or ")
+    config(tmp_path / "n.toml", fake, "")
+    complaint(classify("run", nightly, expect=2), "or replace it with --overwrite")
+    write(tmp_path / "in.csv", texts(50_000))
+    complaint(classify("run", config(tmp_path / "n.toml", fake), expect=2), "out.held.csv: was changed since")
+    assert held.read_text() == mended
+    assert not fake.requests
+    status = classify("status", "out.csv").stdout
+    assert status.startswith("out.csv: held, but changed since, ")
+    assert "`classify accept out.csv --discard`" in status
+    assert "discarded" in classify("accept", "out.csv", "--discard").stderr
+    assert not left_over(tmp_path)
+    classify("run", nightly)
+    assert len(labels(tmp_path / "out.csv")) > 1
+
+
+def test_overwrite_replaces_a_held_file_that_was_changed(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """The person has said so."""
+    nightly = hold_one(tmp_path, fake, classify)
+    (tmp_path / "out.held.csv").write_text("mine")
+    classify("run", nightly, "--overwrite", expect=5)
+    assert labels(tmp_path / "out.held.csv") == {"positive"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "sub/b.csv"])
+def test_a_changed_file_of_a_held_directory(name: str, tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """None of the files is accepted, and none replaced, as long as one is not what was held."""
+    nightly = hold_directory(tmp_path, fake, classify)
+    held = tmp_path / "out" / ".held" / name
+    held.write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")}
+    for command in (("run", nightly), ("check", nightly), ("accept", "out/")):
+        done = classify(*command, expect=2)
+        assert f"out/.held/{name}: was changed since it was held; move it away, or " in done.stdout + done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")} == before
+    assert not fake.requests
+    assert classify("status", "out").stdout.startswith("out: held, but changed since, ")
+    classify("accept", "--discard", "out")
+    assert not (tmp_path / "out" / ".held").exists()
 
 
 # Each step of a command that changes a file, and kill -9 before it.
