@@ -6,6 +6,7 @@ import msgspec
 
 from pipeline.checkpoint import digest_file
 from pipeline.checkpoint.store import remove as remove_checkpoint
+from pipeline.config import Config
 from pipeline.errors import OutputError
 from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
 from pipeline.runs.output import Output, lock_of_directory, record_of_directory
@@ -33,6 +34,25 @@ def accept(location: Location, state_dir: str | None, *, discard: bool) -> str:
         return _settled(location, [output], None, discard=discard)
 
 
+def take_up(folder: Location, config: Config) -> None:
+    """Complete, before a run opens the files of a directory, what was begun with those that are held there, once.
+
+    A part of an accepted directory has been seen by readers, so the rest of it is accepted, too.
+
+    Raises:
+        OutputError: somebody has changed a file that is held, or one that would be replaced. StoreRefused, StoreGone.
+    """
+    if folder.store is not None and not config.report.is_wanted:
+        return
+    held = _held(outputs_in(folder, config.run.state_dir))
+    if not config.run.overwrite:
+        _see_unchanged(held, "replace it with --overwrite")
+    if any(record.held is not None and _is_moved(output, record) for output, record in held):
+        rest = [each for each in held if not _is_settled(*each)]
+        _accepted(folder, rest, folder, overwrite=config.run.overwrite)
+    _clear_settled(held, folder)
+
+
 def outputs_in(folder: Location, state_dir: str | None) -> list[Output]:
     """Return the outputs of a directory for which there is, or was, something held."""
     try:
@@ -45,10 +65,9 @@ def outputs_in(folder: Location, state_dir: str | None) -> list[Output]:
 
 
 def _settled(location: Location, outputs: list[Output], folder: Location | None, *, discard: bool) -> str:
-    held = [(output, record) for output in outputs if (record := output.waiting.record) is not None]
+    held = _held(outputs)
     if not discard:
-        for output, record in held:
-            output.waiting.see_unchanged(record, output.published(), instead="throw it away with --discard")
+        _see_unchanged(held, "throw it away with --discard")
     waiting = [(output, record) for output, record in held if output.waiting.find(record) is not None]
     if any(record.held is None for _, record in waiting):
         raise OutputError(f"{location}: is not judged yet; the same `classify run` makes its report first")
@@ -65,9 +84,29 @@ def _settled(location: Location, outputs: list[Output], folder: Location | None,
     raise OutputError(_nothing(location))
 
 
-def _accepted(location: Location, held: list[tuple[Output, RunRecord]], folder: Location | None) -> str:
+def _held(outputs: list[Output]) -> list[tuple[Output, RunRecord]]:
+    return [(output, record) for output in outputs if (record := output.waiting.record) is not None]
+
+
+def _clear_settled(held: list[tuple[Output, RunRecord]], folder: Location | None) -> None:
+    """Remove what is left of outputs that are in their places: a command was killed before its last step."""
     for output, record in held:
-        _see_replaceable(output, record)
+        if _is_settled(output, record):
+            output.waiting.clear()
+    remove_folder(folder)
+
+
+def _see_unchanged(held: list[tuple[Output, RunRecord]], instead: str) -> None:
+    for output, record in held:
+        output.waiting.see_unchanged(record, output.published(), instead=instead)
+
+
+def _accepted(
+    location: Location, held: list[tuple[Output, RunRecord]], folder: Location | None, *, overwrite: bool = False
+) -> str:
+    for output, record in held:
+        if not overwrite:
+            _see_replaceable(output, record)
     for output, record in held:  # first all that readers see
         if not _is_moved(output, record) and (data := output.waiting.find(record)) is not None:
             move(data, output.location)

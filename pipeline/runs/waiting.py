@@ -18,6 +18,7 @@ So the output is renamed first: that one step changes what readers see. Then com
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -33,6 +34,7 @@ from pipeline.storage import Location, locate
 from pipeline.storage.draft import move, remove, write_whole
 
 FOLDER = ".held"  # in a directory of outputs
+_ACCEPTING = threading.Lock()  # the outputs of several days have one history, and are opened at the same time
 
 
 def held_name(name: str) -> str:
@@ -147,12 +149,13 @@ def accepted(record: Recorded) -> Recorded:
 
 def accept_report(output: Location, held: Held) -> None:
     """Have an accepted night in the history as one to compare with, and its reports under their own names."""
-    if held.history and (history := _named(output, held.history)).exists():
-        with suppress(InputError):  # somebody has changed it; a run says so
-            accept_night(history, held.digest)
-    for here, there in held.files.items():
-        if (report := _named(output, here)).exists():
-            move(report, _named(output, there))
+    with _ACCEPTING:
+        if held.history and (history := _named(output, held.history)).exists():
+            with suppress(InputError):  # somebody has changed it; a run says so
+                accept_night(history, held.digest)
+        for here, there in held.files.items():
+            if (report := _named(output, here)).exists():
+                move(report, _named(output, there))
 
 
 def discard_report(output: Location, held: Held) -> None:

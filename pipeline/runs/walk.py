@@ -20,6 +20,7 @@ from pipeline.config import PIPE, Config, public_settings
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
+from pipeline.runs.accept import take_up
 from pipeline.runs.file import OF_ONE_FILE, Opener, RunFile
 from pipeline.runs.first_pass import FirstPass
 from pipeline.runs.output import lock_of_directory, make_directory, record_of_directory
@@ -79,6 +80,7 @@ class Walk:
                 if folder.store is None:
                     make_directory(Path(folder.path))
                 locks.enter_context(lock_of_directory(folder, self._config.run.state_dir))
+                await asyncio.to_thread(take_up, folder, self._config)
             if not self._plan.is_single:
                 self._sizes = await asyncio.to_thread(lambda: {pair: _size(pair) for pair in self._plan.pairs})
                 self._bytes_total = sum(self._sizes.values())

@@ -385,6 +385,7 @@ def test_a_changed_file_of_a_held_directory(name: str, tmp_path: Path, fake: Fak
         assert f"out/.held/{name}: was changed since it was held; move it away, or " in done.stdout + done.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")} == before
     assert not fake.requests
+    assert len(history(tmp_path, ".out.history.jsonl")) == 2
     assert classify("status", "out").stdout.startswith("out: held, but changed since, ")
     classify("accept", "--discard", "out")
     assert not (tmp_path / "out" / ".held").exists()
@@ -482,6 +483,50 @@ def test_accepting_a_directory_is_killed_at_every_step(
         assert all(labels(path) == {"positive"} for path in out), step
         step += 1
     assert seen == {0, 1, 2}
+    assert not fake.requests
+
+
+MANY = 40  # files: more than are opened at once
+
+
+def hold_many(tmp_path: Path, fake: FakeServer, classify: Command) -> Path:
+    """A first night of many small files that is in its place, and a second that is held; returns the config."""
+    (tmp_path / "in").mkdir()
+    nightly = config(tmp_path / "n.toml", fake, source="in/")
+    for first, label, code in ((0, None, 0), (10_000, "positive", 5)):
+        for number in range(MANY):
+            write(tmp_path / "in" / f"f{number:02}.csv", texts(first + 100 * number, label, rows=8))
+        classify("run", nightly, expect=code)
+    fake.requests.clear()
+    return nightly
+
+
+def second_nights(tmp_path: Path) -> int:
+    """How many of the many files are those of the second night; the others are those of the first."""
+    files = sorted((tmp_path / "out").glob("*.csv"))
+    assert len(files) == MANY
+    firsts = [int(rows_of(path)[0]["text"].split()[1]) for path in files]
+    assert all((first >= 10_000) or first == 100 * number for number, first in enumerate(firsts))
+    return sum(first >= 10_000 for first in firsts)
+
+
+@pytest.mark.time_limit(1200)
+def test_a_run_completes_the_acceptance_of_many_files_once(
+    tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
+) -> None:
+    """Killed in the middle: files are opened at the same time, the history has one line of the night all the same."""
+    nightly = hold_many(tmp_path, fake, classify)
+    process = killed()
+    for step in (2, 20, MANY + 1, MANY + 2, MANY + 4, MANY + 50):
+        assert process.at(step, "accept", "out/")
+        assert second_nights(tmp_path) == min(step - 1, MANY)
+        done = classify("run", nightly)
+        assert "complete already" in last_line(done)
+        assert second_nights(tmp_path) == MANY
+        assert not (tmp_path / "out" / ".held").exists()
+        nights = history(tmp_path, ".out.history.jsonl")
+        assert [bool(night.get("accepted")) for night in nights] == [False, True], step
+        assert "accepted already" in classify("accept", "out/").stderr
     assert not fake.requests
 
 
