@@ -38,6 +38,7 @@ class Held(msgspec.Struct, kw_only=True):
     digest: str  # of the outputs that the report is about, together
     files: dict[str, str] = {}  # its reports -> their names when it is accepted
     history: str | None = None
+    is_discarded: bool = False  # `accept --discard` has begun with the files of a directory; the rest follows
 
 
 class ReportOutcome(msgspec.Struct, kw_only=True):

@@ -19,10 +19,11 @@ def accept(location: Location, state_dir: str | None, *, discard: bool) -> str:
     """Put what is held for an output, a file or a directory, in its place; or `discard` it. Return what was done.
 
     An acceptance that was begun and killed is completed, also if it is to be discarded now: readers may have seen it.
+    So is a discard of a directory, also if it is to be accepted now: a part of it is gone.
 
     Raises:
-        OutputError: nothing is held, or not judged yet, or the output is no more what it was. OutputHeld: a run holds
-            the output. StoreRefused, StoreGone: the output's store.
+        OutputError: nothing is held (any more), or not judged yet, or the output is no more what it was.
+        OutputHeld: a run holds the output. StoreRefused, StoreGone: the output's store.
     """
     if location.look()[0] is Kind.DIRECTORY or location.is_folder:
         with lock_of_directory(location, state_dir):
@@ -45,6 +46,9 @@ def take_up(folder: Location, config: Config) -> None:
     if folder.store is not None and not config.report.is_wanted:
         return
     held = _held(outputs_in(folder, config.run.state_dir))
+    if _is_being_discarded(held):
+        _discarded(folder, held, folder)
+        return
     if not config.run.overwrite:
         _see_unchanged(held, "replace it with --overwrite")
     if any(record.held is not None and _is_moved(output, record) for output, record in held):
@@ -66,6 +70,8 @@ def outputs_in(folder: Location, state_dir: str | None) -> list[Output]:
 
 def _settled(location: Location, outputs: list[Output], folder: Location | None, *, discard: bool) -> str:
     held = _held(outputs)
+    if _is_being_discarded(held):
+        return _discarded_whole(location, held, folder, discard=discard)
     if not discard:
         _see_unchanged(held, "throw it away with --discard")
     waiting = [(output, record) for output, record in held if output.waiting.find(record) is not None]
@@ -122,7 +128,27 @@ def _accepted(
     return f"{location}: accepted: {rows:,} rows of the run that started {record.started}"
 
 
+def _is_being_discarded(held: list[tuple[Output, RunRecord]]) -> bool:
+    return any(record.held is not None and record.held.is_discarded for _, record in held)
+
+
+def _discarded_whole(
+    location: Location, held: list[tuple[Output, RunRecord]], folder: Location | None, *, discard: bool
+) -> str:
+    """Complete a discard that was begun; an OutputError says it to those who wanted to accept."""
+    told = _discarded(location, held, folder)
+    if not discard:
+        raise OutputError(f"{location}: nothing is held here any more: what was held was being discarded; that is done")
+    return told
+
+
 def _discarded(location: Location, held: list[tuple[Output, RunRecord]], folder: Location | None) -> str:
+    """Throw away what is held; of a directory the mark that this has begun is written first, and removed last."""
+    held = sorted(held, key=lambda each: bool(each[1].held and each[1].held.is_discarded))
+    last_output, record = held[-1]
+    if folder is not None and record.held is not None and not record.held.is_discarded:
+        mark = msgspec.structs.replace(record.held, is_discarded=True)
+        last_output.waiting.write(msgspec.structs.replace(record, held=mark))
     for output, record in held:
         if (data := output.waiting.find(record)) is not None:
             remove(data)

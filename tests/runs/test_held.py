@@ -531,6 +531,32 @@ def test_a_run_completes_the_acceptance_of_many_files_once(
 
 
 @pytest.mark.time_limit(1200)
+@pytest.mark.parametrize("then", ["accept", "discard", "run"])
+def test_what_is_discarded_in_part_is_discarded_whole(
+    then: str, tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
+) -> None:
+    """Killed in the middle of many files: what is left of them is no output, whatever comes next."""
+    nightly = hold_many(tmp_path, fake, classify)
+    process = killed()
+    for step in (3, 20, 3 * MANY) if then == "accept" else (20, 2 * MANY):
+        assert process.at(step, "accept", "--discard", "out/")
+        assert second_nights(tmp_path) == 0
+        if then == "accept":
+            complaint(classify("accept", "out/", expect=2), "nothing is held here any more: what was held was being")
+        elif then == "discard":
+            assert "discarded" in classify("accept", "--discard", "out/").stderr
+        else:
+            fake.requests.clear()
+            classify("run", nightly, expect=5)
+            assert fake.requests
+            assert len(list((tmp_path / "out" / ".held").glob("*.csv"))) == MANY
+            classify("accept", "--discard", "out/")
+        assert second_nights(tmp_path) == 0
+        assert not (tmp_path / "out" / ".held").exists()
+        complaint(classify("accept", "out/", expect=2), "nothing is held here; ")
+
+
+@pytest.mark.time_limit(1200)
 def test_discarding_is_killed_at_every_step(
     tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
 ) -> None:
