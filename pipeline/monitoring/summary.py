@@ -134,7 +134,8 @@ def closing_line(record: RunRecord) -> str:
     counts += [f"{count:,} {way}" for way, count in ways.items() if count]
     line = f"{printable(record.output)}: {_files(record)}"
     if record.already_complete:
-        line += f"complete already, nothing to do: {record.rows:,} rows, {', '.join(counts)}"
+        done = "was held, is put in its place now" if record.put_in_place else "nothing to do"
+        line += f"complete already, {done}: {record.rows:,} rows, {', '.join(counts)}"
     else:
         counts += [f"{record.requests:,} requests", f"{record.retries:,} retries"]
         answered = record.rows - record.resumed_rows

@@ -194,7 +194,7 @@ def _reported(config: Config, plan: Plan, record: RunRecord, progress: Progress)
     _put_in_place(config, plan, record)
     if waited is not None and before is not None and before.digest != record.accepted:
         discard_report(waited, before)
-    return record
+    return msgspec.structs.replace(record, put_in_place=before is not None)
 
 
 def _is_reported(config: Config, record: RunRecord) -> bool:

@@ -182,11 +182,13 @@ def test_other_settings_put_it_in_place(report: str, tmp_path: Path, fake: FakeS
     """Without holding, or with limits that it does not break, what was paid for is published; nothing is sent."""
     hold_one(tmp_path, fake, classify)
     nightly = config(tmp_path / "n.toml", fake, report)
-    classify("run", nightly, expect=5 if "publish" in report else 0)
+    done = classify("run", nightly, expect=5 if "publish" in report else 0)
+    assert "complete already, was held, is put in its place now: 300 rows" in last_line(done)
     assert not fake.requests
     assert labels(tmp_path / "out.csv") == {"positive"}
     assert not list(tmp_path.glob("*.held*")) + list(tmp_path.glob(".*.held*"))
-    classify("run", nightly, expect=5 if "publish" in report else 0)
+    done = classify("run", nightly, expect=5 if "publish" in report else 0)
+    assert "complete already, nothing to do: 300 rows" in last_line(done)
     assert not fake.requests
 
 
