@@ -35,10 +35,16 @@ class Held(msgspec.Struct, kw_only=True):
 
     output: str  # where it waits
     command: str  # what puts it in its place
+    look: str = ""  # the command that shows why, if no report was written
     digest: str  # of the outputs that the report is about, together
     files: dict[str, str] = {}  # its reports -> their names when it is accepted
     history: str | None = None
     is_discarded: bool = False  # `accept --discard` has begun with the files of a directory; the rest follows
+
+    @property
+    def advice(self) -> str:
+        """What to do before it is accepted."""
+        return f"look at `{self.look}`" if self.look else "look at the report"
 
 
 class ReportOutcome(msgspec.Struct, kw_only=True):

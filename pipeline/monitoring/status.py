@@ -228,7 +228,7 @@ def _next_command(status: Status) -> list[str]:
         command = status.held.command
         if status.state == CHANGED:
             return [f"move away what was changed, or `{command} --discard` throws it away"]
-        return [f"look at the report; then `{command}` puts it in place, `{command} --discard` throws it away"]
+        return [f"{status.held.advice}; then `{command}` puts it in place, `{command} --discard` throws it away"]
     if not status.is_whole:
         return ["these are the first rows of the input; `classify run` without --limit-rows goes on from here"]
     if status.state == "incomplete":

@@ -146,7 +146,7 @@ def closing_line(record: RunRecord) -> str:
         line += f"; exit {record.exit_code}: {record.error or 'more rows failed than allowed'}"
     if record.held is not None:
         line += (
-            f"; held as {printable(record.held.output)}, the last output stays: look at the report, then "
+            f"; held as {printable(record.held.output)}, the last output stays: {printable(record.held.advice)}, then "
             f"`{printable(record.held.command)}`, or run it again with --restart"
         )
     return line

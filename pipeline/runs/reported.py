@@ -243,6 +243,7 @@ def _judged(config: Config, plan: Plan, record: RunRecord, progress: Progress) -
         held = Held(
             output=", ".join(storable(str(each)) for each in _places(plan)),
             command=_command(config, plan),
+            look="" if outcome.files else _look(config, plan),
             digest=digest,
             files={absolute(here): absolute(there) for here, there in files.items() if outcome.error is None},
             history=absolute(history) if history else None,
@@ -265,6 +266,17 @@ def _command(config: Config, plan: Plan) -> str:
     words = ["classify", "accept", *(storable(str(name)) for name in names)]
     if config.run.state_dir:
         words += ["--set", f"run.state_dir={config.run.state_dir}"]
+    return shlex.join(words)
+
+
+def _look(config: Config, plan: Plan) -> str:
+    """Return what is typed to see why the outputs of a run are held, where that has written no report."""
+    words = ["classify", "report", *(storable(str(place)) for place in _places(plan))]
+    last = plan.folders or [output.location for output in plan.waiting if output.location.exists()]
+    if len(last) == 1:
+        words += ["--against", storable(str(last[0]))]
+    if config.report.truth is not None:
+        words += ["--truth", config.report.truth]
     return shlex.join(words)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -391,6 +392,39 @@ def test_a_changed_file_of_a_held_directory(name: str, tmp_path: Path, fake: Fak
     assert classify("status", "out").stdout.startswith("out: held, but changed since, ")
     classify("accept", "--discard", "out")
     assert not (tmp_path / "out" / ".held").exists()
+
+
+UNWRITTEN = GATE.replace('output = ".md"\n', "")
+
+
+def shown_command(line: str) -> list[str]:
+    """The arguments of the first command that a line names."""
+    return shlex.split(line.split("`classify ", maxsplit=1)[1].split("`", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in/"])
+def test_without_a_report_a_command_shows_why(source: str, tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """The run was to write no report, so what it names is one that can be made, and that compares with last night."""
+    (tmp_path / "in").mkdir()
+    nightly = config(tmp_path / "n.toml", fake, UNWRITTEN, source=source)
+    place = tmp_path / (source if source == "in.csv" else "in/a.csv")
+    write(place, texts(0))
+    classify("run", nightly)
+    write(place, texts(10_000, "positive"))
+    done = classify("run", nightly, expect=5)
+    status = classify("status", "out.csv" if source == "in.csv" else "out").stdout.splitlines()[-1]
+    assert shown_command(status) == shown_command(last_line(done))
+    report = classify(*shown_command(status), "--set", 'report.fail_on=["drift"]', expect=5).stdout
+    assert "300 rows" in report
+    assert "FAIL" in report
+
+
+def test_a_first_night_without_a_report(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """There is nothing to compare with, and the command does not name it."""
+    write(tmp_path / "in.csv", texts(0))
+    done = classify("run", config(tmp_path / "n.toml", fake, STRICT.replace('output = ".md"\n', "")), expect=5)
+    assert shown_command(last_line(done)) == ["report", "out.held.csv"]
+    assert "300 rows" in classify("report", "out.held.csv").stdout
 
 
 # Each step of a command that changes a file, and kill -9 before it.
