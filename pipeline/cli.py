@@ -371,20 +371,25 @@ def _add_accept(commands: Commands) -> argparse.ArgumentParser:
         "put an output in place that is held because its report failed",
         "classify accept labelled.parquet",
         "classify accept --discard labelled.parquet",
+        "classify accept nightly.toml",
     )
-    parser.add_argument("outputs", nargs="+", metavar="OUTPUT", help="the output that the held one is to replace")
+    parser.add_argument(
+        "config", nargs="+", metavar="OUTPUT", help="the output that the held one is to replace, or a config file"
+    )
     parser.add_argument("--discard", action="store_true", help="throw the held one away; the output stays as it is")
     _add_setting(parser)
+    parser.set_defaults(input=None)
     return parser
 
 
 def _accept(options: argparse.Namespace) -> int:
     from pipeline.runs.accept import accept
+    from pipeline.runs.reported import places_of
     from pipeline.storage import locate
 
-    state_dir = _load_config(options, {}).run.state_dir
-    for output in options.outputs:
-        streams.say(accept(locate(output), state_dir, discard=options.discard))
+    config = _load_config(options, {})
+    for place in [locate(text) for text in options.input or []] or places_of(config):
+        streams.say(accept(place, config.run.state_dir, discard=options.discard))
     return 0
 
 

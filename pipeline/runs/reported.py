@@ -96,6 +96,16 @@ def _labelled(config: Config, named: Sequence[str]) -> list[Location]:
     return [each for each in outputs if each.exists()] or outputs
 
 
+def places_of(config: Config) -> list[Location]:
+    """Return the directories of outputs of a config, or, if it has none, its outputs.
+
+    Raises:
+        ConfigError, InputError: see `plan_of`. OutputError, StoreRefused, StoreGone: the output.
+    """
+    plan = _plan(config)
+    return plan.folders or _outputs(config, plan)[0]
+
+
 def _plan(config: Config) -> Plan:
     return plan_of(config, datetime.now().date())  # noqa: DTZ005 - local, as of a run
 

@@ -427,6 +427,21 @@ def test_a_first_night_without_a_report(tmp_path: Path, fake: FakeServer, classi
     assert "300 rows" in classify("report", "out.held.csv").stdout
 
 
+def test_a_config_names_what_is_accepted(tmp_path: Path, fake: FakeServer, classify: Command) -> None:
+    """As for reports and samples: its output, a file or a directory."""
+    nightly = hold_one(tmp_path, fake, classify)
+    assert "out.csv: discarded" in classify("accept", nightly, "--discard").stderr
+    classify("run", nightly, expect=5)
+    assert "out.csv: accepted: 300 rows" in classify("accept", nightly).stderr
+    assert labels(tmp_path / "out.csv") == {"positive"}
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.csv", texts(0))
+    many = config(tmp_path / "m.toml", fake, STRICT, source="in/")
+    classify("run", many, expect=5)
+    assert "out/: accepted: 300 rows" in classify("accept", many).stderr
+    assert len(labels(tmp_path / "out" / "a.csv")) > 1
+
+
 # Each step of a command that changes a file, and kill -9 before it.
 
 
