@@ -26,7 +26,7 @@ from pipeline.report.comparison import Then, compare, then_of
 from pipeline.report.counts import Block, Counts, label_name
 from pipeline.report.document import About, Document, decode, document_of, encode, read_document
 from pipeline.report.history import history_of, last_good, read_history, remember
-from pipeline.report.labelling import decode_sample, encode_sample
+from pipeline.report.labelling import decode_sample, encode_sample, is_sample
 from pipeline.report.markdown import as_markdown
 from pipeline.report.reading import Labelled, open_labelled, outputs_of
 from pipeline.report.sample import Draw, Filled, Row
@@ -251,11 +251,9 @@ def draw_sample(
 
     Raises:
         InputError: a file can't be read, has no labels, or no texts. StoreRefused, StoreGone: its store.
-        OutputError: something is there already. DiskTrouble: the disk is full.
+        OutputError: something is there already that may not be replaced. DiskTrouble: the disk is full.
     """
-    see_directory(file)
-    if file.exists() and not config.run.overwrite:
-        raise OutputError(f"{file}: exists, and may be filled in; choose another name, or replace it with --overwrite")
+    _see_no_work_is_lost(config, outputs, file)
     opened = [open_labelled(config, location, needs_truth=False) for location in outputs]
     if missing := next((each for each in opened if each.text is None), None):
         raise InputError(f"{missing.source.path}: the column of the text is not known; name it with --text-column")
@@ -276,6 +274,17 @@ def draw_sample(
     about = {"output": storable(str(whole)), "digest": digest, "model": model, "labelled": labelled, "seed": seed}
     write_whole(file, encode_sample(found, file.name, form, about))
     return len(found), labelled
+
+
+def _see_no_work_is_lost(config: Config, outputs: Sequence[Location], file: Location) -> None:
+    """See that a sample replaces none of the outputs, no other file, and another sample only if that is asked for."""
+    see_directory(file)
+    if any(file.key == each.key for each in outputs):
+        raise OutputError(f"{file}: is the output that the sample is drawn from; choose another name with --output")
+    if file.exists() and not config.run.overwrite:
+        raise OutputError(f"{file}: exists, and may be filled in; choose another name, or replace it with --overwrite")
+    if file.exists() and (file.look()[1] > MOST_BYTES or not is_sample(file.read() or b"")):
+        raise OutputError(f"{file}: exists, and is no sample; --overwrite replaces only samples, choose another name")
 
 
 def read_sample(file: Location, renamed: dict[str, str]) -> list[Row]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.report.sample import Row
+from pipeline.report.sample import KEY, Row
 
 COLUMNS = ("row", "file", "text", "label", "score", "human_label", "stratum", "weight", "key")
 NEEDED = ("text", "human_label", "stratum", "weight", "key")
@@ -111,7 +111,7 @@ def decode_sample(content: bytes, path: str) -> list[Row]:
     if text.lstrip()[:1] not in ("[", "{"):
         return _of_csv(text, path)
     try:
-        items = msgspec.json.decode(text) if text.lstrip()[0] == "[" else msgspec.json.Decoder().decode_lines(text)
+        items = _items(text)
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: is not valid JSON: {error}") from None
     rows = []
@@ -122,6 +122,24 @@ def decode_sample(content: bytes, path: str) -> list[Row]:
             missing = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else "is no task or record of a sample"
             raise InputError(f"{path}: item {number} {missing}; export it whole, as JSON") from None
     return rows
+
+
+def is_sample(content: bytes) -> bool:
+    """Return whether this is a sample that `classify sample` wrote, filled in or not."""
+    try:
+        text = content.decode("utf-8-sig")
+        if text.lstrip()[:1] in ("[", "{"):
+            keys = [item["id"] if "fields" in item else item.get("data", item)["key"] for item in _items(text)]
+        else:
+            keys = [row.key for row in _of_csv(text, "")]
+        return bool(keys) and all(KEY.fullmatch(key.strip()) for key in keys)
+    except (InputError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _items(text: str) -> Any:
+    """Return the items of a JSON array, or of JSON Lines."""
+    return msgspec.json.decode(text) if text.lstrip()[0] == "[" else msgspec.json.Decoder().decode_lines(text)
 
 
 def _of_csv(text: str, path: str) -> list[Row]:

@@ -26,7 +26,7 @@ from pipeline.streams import storable
 LONGEST_TEXT = 32_000  # characters; a cell of a spreadsheet holds 32,767
 COMPARED = 1000  # characters of a text that is still the one of its row
 TOO_SHORT = 20  # characters: a spreadsheet may make something else of a date or a number
-_KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})")
+KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})")
 
 
 class Row(NamedTuple):
@@ -144,7 +144,7 @@ class Filled:
         self._path, self._digest, self._rows = path, digest, dict[tuple[int, int], Row]()
         self._places: dict[int, list[int]] = {}  # rows of the sample, by the number of their file
         for row in rows:
-            found = _KEY.fullmatch(row.key)
+            found = KEY.fullmatch(row.key)
             if found is None:
                 raise InputError(f"{path}: {row.key!r} is no key of a sample; leave the keys as they were written")
             if found[3] != _eight_digits(digest):

@@ -680,7 +680,7 @@ REPORT = (
         change("A[3] != _eight_digits(B)", "False"), f"{SAMPLE}test_a_sample_belongs_to_its_output"),
     bug("a spreadsheet runs a text as a formula", "report.labelling:_safe",
         change("_FORMULA.match(A)", "False"), f"{SAMPLE}test_no_cell_is_a_formula"),
-    bug("what a person has filled in is replaced", "report:draw_sample",
+    bug("what a person has filled in is replaced", "report:_see_no_work_is_lost",
         change("A.exists() and not B", "False"), f"{SAMPLE}test_what_can_not_be_drawn_is_said_in_a_line"),
     bug("the rows of a sample depend on blocks", "report.sample:Draw.take",
         change("A[B][C:D] - E[B]", "A[B][C:D] - A[B][C]"), f"{SAMPLE}test_blocks_do_not_matter"),

@@ -299,6 +299,23 @@ def test_what_can_not_be_drawn_is_said_in_a_line(
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.parametrize("there", ["out.jsonl", "link.jsonl", "in.csv", "notes.json", "record.json"])
+def test_only_a_sample_is_replaced(there: str, tmp_path: Path, classify: Command) -> None:
+    """With --overwrite, too: neither an output, however it is spelled, nor any other file."""
+    write_labelled(tmp_path / "out.jsonl", ROWS[:30])
+    (tmp_path / "link.jsonl").symlink_to("out.jsonl")
+    write_labelled(tmp_path / "in.csv", ROWS[:30])
+    (tmp_path / "notes.json").write_text('{"data": "a year of work"}')
+    (tmp_path / "record.json").write_text("[]")
+    before = (tmp_path / there).read_bytes()
+    done = classify("sample", "out.jsonl", "-o", f"./{there}", "--overwrite", expect=2)
+    complaint(done, "choose another name")
+    assert (tmp_path / there).read_bytes() == before
+    for name in ("s.csv", "s.json", "s.jsonl"):
+        for form in ["csv"] if name == "s.csv" else ["labelstudio", "argilla"]:
+            classify("sample", "out.jsonl", "-o", name, "--overwrite", "--seed", "2", "--for", form)
+
+
 def test_raw_logits_have_no_bands(tmp_path: Path, classify: Command) -> None:
     """Strata are labels then, and the estimate is by label alone."""
     rows = [Labelled(LABELS[at % 4], at / 10 - 20, truth=LABELS[at % 4], text=f"row {at}") for at in range(400)]
