@@ -354,9 +354,12 @@ def _sample(options: argparse.Namespace) -> int:
     flags = {"text_column": "loader.text_column", "overwrite": "run.overwrite"}
     config, named = _load_config(options, flags), options.input or []
     about = {"rows": options.rows, "seed": options.seed, "form": options.form}
-    rows, labelled = run_with_signals(run_cancellable(partial(sample_by_hand, config, named, options.output, **about)))
+    drawn = run_with_signals(run_cancellable(partial(sample_by_hand, config, named, options.output, **about)))
+    rows, labelled, unsure = drawn
     streams.say(f"{options.output}: {rows:,} of {labelled:,} labelled rows; fill it in, then `classify report` with")
     streams.say(f"  --truth-file {options.output} says how many of all rows are right")
+    if unsure:
+        streams.say(f"  {unsure:,} rows that are not sure are left out: the model's own label is not in the output")
     return 0
 
 

@@ -156,7 +156,7 @@ class _Reading:
             _see_labels_in_truth(self._truth or "", self.counts, self.opened)
         document = document_of(self.counts, self._about)
         if self._filled is not None:
-            document["sample"] = self._filled.estimate(self.counts, _known_labels(self.opened))
+            document["sample"] = self._filled.estimate(_known_labels(self.opened))
         return document
 
 
@@ -246,8 +246,10 @@ def _last(config: Config, whole: Location, night: Document) -> Then | None:
 
 def draw_sample(
     config: Config, outputs: Sequence[Location], whole: Location, file: Location, *, rows: int, seed: int, form: str
-) -> tuple[int, int]:
-    """Write a sample of labelled files for a person to label; return its rows, and how many rows have a label.
+) -> tuple[int, int, int]:
+    """Write a sample of labelled files for a person to label.
+
+    Returns its rows, how many rows have a label of the model, and how many rows that are not sure lack it.
 
     Raises:
         InputError: a file can't be read, has no labels, or no texts. StoreRefused, StoreGone: its store.
@@ -273,7 +275,7 @@ def draw_sample(
     model = next((each.record.model.get("id") for each in opened if each.record), None)
     about = {"output": storable(str(whole)), "digest": digest, "model": model, "labelled": labelled, "seed": seed}
     write_whole(file, encode_sample(found, file.name, form, about))
-    return len(found), labelled
+    return len(found), labelled, draw.population.unsure
 
 
 def _see_no_work_is_lost(config: Config, outputs: Sequence[Location], file: Location) -> None:

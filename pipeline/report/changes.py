@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.counts import MISTAKES, MOST_LABELS, MOST_TRIED, Block, Ids, Mask, Top, Values, cell_of, row_of
+from pipeline.report.counts import (
+    MISTAKES,
+    MOST_LABELS,
+    MOST_TRIED,
+    Block,
+    Ids,
+    Mask,
+    Top,
+    Values,
+    cell_of,
+    row_of,
+    unsure_in_words,
+)
 from pipeline.report.measures import mcnemar, mean_of
 from pipeline.report.reading import Labelled
 from pipeline.scores import Floats
@@ -55,20 +67,25 @@ class Changes:
         self._truths = np.zeros((2, 2), np.int64)  # rows with a truth and both labels: right then, right now
         self._has_truth = False
         self._rows = self._same = self._higher = self._lower = 0
+        self._unsure = 0  # rows that have `writer.unsure_label` in the place of a label that is gone: left out
         self._change = self._distance = 0.0  # of the scores of rows whose label is the same
         self._tops = {kind: Top(MISTAKES * examples) for kind in ("worse", "better", "changed")}
 
     def add(self, now: Block, then: Block) -> None:
         """Count the rows of two blocks of the same rows."""
         labels, before = self._values.of_labels(now.labels), self._values.of_labels(then.labels)
-        has_changed = labels != before
-        self._rows += len(labels)
+        is_known = np.ones(len(labels), bool)
+        for unjudged in (now.unjudged, then.unjudged):
+            is_known &= True if unjudged is None else ~unjudged
+        has_changed = (labels != before) & is_known
+        self._rows += int(np.count_nonzero(is_known))
+        self._unsure += int(np.count_nonzero(~is_known))
         wide = MOST_LABELS + 2  # ids from -1 on, as digits of one number
         pairs, rows = np.unique((before[has_changed] + 1) * wide + labels[has_changed] + 1, return_counts=True)
         for pair, count in zip(pairs.tolist(), rows.tolist(), strict=True):
             self._pairs[pair // wide - 1, pair % wide - 1] += count
-        self._count_scores(now.scores, then.scores, ~has_changed & (labels >= 0))
-        both = (labels >= 0) & (before >= 0)
+        self._count_scores(now.scores, then.scores, (labels == before) & is_known & (labels >= 0))
+        both = is_known & (labels >= 0) & (before >= 0)
         if now.truths is not None:
             self._has_truth = True
             truths = self._values.of_truths(now.truths)
@@ -117,6 +134,7 @@ class Changes:
         return {
             "left_out": None,
             "rows": self._rows,
+            "notes": [unsure_in_words(self._unsure)] if self._unsure else [],
             "changed": changed,
             "share": changed / rows,
             "pairs": pairs,

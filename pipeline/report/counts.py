@@ -52,9 +52,8 @@ class Block(NamedTuple):
     def part(self, start: int, stop: int | None = None) -> Block:
         """Return some of the rows, from `start` up to `stop`."""
         rows = slice(start, stop)
-        truths, text = (each if each is None else each[rows] for each in (self.truths, self.text))
-        columns = self.labels[rows], self.scores[rows], self.errors[rows]
-        return Block(self.file, self.first_row + start, *columns, truths, text)
+        columns: list[Any] = [each if each is None else each[rows] for each in self[2:]]
+        return Block(self.file, self.first_row + start, *columns)
 
 
 class Values:
@@ -276,6 +275,14 @@ def cell_of(column: pa.Array, at: int) -> str | None:
         if value is None or isinstance(value, str):
             return value
     return to_cells(column.slice(at, 1), "value")[0]
+
+
+def unsure_in_words(rows: int) -> str:
+    """Say that rows are not judged because the model's own label is not in the output."""
+    return (
+        f"{rows:,} rows that are not sure are left out: writer.unsure_label stands there, not the model's own label; "
+        f"writer.top_k or writer.probs keeps it"
+    )
 
 
 def _shortened(text: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.report.sample import KEY, Row
 
 COLUMNS = ("row", "file", "text", "label", "score", "human_label", "stratum", "weight", "key")
-NEEDED = ("text", "human_label", "stratum", "weight", "key")
+NEEDED = ("text", "human_label", "key")
 FORMS = ("csv", "labelstudio", "argilla")
 ENDINGS = {".csv": "csv", ".json": "labelstudio", ".jsonl": "labelstudio"}
 # What a spreadsheet takes for a formula, also behind apostrophes of ours.
@@ -151,32 +150,27 @@ def _of_csv(text: str, path: str) -> list[Row]:
         if missing := [name for name in NEEDED if name not in (reader.fieldnames or ())]:
             raise InputError(f"{path}: no column {missing[0]!r}; it must have those that `classify sample` wrote")
         return [
-            _row(row["key"], _as_it_was(row["text"] or ""), _as_it_was(row["stratum"] or ""), row["weight"],
-                 _as_it_was((row["human_label"] or "").strip()))
+            _row(row["key"], _as_it_was(row["text"] or ""), _as_it_was((row["human_label"] or "").strip()))
             for row in reader
             if any(row.values())
-        ]  # fmt: skip
+        ]
     except (csv.Error, ValueError, TypeError) as error:
         raise InputError(f"{path}:{reader.line_num}: {error}; leave all columns but human_label as they were") from None
 
 
-def _row(key: Any, text: Any, stratum: Any, weight: Any, truth: Any) -> Row:
-    # A spreadsheet may write a decimal comma.
-    number = float(weight.replace(",", ".") if isinstance(weight, str) else weight)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"the weight {weight!r} is no number above 0")
+def _row(key: Any, text: Any, truth: Any) -> Row:
+    """Return a row with what is read of it: all else is known of the output."""
     shown = None if truth in (None, "") else str(truth)
-    return Row(str(key).strip(), 0, "", str(text), "", None, str(stratum), number, shown)
+    return Row(str(key).strip(), 0, "", str(text), "", None, "", 0.0, shown)
 
 
 def _of_item(item: dict[str, Any]) -> Row:
     if "fields" in item:
         given = [each for each in (item.get("responses") or {}).get("label", []) if each.get("status") != "discarded"]
-        beside = item["metadata"]
         truth = given[-1]["value"] if given else None
-        return _row(item["id"], item["fields"]["text"], beside["stratum"], beside["weight"], truth)
+        return _row(item["id"], item["fields"]["text"], truth)
     data, read = (item["data"], _of_annotations) if "data" in item else (item, _of_choice)
-    return _row(data["key"], data["text"], data["stratum"], data["weight"], read(item))
+    return _row(data["key"], data["text"], read(item))
 
 
 def _of_annotations(task: dict[str, Any]) -> str | None:

@@ -74,7 +74,8 @@ def _of_sample(document: Document) -> list[str]:
         for each in sample["labels"][:MOST_LABELS]
     ]
     table = _table(["label", "judged", "precision", "recall", "F1"], rows)
-    return [f"{said}, macro F1 {_interval(sample['macro_f1'])}; {filled_in(sample)}.", table]
+    notes = [f"{escaped(note)}." for note in sample.get("notes", [])]
+    return [f"{said}, macro F1 {_interval(sample['macro_f1'])}; {filled_in(sample)}.", *notes, table]
 
 
 def _of_changes(document: Document) -> list[str]:
@@ -96,7 +97,8 @@ def _of_changes(document: Document) -> list[str]:
         ]
         for each in changes["pairs"][:MOST_LABELS]
     ]
-    return [f"{said}.", *([_table(["then", "now", "rows", "share"], rows)] if rows else [])]
+    notes = [f"{escaped(note)}." for note in changes.get("notes", [])]
+    return [f"{said}.", *notes, *([_table(["then", "now", "rows", "share"], rows)] if rows else [])]
 
 
 def _interval(interval: Sequence[float | None]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -17,16 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.report.counts import Block, Counts, Values, cell_of, label_name
+from pipeline.report.counts import Block, Values, cell_of, label_name, unsure_in_words
 from pipeline.report.estimates import Ids, Judged, estimate
-from pipeline.report.strata import BAND_STARTS, BANDS, bands_of, strata_of
-from pipeline.scores import OTHERS, Floats
+from pipeline.report.strata import BANDS, Strata, bands_of, strata_of
+from pipeline.scores import Floats
 from pipeline.streams import storable
 
 LONGEST_TEXT = 32_000  # characters; a cell of a spreadsheet holds 32,767
 COMPARED = 1000  # characters of a text that is still the one of its row
 TOO_SHORT = 20  # characters: a spreadsheet may make something else of a date or a number
-KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})")
+KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})(?:-(\d+))?")
 
 
 class Row(NamedTuple):
@@ -44,7 +43,10 @@ class Row(NamedTuple):
 
 
 def key_of(digest: str, number: int, row: int, block: Block, at: int) -> str:
-    """Return the key of a row: the number of its file, its own, and eight digits each of the output and of the row."""
+    """Return the key of a row: the number of its file, its own, and eight digits each of the output and of the row.
+
+    In a sample the number of its rows follows: it says which strata they were drawn from.
+    """
     content = "\0".join((cell_of(block.labels, at) or "", repr(float(block.scores[at])), text_of(block, at)))
     return f"r{number}-{row}-{_eight_digits(digest)}-{_eight_digits(content)}"
 
@@ -55,29 +57,61 @@ def text_of(block: Block, at: int) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
-class Draw:
-    """Draws a sample: `count` all blocks, `draw`, then `take` all blocks again. The same seed gives the same rows."""
+class Population:
+    """The rows of an output that a sample can stand for, those with a label of the model, by label and band."""
 
     def __init__(self) -> None:
         self._values = Values({})
         self._cells = np.zeros((64, BANDS), np.int64)
-        self._is_score = True  # and no raw logit: those have no bands
+        self.is_score = True  # and no raw logit: those have no bands
+        self.unsure = 0  # rows that have `writer.unsure_label` in the place of a label that is gone: left out
 
-    def count(self, block: Block) -> None:
-        """Count the rows of a block by label and band."""
-        labels, bands = self._cells_of(block)
-        if len(self._values.ids) and (need := max(self._values.ids.values()) + 1) > len(self._cells):
+    @property
+    def ids(self) -> dict[str, int]:
+        """The number of each label."""
+        return self._values.ids
+
+    @property
+    def cells(self) -> Ids:
+        """Rows by label and band; raw logits have one band."""
+        return self._cells if self.is_score else np.asarray(self._cells.sum(1, keepdims=True))
+
+    def count(self, block: Block) -> tuple[Ids, Ids]:
+        """Count the rows of a block; return their `cells_of`."""
+        labels, bands = self.cells_of(block)
+        if self.ids and (need := max(self.ids.values()) + 1) > len(self._cells):
             wider = np.zeros((max(need, 2 * len(self._cells)), BANDS), np.int64)
             wider[: len(self._cells)] = self._cells
             self._cells = wider
         np.add.at(self._cells, (labels[labels >= 0], bands[labels >= 0]), 1)
-        self._is_score &= are_scores(block.scores[labels >= 0])
+        self.is_score &= are_scores(block.scores[labels >= 0])
+        self.unsure += 0 if block.unjudged is None else int(np.count_nonzero(block.unjudged))
+        return labels, bands
+
+    def cells_of(self, block: Block) -> tuple[Ids, Ids]:
+        """Return the label of each row, -1 where it has none, and its band."""
+        labels = self._values.of_labels(block.labels)
+        return labels if block.unjudged is None else np.where(block.unjudged, -1, labels), bands_of(block.scores)
+
+    def strata(self, rows: int) -> Strata:
+        """Return the strata for a sample of so many rows."""
+        cells, names = self.cells, {number: name for name, number in self.ids.items()}
+        return strata_of(cells, [names.get(number, "") for number in range(len(cells))], rows)
+
+
+class Draw:
+    """Draws a sample: `count` all blocks, `draw`, then `take` all blocks again. The same seed gives the same rows."""
+
+    def __init__(self) -> None:
+        self.population = Population()
+
+    def count(self, block: Block) -> None:
+        """Count the rows of a block by label and band."""
+        self.population.count(block)
 
     def draw(self, rows: int, seed: int) -> int:
-        """Choose so many rows, or all if there are not so many; return how many rows have a label."""
-        cells = self._cells if self._is_score else self._cells.sum(1, keepdims=True)
-        names = {number: name for name, number in self._values.ids.items()}
-        self._strata = strata_of(cells, [names.get(number, "") for number in range(len(cells))], rows)
+        """Choose so many rows, or all if there are not so many; return how many rows have a label of the model."""
+        self._strata = self.population.strata(rows)
         self._chance = np.random.default_rng(seed)
         self._places = [
             np.sort(self._chance.choice(int(size), int(taken), replace=False))
@@ -85,12 +119,12 @@ class Draw:
         ]
         self._passed = np.zeros(len(self._places), np.int64)
         self._rows: list[Row] = []
-        return int(cells.sum())
+        return int(self.population.cells.sum())
 
     def take(self, block: Block, number: int, digest: str) -> None:
         """Take the rows of a block that were chosen; `number` is that of its file, `digest` that of all of them."""
-        labels, bands = self._cells_of(block)
-        strata = np.where(labels >= 0, self._strata.of[labels, bands if self._is_score else 0], -1)
+        labels, bands = self.population.cells_of(block)
+        strata = np.where(labels >= 0, self._strata.of[labels, bands if self.population.is_score else 0], -1)
         before, self._passed = (
             self._passed,
             self._passed + np.bincount(strata[strata >= 0], minlength=len(self._passed)),
@@ -107,13 +141,10 @@ class Draw:
         self._rows.sort(key=lambda row: (row.file, row.row))
         return [self._rows[at] for at in self._chance.permutation(len(self._rows)).tolist()]
 
-    def _cells_of(self, block: Block) -> tuple[Ids, Ids]:
-        return self._values.of_labels(block.labels), bands_of(block.scores)
-
     def _row(self, block: Block, at: int, stratum: int, number: int, digest: str) -> Row:
         row, score = block.first_row + at, float(block.scores[at])
         return Row(
-            key=key_of(digest, number, row, block, at),
+            key=f"{key_of(digest, number, row, block, at)}-{int(self._strata.taken.sum())}",
             row=row,
             file=block.file,
             text=text_of(block, at),
@@ -129,6 +160,17 @@ def are_scores(scores: Floats) -> bool:
     return bool(((scores >= 0) & (scores <= 1)).all())
 
 
+class _Found(NamedTuple):
+    """A row of the output that a person has judged."""
+
+    label: str
+    truth: str
+    line: int  # of the label in the cells of the output
+    band: int
+    file: str  # "" if there is only one
+    row: int
+
+
 class Filled:
     """A sample that a person has filled in: give it all blocks of the output that it is of, then `estimate`.
 
@@ -142,6 +184,7 @@ class Filled:
             InputError: it is one of another output, nothing is filled in, or a row is there twice.
         """
         self._path, self._digest, self._rows = path, digest, dict[tuple[int, int], Row]()
+        self._drawn = 0  # rows of the sample when it was drawn, if the keys say it
         self._places: dict[int, list[int]] = {}  # rows of the sample, by the number of their file
         for row in rows:
             found = KEY.fullmatch(row.key)
@@ -150,19 +193,20 @@ class Filled:
             if found[3] != _eight_digits(digest):
                 raise InputError(f"{path}: is a sample of another output, or of what this one was; draw a new one")
             place = int(found[1]), int(found[2])
+            if self._rows and int(found[5] or 0) != self._drawn:
+                raise InputError(f"{path}: has rows of two samples; give one of them")
+            self._drawn = int(found[5] or 0)
             if place in self._rows:
                 raise InputError(f"{path}: row {place[1]} is there twice; leave one of them")
-            self._rows[place] = row
+            self._rows[place] = row._replace(key=row.key.removesuffix(f"-{found[5]}") if found[5] else row.key)
             self._places.setdefault(place[0], []).append(place[1])
         if not any(row.truth for row in rows):
             raise InputError(f"{path}: no row has a label yet; fill in human_label")
         for places in self._places.values():
             places.sort()
-        # Rows that were not filled in make the others of their stratum stand for more.
-        drawn, filled = Counter(row.stratum for row in rows), Counter(row.stratum for row in rows if row.truth)
-        self._grown = {name: drawn[name] / count for name, count in filled.items()}
-        self._seen = 0
-        self._found: list[tuple[str, str, float, float]] = []  # label, truth, score, weight
+        self._population = Population()
+        self._seen = self._unsure = 0
+        self._found: list[_Found] = []
 
     def add(self, block: Block, number: int) -> None:
         """Look up the rows of the sample that are in a block of the file with this number.
@@ -170,6 +214,7 @@ class Filled:
         Raises:
             InputError: another text, label or score stands there now.
         """
+        labels, bands = self._population.count(block)
         places = self._places.get(number, [])
         first, last = (bisect_left(places, block.first_row + rows) for rows in (0, len(block.scores)))
         for place in places[first:last]:
@@ -181,47 +226,61 @@ class Filled:
                 raise InputError(
                     f"{self._path}: the text beside {row.key} is not that of row {place}; was one column sorted alone?"
                 )
-            if row.truth:
+            if labels[at] < 0:
+                self._unsure += 1
+            elif row.truth:
                 label = label_name(storable(cell_of(block.labels, at) or ""))
-                weight = max(1.0, row.weight * self._grown[row.stratum])
-                self._found.append((label, row.truth, float(block.scores[at]), weight))
+                self._found.append(_Found(label, row.truth, int(labels[at]), int(bands[at]), block.file, place))
         self._seen += last - first
 
-    def estimate(self, counts: Counts, known: Collection[str]) -> dict[str, Any]:
-        """Return what the sample says of the whole output, of which `counts` are; `known` are labels of its model.
+    def estimate(self, known: Collection[str]) -> dict[str, Any]:
+        """Return what the sample says of the whole output; `known` are labels of its model.
 
         Raises:
             InputError: a row of the sample is not in the output, or has a truth that is no label.
         """
         if self._seen < len(self._rows):
             raise InputError(f"{self._path}: has rows that the output has not; draw a new sample")
-        ids = counts.values.ids
-        for _, truth, _, _ in self._found:
-            if truth not in ids and truth not in known:
-                near = get_close_matches(truth, [*ids, *known], n=1)
+        if not self._found:
+            raise InputError(f"{self._path}: no row that is filled in has a label of the model; draw a new sample")
+        cells, lines = self._population.cells, dict(self._population.ids)
+        for truth in {each.truth for each in self._found}:
+            if truth not in lines and truth not in known:
+                near = get_close_matches(truth, [*lines, *known], n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "report.truth_map says what it is called by the model"
                 raise InputError(f"{self._path}: {truth!r} is no label of the model; {hint}")
-        lines = dict(ids)
-        cells = np.add.reduceat(counts.hist.sum(1), BAND_STARTS, axis=1)
-        if counts.logits or counts.has_no_score:
-            cells = cells.sum(1, keepdims=True)
-        labels, truths, scores, weights = zip(*self._found, strict=True)
-        label_ids = [lines.get(label, lines.get(OTHERS, -1)) for label in labels]
-        truth_ids = [
-            # Of labels that are not told apart, another one than that of the row.
-            lines.setdefault("(another)" if truth not in lines and label not in ids and truth != label else truth,
-                             max(len(cells), *lines.values()) + 1)
-            if truth != label else mine
-            for label, truth, mine in zip(labels, truths, label_ids, strict=True)
-        ]  # fmt: skip
-        whole = np.zeros((max(lines.values()) + 1, cells.shape[1]), np.int64)
-        whole[: len(cells)] = cells[: len(whole)]
+        labels = np.array([each.line for each in self._found])
+        truths = np.array([self._line_of(each, lines, len(cells)) for each in self._found])
+        bands = np.array([each.band if self._population.is_score else 0 for each in self._found])
+        whole = np.zeros((max(len(cells), *lines.values()) + 1, cells.shape[1]), np.int64)
+        whole[: len(cells)] = cells
         names = {number: name for name, number in lines.items()}
-        bands = bands_of(np.array(scores)) if cells.shape[1] > 1 else np.zeros(len(scores), np.int64)
-        judged = Judged(np.array(label_ids), np.array(truth_ids), bands, np.array(weights))
+        judged = Judged(labels, truths, bands, self._weights(labels, bands))
         found = estimate(whole, judged, [names.get(number, "") for number in range(len(whole))])
-        rows = {"rows": len(self._rows), "judged": len(labels), "not_filled_in": len(self._rows) - len(labels)}
-        return {"file": self._path, **rows, "labelled": int(cells.sum()), **found}
+        rows = len(self._rows) - self._unsure
+        numbers = {"rows": rows, "judged": len(labels), "not_filled_in": rows - len(labels)}
+        unsure = self._population.unsure
+        notes = [unsure_in_words(unsure)] if unsure else []
+        return {"file": self._path, **numbers, "labelled": int(cells.sum()), "notes": notes, **found}
+
+    def _line_of(self, found: _Found, lines: dict[str, int], labels: int) -> int:
+        """Return the line of a truth, a new one for one that is no label of any row."""
+        if found.truth == found.label:
+            return found.line
+        # Of labels that are not told apart, another one than that of the row.
+        is_another = found.truth not in lines and found.label not in self._population.ids
+        return lines.setdefault("(another)" if is_another else found.truth, max(labels, *lines.values()) + 1)
+
+    def _weights(self, labels: Ids, bands: Ids) -> Floats:
+        """Return how many rows of the output each judged one stands for.
+
+        They are counted anew: the column `weight` of the file may have been edited, and rows that were not filled in
+        make the others of their stratum stand for more.
+        """
+        strata = self._population.strata(self._drawn or len(self._rows))
+        mine = strata.of[labels, bands]
+        judged = np.bincount(mine, minlength=len(strata.rows))
+        return np.asarray(strata.rows[mine] / judged[mine])
 
 
 def _eight_digits(text: str) -> str:

@@ -50,7 +50,7 @@ def _of_sample(document: Document) -> list[str]:
     line = f"right, by a sample: {percent(value)} ({percent(low)} to {percent(high)} with 95 % certainty)"
     if f1[0] is not None:
         line += f", macro F1 {f1[0]:.3f} ({f1[1]:.3f} to {f1[2]:.3f})"
-    return [f"{line}; {filled_in(sample)}"]
+    return [f"{line}; {filled_in(sample)}", *map(printable, sample.get("notes", []))]
 
 
 def filled_in(sample: Document) -> str:
@@ -75,7 +75,7 @@ def _of_changes(document: Document, *, blocks: bool) -> list[str]:
     lines = [f"row by row: {changes['changed']:,} rows ({percent(changes['share'])}) have another label{more}"]
     if (truth := changes["truth"]) and truth["rows"]:
         lines.append(f"{better_or_worse(truth)} of {truth['rows']:,} rows with a truth")
-    return lines
+    return [*lines, *map(printable, changes.get("notes", []))]
 
 
 def better_or_worse(truth: Document) -> str:

@@ -74,10 +74,10 @@ def report_by_hand(
 
 def sample_by_hand(
     config: Config, named: Sequence[str], output: str, *, rows: int, seed: int, form: str | None
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Write a sample of labelled files, or, if none is named, of the outputs of the config, for a person to label.
 
-    Returns its rows, and how many rows have a label.
+    Returns its rows, how many rows have a label of the model, and how many rows that are not sure lack it.
 
     Raises:
         ClassifyError: it can't be drawn, or written.

@@ -15,7 +15,6 @@ from pipeline.config import LIMITS
 from pipeline.report.changes import Changes, in_step
 from pipeline.report.checks import checks_of, verdict_of
 from pipeline.report.comparison import compare, then_of
-from pipeline.report.counts import Counts
 from pipeline.report.document import Document
 from pipeline.report.markdown import as_markdown
 from pipeline.report.page import as_page
@@ -52,10 +51,9 @@ def full(
 
 def _sampled(rows: list[Labelled]) -> dict[str, Any]:
     """What a sample says that a person has filled in with the truth of each row, but for every tenth."""
-    draw, counts = Draw(), Counts(0)
+    draw = Draw()
     for block in blocks_of(rows):
         draw.count(block)
-        counts.add(block)
     draw.draw(200, 1)
     for block in blocks_of(rows):
         draw.take(block, 1, "digest")
@@ -63,7 +61,7 @@ def _sampled(rows: list[Labelled]) -> dict[str, Any]:
     filled = Filled("sample.csv", drawn, "digest")
     for block in blocks_of(rows):
         filled.add(block, 1)
-    return filled.estimate(counts, {row.truth or "" for row in rows})
+    return filled.estimate({row.truth or "" for row in rows})
 
 
 CASES: dict[str, Document] = {

@@ -86,6 +86,39 @@ def test_a_row_whose_label_is_gone_is_not_judged(fake: FakeServer, tmp_path: Pat
     assert {entry["label"]: entry["rows"] for entry in found["labels"]}["unsure"] == len(ROWS) - len(SURE)
 
 
+def test_a_sample_is_drawn_of_labels_of_the_model(fake: FakeServer, tmp_path: Path, classify: Command) -> None:
+    """Rows whose label is gone are neither drawn nor counted as wrong; with the best classes none is gone."""
+    for more, gone in ((REPLACED, len(ROWS) - len(SURE)), ((*NAMED, "--set", "writer.top_k=1", *REPLACED), 0)):
+        labelled(output := f"{gone}.csv", fake, classify, *more, folder=tmp_path)
+        done = classify("sample", output, "-o", "s.csv", "--rows", "60", "--overwrite")
+        assert (f"{gone} rows that are not sure are left out" in done.stderr) == bool(gone)
+        drawn = (tmp_path / "s.csv").read_text("utf-8-sig").splitlines()
+        cells = [line.split(",") for line in drawn[1:]]
+        assert {row[3] for row in cells} == {*LABELS}
+        filled = [",".join([*row[:5], label_of(row[2]), *row[6:]]) for row in cells]
+        (tmp_path / "s.csv").write_text("\n".join([drawn[0], *filled]))
+        shown = classify("report", output, "--truth-file", "s.csv", "-o", "r.md").stdout
+        assert "right, by a sample: 100.0 %" in shown
+        for text in (shown, (tmp_path / "r.md").read_text()):
+            assert (f"{gone} rows that are not sure are left out" in text) == bool(gone)
+        sample = json.loads((tmp_path / "r.json").read_text())["sample"]
+        assert (sample["judged"], sample["labelled"]) == (60, len(ROWS) - gone)
+
+
+def test_rows_whose_label_is_gone_have_not_changed(fake: FakeServer, tmp_path: Path, classify: Command) -> None:
+    """Neither better nor worse, whichever of the two outputs lacks the label."""
+    labelled("then.csv", fake, classify, *REPLACED, folder=tmp_path)
+    labelled("now.csv", fake, classify, folder=tmp_path)
+    for now, then in (("now.csv", "then.csv"), ("then.csv", "now.csv")):
+        asked = ("report", now, "--truth", "truth", "--against", then, "-o", "r.json")
+        gone = len(ROWS) - len(SURE)
+        assert f"{gone} rows that are not sure are left out" in classify(*asked).stdout
+        changes = json.loads((tmp_path / "r.json").read_text())["changes"]
+        assert (changes["rows"], changes["changed"], changes["pairs"]) == (len(SURE), 0, [])
+        truth = changes["truth"]
+        assert (truth["rows"], truth["better"], truth["worse"]) == (len(SURE), 0, 0)
+
+
 def test_a_file_without_a_header(fake: FakeServer, tmp_path: Path, classify: Command) -> None:
     """The columns are found by their place, the last ones, those of thresholds among them."""
     (tmp_path / "in.csv").write_text("".join(f"{text},{truth}\n" for text, truth in ROWS))

@@ -204,6 +204,25 @@ def test_the_interval_is_judged(tmp_path: Path, classify: Command) -> None:
     assert "?    Accuracy: " in done.stdout
 
 
+def test_weights_are_counted_anew(tmp_path: Path, classify: Command) -> None:
+    """Whatever a spreadsheet or a person makes of the columns beside the label, the numbers are the same."""
+    write_labelled(tmp_path / "out.csv", ROWS)
+    classify("sample", "out.csv", "-o", "s.csv")
+    fill_in(tmp_path / "s.csv", lambda row: "" if int(row["row"]) % 3 else of_the_text(row))
+    asked = ("report", "out.csv", "--truth-file", "s.csv", "--json")
+    found = said(classify(*asked))
+    rows = rows_of(tmp_path / "s.csv")
+    for at, row in enumerate(rows):
+        row |= {"weight": ("1000", "03. Apr", "", "2026-04-03")[at % 4], "stratum": "mine", "score": "x"}
+    for name, kept in (("edited", rows), ("only those", [row for row in rows if row["human_label"]])):
+        with (tmp_path / "s.csv").open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(kept)
+        left_out = {"rows": len(kept), "not_filled_in": len(kept) - found["judged"]}
+        assert said(classify(*asked)) == found | left_out, name
+
+
 def test_rows_that_are_not_filled_in_are_left_out(tmp_path: Path, classify: Command) -> None:
     """Whole strata may be: what remains is said, and the interval is wider."""
     write_labelled(tmp_path / "out.csv", ROWS)
