@@ -133,6 +133,7 @@ class _Reading:
         self._needs_truth = needs_truth and self._truth is not None
         self._about = _about(self.opened, outputs, whole, self._truth)
         self._filled = None
+        self._renamed = {*config.report.truth_map.values()}
         if truth_file is not None:
             rows = read_sample(truth_file, config.report.truth_map)
             self._filled = Filled(str(truth_file), rows, self._about.digest)
@@ -156,7 +157,9 @@ class _Reading:
             _see_labels_in_truth(self._truth or "", self.counts, self.opened)
         document = document_of(self.counts, self._about)
         if self._filled is not None:
-            document["sample"] = self._filled.estimate(_known_labels(self.opened))
+            document["sample"] = self._filled.estimate(
+                _known_labels(self.opened), self._renamed, is_complete=_are_all_known(self.opened)
+            )
         return document
 
 
@@ -205,6 +208,12 @@ def _known_labels(opened: Sequence[Labelled]) -> set[str]:
     """Return the labels of the models, as far as their names are known."""
     models = [each.record.model for each in opened if each.record]
     return {str(name) for model in models for name in (model.get("names") or {}).values()}
+
+
+def _are_all_known(opened: Sequence[Labelled]) -> bool:
+    """Return whether the names of all classes of the models are known: some servers name only the best ones."""
+    models = [each.record.model if each.record else {} for each in opened]
+    return all(0 < (model.get("num_classes") or 0) <= len(model.get("names") or {}) for model in models)
 
 
 def _see_labels_in_truth(truth: str, counts: Counts, opened: Sequence[Labelled]) -> None:

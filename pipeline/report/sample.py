@@ -25,6 +25,9 @@ from pipeline.streams import storable
 LONGEST_TEXT = 32_000  # characters; a cell of a spreadsheet holds 32,767
 COMPARED = 1000  # characters of a text that is still the one of its row
 TOO_SHORT = 20  # characters: a spreadsheet may make something else of a date or a number
+SHOWN = 10  # rows of a value that is no label, in a message
+SHORT_NAME = 3  # characters
+ALIKE = 0.75  # from this ratio of equal characters on a value may be a typo
 KEY = re.compile(r"r(\d+)-(\d+)-([0-9a-f]{8})-([0-9a-f]{8})(?:-(\d+))?")
 
 
@@ -233,8 +236,13 @@ class Filled:
                 self._found.append(_Found(label, row.truth, int(labels[at]), int(bands[at]), block.file, place))
         self._seen += last - first
 
-    def estimate(self, known: Collection[str]) -> dict[str, Any]:
-        """Return what the sample says of the whole output; `known` are labels of its model.
+    def estimate(self, known: Collection[str], named: Collection[str] = (), *, is_complete: bool) -> dict[str, Any]:
+        """Return what the sample says of the whole output.
+
+        Args:
+            known: labels of its model.
+            named: what a person says are labels of it; believed where the model has more than the known ones.
+            is_complete: whether the model has none but the known labels.
 
         Raises:
             InputError: a row of the sample is not in the output, or has a truth that is no label.
@@ -243,12 +251,8 @@ class Filled:
             raise InputError(f"{self._path}: has rows that the output has not; draw a new sample")
         if not self._found:
             raise InputError(f"{self._path}: no row that is filled in has a label of the model; draw a new sample")
+        notes = self._check_truths(known, named, is_complete=is_complete)
         cells, lines = self._population.cells, dict(self._population.ids)
-        for truth in {each.truth for each in self._found}:
-            if truth not in lines and truth not in known:
-                near = get_close_matches(truth, [*lines, *known], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "report.truth_map says what it is called by the model"
-                raise InputError(f"{self._path}: {truth!r} is no label of the model; {hint}")
         labels = np.array([each.line for each in self._found])
         truths = np.array([self._line_of(each, lines, len(cells)) for each in self._found])
         bands = np.array([each.band if self._population.is_score else 0 for each in self._found])
@@ -260,8 +264,43 @@ class Filled:
         rows = len(self._rows) - self._unsure
         numbers = {"rows": rows, "judged": len(labels), "not_filled_in": rows - len(labels)}
         unsure = self._population.unsure
-        notes = [unsure_in_words(unsure)] if unsure else []
+        if unsure:
+            notes.append(unsure_in_words(unsure))
         return {"file": self._path, **numbers, "labelled": int(cells.sum()), "notes": notes, **found}
+
+    def _check_truths(self, known: Collection[str], named: Collection[str], *, is_complete: bool) -> list[str]:
+        """See that truths are labels, or may be; return sentences about those that no row of the output has.
+
+        Raises:
+            InputError: some are none, or look like typos; all of them are named.
+        """
+        labels = {*self._population.ids, *known, *(() if is_complete else named)}
+        rows: dict[str, list[str]] = {}
+        for at, each in enumerate(self._found):
+            if each.truth not in labels and f"'{each.truth}" in labels:  # the apostrophe was the label's own
+                self._found[at] = each._replace(truth=f"'{each.truth}")
+            elif each.truth not in labels:
+                rows.setdefault(each.truth, []).append(f"{each.row} of {each.file}" if each.file else str(each.row))
+        wrong, notes = [], []
+        for truth, places in rows.items():
+            more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+            where = f"(row {', '.join(places[:SHOWN])}{more})"
+            near = get_close_matches(truth, labels, n=1) if is_complete else [*filter(None, [typo_of(truth, labels)])]
+            if near or is_complete:
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                wrong.append(f"{truth!r} is no label of the model{hint} {where}")
+            else:
+                notes.append(f"{truth!r} {where} is taken for a class that the model never predicted: no row has it")
+        if wrong:
+            class_of = "" if is_complete else ", and {'NAME' = 'NAME'} that it is a class of its own"
+            hint = f"report.truth_map says what it is called by the model{class_of}"
+            raise InputError(f"{self._path}: {'; '.join(wrong)}; {hint}")
+        if all(each.truth != each.label for each in self._found):
+            notes.append(
+                "every label that is filled in is another than the predicted one; if right rows were left blank, "
+                "fill them in, too: blank ones are not judged"
+            )
+        return notes
 
     def _line_of(self, found: _Found, lines: dict[str, int], labels: int) -> int:
         """Return the line of a truth, a new one for one that is no label of any row."""
@@ -281,6 +320,22 @@ class Filled:
         mine = strata.of[labels, bands]
         judged = np.bincount(mine, minlength=len(strata.rows))
         return np.asarray(strata.rows[mine] / judged[mine])
+
+
+def typo_of(truth: str, labels: Collection[str]) -> str | None:
+    """Return the label that a value seems to be a typo of, if any.
+
+    Short names, like codes of languages, and those that differ in numbers alone are close without being typos.
+    """
+    folded = {label.casefold().strip(): label for label in sorted(labels)}
+    name = truth.casefold().strip()
+    if name in folded:
+        return folded[name]
+    if len(name) <= SHORT_NAME:
+        return None
+    near = get_close_matches(name, folded, n=1, cutoff=ALIKE)
+    is_numbered = near and re.sub(r"\d+", "0", near[0]) == re.sub(r"\d+", "0", name)
+    return folded[near[0]] if near and not is_numbered else None
 
 
 def _eight_digits(text: str) -> str:

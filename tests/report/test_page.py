@@ -61,7 +61,7 @@ def _sampled(rows: list[Labelled]) -> dict[str, Any]:
     filled = Filled("sample.csv", drawn, "digest")
     for block in blocks_of(rows):
         filled.add(block, 1)
-    return filled.estimate({row.truth or "" for row in rows})
+    return filled.estimate({row.truth or "" for row in rows}, is_complete=True)
 
 
 CASES: dict[str, Document] = {

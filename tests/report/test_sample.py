@@ -17,7 +17,7 @@ from files import write
 from labelled import LABELS, Labelled, blocks_of, made_up, write_labelled
 from s3 import Bucket
 
-from pipeline.report.sample import Draw, Row
+from pipeline.report.sample import Draw, Row, typo_of
 
 ROWS = [*made_up(3000, 1), Labelled(None, None, "too_long: 900 tokens", "spam", "a long one")]
 TRUE = {row.text: row.truth or "" for row in ROWS}
@@ -223,6 +223,45 @@ def test_weights_are_counted_anew(tmp_path: Path, classify: Command) -> None:
         assert said(classify(*asked)) == found | left_out, name
 
 
+def test_a_class_that_was_never_predicted(tmp_path: Path, classify: Command) -> None:
+    """Where not all names are known it is no mistake: its recall is 0, and it is named with its rows."""
+    write_labelled(tmp_path / "out.csv", [row for row in ROWS if row.label != "spam"])
+    classify("sample", "out.csv", "-o", "s.csv")
+    fill_in(tmp_path / "s.csv", lambda row: "sw" if row["label"] == "refund" else row["label"])
+    done = classify("report", "out.csv", "--truth-file", "s.csv", "-o", "r.md")
+    assert "'sw' (row " in done.stdout
+    assert "is taken for a class that the model never predicted" in done.stdout
+    assert "is taken for a class that the model never predicted" in (tmp_path / "r.md").read_text()
+    found = {each["label"]: each for each in json.loads((tmp_path / "r.json").read_text())["sample"]["labels"]}
+    assert (found["sw"]["rows"], found["sw"]["recall"][0], found["refund"]["precision"][0]) == (0, 0.0, 0.0)
+    # What looks like a typo is a class if somebody says so.
+    fill_in(tmp_path / "s.csv", lambda row: "refunds" if row["label"] == "refund" else row["label"])
+    asked = ("report", "out.csv", "--truth-file", "s.csv", "--json")
+    complaint(classify(*asked, expect=2), "did you mean 'refund'?", "report.truth_map")
+    assert said(classify(*asked, "--set", 'report.truth_map={"refunds"="refunds"}'))["judged"] == 200
+
+
+@pytest.mark.parametrize(
+    ("truth", "label"),
+    [("biling", "billing"), ("sapm", "spam"), ("Spam", "spam"), ("sw", None), ("ham", None), ("LABEL_1", None)],
+)
+def test_what_looks_like_a_typo(truth: str, label: str | None) -> None:
+    """Short names and numbered ones are close to each other and no typos."""
+    assert typo_of(truth, {*LABELS, "LABEL_2", "sv"}) == label
+
+
+def test_only_corrections_are_filled_in(tmp_path: Path, classify: Command) -> None:
+    """Nothing is right then, and a line says why."""
+    write_labelled(tmp_path / "out.csv", ROWS)
+    classify("sample", "out.csv", "-o", "s.csv")
+    hint = "every label that is filled in is another than the predicted one"
+    asked = ("report", "out.csv", "--truth-file", "s.csv", "-o", "r.md")
+    fill_in(tmp_path / "s.csv", of_the_text)
+    assert hint not in classify(*asked).stdout
+    fill_in(tmp_path / "s.csv", lambda row: of_the_text(row).replace(row["label"], ""))
+    assert hint in classify(*asked).stdout
+
+
 def test_rows_that_are_not_filled_in_are_left_out(tmp_path: Path, classify: Command) -> None:
     """Whole strata may be: what remains is said, and the interval is wider."""
     write_labelled(tmp_path / "out.csv", ROWS)
@@ -245,7 +284,10 @@ def test_rows_that_are_not_filled_in_are_left_out(tmp_path: Path, classify: Comm
         (lambda text: text.replace("human_label", "mine"), ("s.csv: no column 'human_label'",)),
         (lambda text: text.replace(",key", ",kee"), ("s.csv: no column 'key'",)),
         (lambda text: text.replace("HERE", "biling"), ("'biling' is no label of the model", "did you mean 'billing'?")),
-        (lambda text: text.replace("HERE", "ham"), ("'ham' is no label of the model", "report.truth_map")),
+        (
+            lambda text: text.replace("HERE", "biling", 1).replace("HERE", "Refund"),
+            ("'biling' is no label of the model, did you mean 'billing'? (row ", "did you mean 'refund'? (row "),
+        ),
         (lambda text: text.replace("HERE", ""), ("no row has a label yet",)),
         (lambda text: text + text.splitlines()[1] + "\r\n", ("is there twice",)),
         (lambda text: text.replace("text ", "no text but another "), ("the text beside r1-", "sorted alone?")),
