@@ -108,6 +108,7 @@ def report_on(
             )
     if (earlier := earlier or _last(config, whole, document)) is not None:
         document["drift"] = compare(document, earlier)
+    document["no_last"] = _why_no_last(config, whole) if earlier is None and config.report.nights else None
     document["checks"] = checks_of(document, LIMITS | config.report.limits, config.report.fail_on)
     document["verdict"] = verdict_of(document)
     document["exit_code"] = FAILED if document["verdict"] == "fail" else 0
@@ -251,6 +252,12 @@ def _last(config: Config, whole: Location, night: Document) -> Then | None:
         return None
     found = last_good(read_history(history), night, config.report.nights)
     return then_of(found) if found else None
+
+
+def _why_no_last(config: Config, whole: Location) -> str:
+    """Say why nothing is compared, where the labels were to be compared with the last runs."""
+    history = history_of(config, whole)
+    return f"there is no last run yet in {storable(str(history))}, or none but this one that did not fail"
 
 
 def draw_sample(

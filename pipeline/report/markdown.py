@@ -29,6 +29,8 @@ def as_markdown(document: Document) -> str:
         facts += f"; {kept}"
     verdict = f"{STATES[document['verdict']]} {VERDICTS[document['verdict']]}".strip()
     parts = [f"### {verdict}: {escaped(document['output'].rpartition('/')[2])}", f"{facts}."]
+    if no_last := document.get("no_last"):
+        parts.append(f"Not compared: {escaped(no_last)}.")
     if document["checks"]:
         checks = [
             [

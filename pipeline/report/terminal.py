@@ -33,6 +33,8 @@ def as_lines(document: Document, most: int = 10, *, blocks: bool) -> list[str]:
     if kept := kept_in_words(document):
         lines.append(f"sure: {kept}")
     lines += [*_of_sample(document), *_of_changes(document, blocks=blocks)]
+    if no_last := document.get("no_last"):
+        lines.append(f"not compared: {printable(no_last)}")
     lines += check_lines(document["checks"], blocks=blocks)
     verdict = VERDICTS[document["verdict"]]
     advice = "" if "sample" in document else ADVICE.get(document["verdict"], "")

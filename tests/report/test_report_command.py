@@ -142,9 +142,10 @@ def test_the_last_nights_are_looked_up_in_the_history(tmp_path: Path, classify: 
     """The first night has nothing to be compared with; a failed one is not the next one's normal; no texts are kept."""
     asked = ("report", "out.parquet", "--against", "last 2", "--fail-on", "drift", "-o", "r.json")
     nights = [(made_up(2000, 1), 0), (made_up(2000, 2), 0), (made_up(2000, 3, (0, 0, 1, 9)), 5), (made_up(2000, 4), 0)]
-    for rows, code in nights:
+    for at, (rows, code) in enumerate(nights):
         write_labelled(tmp_path / "out.parquet", rows)
-        classify(*asked, expect=code)
+        done = classify(*asked, expect=code)
+        assert ("not compared: there is no last run yet in" in done.stdout) == (at == 0)
         classify(*asked, expect=code)  # the same night again is no other one
     found = report(tmp_path / "r.json")
     assert (found["drift"]["against"]["nights"], found["drift"]["against"]["rows"]["all"]) == (2, 4000)
