@@ -354,8 +354,8 @@ def _sample(options: argparse.Namespace) -> int:
     flags = {"text_column": "loader.text_column", "overwrite": "run.overwrite"}
     config, named = _load_config(options, flags), options.input or []
     about = {"rows": options.rows, "seed": options.seed, "form": options.form}
-    drawn = run_with_signals(run_cancellable(partial(sample_by_hand, config, named, options.output, **about)))
-    rows, labelled, unsure = drawn
+    draw = partial(sample_by_hand, config, named, options.output, **about)
+    rows, labelled, unsure = run_with_signals(run_cancellable(draw))
     streams.say(f"{options.output}: {rows:,} of {labelled:,} labelled rows; fill it in, then `classify report` with")
     streams.say(f"  --truth-file {options.output} says how many of all rows are right")
     if unsure:
@@ -376,9 +376,7 @@ def _add_accept(commands: Commands) -> argparse.ArgumentParser:
         "classify accept --discard labelled.parquet",
         "classify accept nightly.toml",
     )
-    parser.add_argument(
-        "config", nargs="+", metavar="OUTPUT", help="the output that the held one is to replace, or a config file"
-    )
+    parser.add_argument("config", nargs="+", metavar="OUTPUT", help="what the held one is to replace, or a config file")
     parser.add_argument("--discard", action="store_true", help="throw the held one away; the output stays as it is")
     _add_setting(parser)
     parser.set_defaults(input=None)

@@ -23,7 +23,7 @@ def test_help_names_every_command_in_its_group(classify: Command) -> None:
     titles = re.split(r"^(\w+):$", shown, flags=re.MULTILINE)[1:]
     groups = dict(zip(titles[::2], titles[1::2], strict=True))
     listed = [re.findall(r"^  (\w+) ", groups[title], re.MULTILINE) for title in ("classify", "inspect", "operate")]
-    assert listed == [["run", "text"], ["check", "status", "report"], ["serve", "schedule"]]
+    assert listed == [["run", "text"], ["check", "status", "report", "sample"], ["accept", "serve", "schedule"]]
     assert len(re.findall(r"^  classify ", groups["examples"], re.MULTILINE)) == 2
     [docs] = re.findall(r"documentation: (.*)$", shown, re.MULTILINE)
     assert (Path(docs) / "README.md").is_file()
@@ -89,7 +89,7 @@ def completed(line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("classify s", ["status", "serve", "schedule"]),
+        ("classify s", ["status", "sample", "serve", "schedule"]),
         ("classify run --re", ["--restart", "--retry-failed"]),
         ("classify run --set loader.en", ["loader.encoding="]),
         ("classify status out.csv --set run.max", ["run.max_failed_rows="]),

@@ -154,7 +154,7 @@ def test_columns_can_be_named_after_classes(tmp_path: Path, fake: FakeServer, cl
         (("-o", "out.xlx"), "end it in .csv, .tsv, .parquet, .jsonl, .json or .arrow, or set writer.format"),
         (("--set", "writer.format=orc"), 'writer.format: expected "csv" or'),
         (("--set", "output.probs=list"), "unknown key output.probs; did you mean writer.probs?"),
-        (("--set", "output.format=csv"), "did you mean loader.format or writer.format?"),
+        (("--set", "output.format=csv"), "did you mean loader.format or request.format or writer.format?"),
         (("--set", "output.path=out.csv"), "did you mean writer.output or report.output?"),
         (("--set", "loader.separator=;"), "unknown key loader.separator; there are loader.input, "),
         (("--set", "loader.text=body"), "unknown key loader.text; did you mean loader.text_column?"),
