@@ -79,7 +79,10 @@ def _triton(models: str, port: str) -> Start:
     # Its models import packages of its own environment, and those with weights torch from that of vLLM.
     sites = [str(site), *map(str, home().glob("venv/lib/python*/site-packages"))]
     libraries = str(site / "nvidia_pytriton.libs")
-    return Start(command, "/v2/health/ready", {"CLASSIFY_SITES": ":".join(sites), "LD_LIBRARY_PATH": libraries})
+    # The libpython of its backend is the system's. It looks for a `python3` in PATH to find the standard library, and
+    # that of another build ends in missing symbols.
+    paths = {"LD_LIBRARY_PATH": libraries, "PATH": "/usr/bin:/bin"}
+    return Start(command, "/v2/health/ready", {"CLASSIFY_SITES": ":".join(sites), **paths})
 
 
 STARTS = {"vllm": _vllm, "infinity": _infinity, "sglang": _sglang, "triton": _triton}
