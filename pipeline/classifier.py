@@ -38,14 +38,13 @@ from pipeline.formats.column_lists import schema_with_fields
 from pipeline.formats.columnar import ColumnarSource, heads_of, slices
 from pipeline.formats.registry import FORMATS
 from pipeline.formats.source import TextSpec
-from pipeline.library import Answered, layout_of, with_url
+from pipeline.library import Answered, answered_by, layout_of, with_url
 from pipeline.loops import new_loop
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.runs.first_pass import urls_of
 from pipeline.servers.pool import Endpoints
 from pipeline.storage import Location
 from pipeline.texts import TextBlock, string_array
-from pipeline.thresholds import class_names
 
 # What is sent ahead of the oldest batch that is not answered. One batch is, whatever its size.
 ROWS_AHEAD = 1 << 16
@@ -320,10 +319,7 @@ class _Servers:
         try:
             endpoints = await asyncio.shield(self._connected)
             check(endpoints.facts.num_classes)
-            answers = await self._answers(endpoints, feed)
-            sees_cuts = endpoints.identity["model.cuts"] != "unseen"
-            names = class_names(self.config.writer, endpoints.identity)
-            return Answered(answers, endpoints.facts.num_classes, sees_cuts, names)
+            return answered_by(endpoints, self.config, await self._answers(endpoints, feed))
         finally:
             self.running.discard(task)
             self._idle_since = time.monotonic()
@@ -332,7 +328,8 @@ class _Servers:
         await endpoints.connect()
         return endpoints
 
-    async def _answers(self, endpoints: Endpoints, feed: Feed) -> Answers:
+    async def _answers(self, endpoints: Endpoints, feed: Feed) -> dict[int, Answers]:
+        """Return the answers of each chunk by its first row."""
         found: dict[int, Answers] = {}
 
         def store(chunk: Chunk, _: Answers, of_rows: Answers, __: Counts) -> None:
@@ -342,7 +339,7 @@ class _Servers:
         batcher = Batcher(endpoints, request, retry, self.progress, store, failed_allowed=sys.maxsize)
         async with aclosing(self._in_turn(feed.chunks(request, endpoints.batch_size, _nothing_reused))) as chunks:
             await batcher.run(chunks)
-        return Answers.joined([found[first] for first in sorted(found)]) if found else Answers.none()
+        return found
 
     async def _in_turn(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of a batch when all of the batches before it are being sent, so that these end first."""

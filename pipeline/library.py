@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,8 +144,7 @@ async def answers_to(
 
     async with urls_of(config) as urls, Endpoints(config, urls, dict(os.environ), bar) as endpoints:
         await endpoints.connect(wait=wait)
-        num_classes = endpoints.facts.num_classes
-        check(num_classes)
+        check(endpoints.facts.num_classes)
         batcher = Batcher(endpoints, config.request, config.retry, bar, store, failed_allowed=len(plain))
         bar.expect(len(plain), is_exact=True)
         bar.begin()
@@ -155,9 +154,15 @@ async def answers_to(
         finally:
             showing.cancel()
             bar.end()
+    return answered_by(endpoints, config, found)
+
+
+def answered_by(endpoints: Endpoints, config: Config, found: Mapping[int, Answers]) -> Answered:
+    """Return the answers of chunks, by the first row of each, in order, with what is known of the model."""
+    answers = Answers.joined([found[first] for first in sorted(found)]) if found else Answers.none()
     sees_cuts = endpoints.identity["model.cuts"] != "unseen"
-    answers = Answers.joined([found[first] for first in sorted(found)])
-    return Answered(answers, num_classes, sees_cuts, class_names(config.writer, endpoints.identity))
+    names = class_names(config.writer, endpoints.identity)
+    return Answered(answers, endpoints.facts.num_classes, sees_cuts, names)
 
 
 def run(config: Config, *, progress: bool = False) -> RunRecord:

@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClassifyError, InputError
-from pipeline.formats.dictionaries import decoded, grown, is_narrow, with_null_indexes, with_wide_indexes
+from pipeline.formats.dictionaries import (
+    decoded,
+    grown,
+    has_dictionary,
+    is_narrow,
+    with_null_indexes,
+    with_wide_indexes,
+)
 from pipeline.formats.registry import Format
 from pipeline.formats.source import (
     BLOCK_CHARS,
@@ -89,9 +96,11 @@ class ColumnarSource(Source):
         """See `Source.batches`."""
         schema = self.schema()
         is_as_read = schema.equals(self.schema_of_file)
+        has_dictionaries = any(map(has_dictionary, schema.types))
         for batch in self._batches(0, BATCH_ROWS, BATCH_BYTES, None):
-            arrays = [with_null_indexes(column) for column in batch.columns]
-            rows = pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+            rows = batch
+            if has_dictionaries:
+                rows = pa.RecordBatch.from_arrays(list(map(with_null_indexes, batch.columns)), schema=batch.schema)
             yield rows if is_as_read else rows.cast(schema)
 
     def _indexes_fit(self, names: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from pipeline.checkpoint import digest_file
@@ -119,8 +121,7 @@ def _accepted(
     output, record = held[0]
     if record.held is not None:
         accept_report(folder or output.location, record.held)
-    if folder is not None and (last := read_record(record_of_directory(folder), Outcome)) is not None:
-        write_whole(record_of_directory(folder), encode_record(accepted(last)))
+    _change_record(folder, accepted)
     for output, record in held:
         output.waiting.settle(record, is_reported=True)
     remove_folder(folder)
@@ -129,7 +130,17 @@ def _accepted(
 
 
 def _is_being_discarded(held: list[tuple[Output, RunRecord]]) -> bool:
-    return any(record.held is not None and record.held.is_discarded for _, record in held)
+    return any(_has_mark(record) for _, record in held)
+
+
+def _has_mark(record: RunRecord) -> bool:
+    return record.held is not None and record.held.is_discarded
+
+
+def _change_record(folder: Location | None, change: Callable[[Outcome], Outcome]) -> None:
+    """Change the record of a directory, if it is one and has a record."""
+    if folder is not None and (last := read_record(record_of_directory(folder), Outcome)) is not None:
+        write_whole(record_of_directory(folder), encode_record(change(last)))
 
 
 def _discarded_whole(
@@ -144,9 +155,9 @@ def _discarded_whole(
 
 def _discarded(location: Location, held: list[tuple[Output, RunRecord]], folder: Location | None) -> str:
     """Throw away what is held; of a directory the mark that this has begun is written first, and removed last."""
-    held = sorted(held, key=lambda each: bool(each[1].held and each[1].held.is_discarded))
+    held = sorted(held, key=lambda each: _has_mark(each[1]))
     last_output, record = held[-1]
-    if folder is not None and record.held is not None and not record.held.is_discarded:
+    if folder is not None and record.held is not None and not _has_mark(record):
         mark = msgspec.structs.replace(record.held, is_discarded=True)
         last_output.waiting.write(msgspec.structs.replace(record, held=mark))
     for output, record in held:
@@ -155,8 +166,7 @@ def _discarded(location: Location, held: list[tuple[Output, RunRecord]], folder:
     output, record = held[0]
     if record.held is not None:
         discard_report(folder or output.location, record.held)
-    if folder is not None and (last := read_record(record_of_directory(folder), Outcome)) is not None:
-        write_whole(record_of_directory(folder), encode_record(msgspec.structs.replace(last, held=None)))
+    _change_record(folder, lambda last: msgspec.structs.replace(last, held=None))
     for output, record in held:
         _forget(output, record)
         output.waiting.clear()

@@ -40,7 +40,7 @@ from pipeline.report.history import history_of
 from pipeline.report.labelling import form_of
 from pipeline.runs.output import Output, locate_output, record_of_directory
 from pipeline.runs.plan import Plan, plan_of
-from pipeline.runs.waiting import FOLDER, absolute, discard_report, held_name, remove_folder
+from pipeline.runs.waiting import FOLDER, absolute, discard_report, held_name, remove_folder, result_of_run
 from pipeline.storage import Location, local, locate
 from pipeline.storage.draft import write_whole
 from pipeline.storage.listing import is_pattern
@@ -314,7 +314,7 @@ def _with_code(
     record: RunRecord, outcome: ReportOutcome | None, *, must_pass: bool = False, is_accepted: bool = False
 ) -> RunRecord:
     """Return a record with a report's outcome, and with its exit code, unless that of the run counts for more."""
-    code, error = (0, None) if record.exit_code == FAILED else (record.exit_code, record.error)
+    code, error = result_of_run(record)
     if code == 0 and outcome is not None and not is_accepted:
         if outcome.verdict == "fail":
             failed = "; ".join(

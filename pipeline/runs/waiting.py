@@ -27,7 +27,7 @@ import msgspec
 from pipeline.checkpoint import digest_file
 from pipeline.errors import InputError, OutputError
 from pipeline.formats.registry import without_compression
-from pipeline.monitoring.record import Held, Recorded, RunRecord, encode_record, read_record
+from pipeline.monitoring.record import Held, Outcome, Recorded, RunRecord, encode_record, read_record
 from pipeline.report import FAILED
 from pipeline.report.history import accept_night
 from pipeline.storage import Location, locate
@@ -143,8 +143,13 @@ def accepted(record: Recorded) -> Recorded:
     """Return the record of an output that is in its place; of one that was held, a person has accepted it."""
     if record.held is None:
         return record
-    code, error = (0, None) if record.exit_code == FAILED else (record.exit_code, record.error)
+    code, error = result_of_run(record)
     return msgspec.structs.replace(record, exit_code=code, error=error, held=None, accepted=record.held.digest)
+
+
+def result_of_run(record: Outcome) -> tuple[int, str | None]:
+    """Return the exit code and the error of a run itself, without those of its report."""
+    return (0, None) if record.exit_code == FAILED else (record.exit_code, record.error)
 
 
 def accept_report(output: Location, held: Held) -> None:

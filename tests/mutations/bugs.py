@@ -134,7 +134,7 @@ ANSWERS = (
         "batcher/test_failures.py::test_the_same_text_is_sent_once"),
     bug("the halves of a chunk leave a text out", "batcher.batcher:Batcher._classify",
         change("A[B:]", "A[B + 1:]"), "batcher/test_failures.py::test_the_same_text_is_sent_once"),
-    bug("texts in memory get their answers in the order of arrival", "library:answers_to",
+    bug("texts in memory get their answers in the order of arrival", "library:answered_by",
         change("[A[B] for B in sorted(A)]", "[A[B] for B in A]"), f"{HOLES}test_texts_in_memory_keep_their_order"),
 )
 
