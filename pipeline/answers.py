@@ -179,7 +179,7 @@ class Answers:
         if labels is self.labels:
             return self.ids
         new = np.full(len(self.labels) + 1, NO_LABEL, np.int32)  # the last one is that of NO_LABEL
-        for index in set(self.ids.tolist()):
+        for index in np.unique(self.ids).tolist():
             if index != NO_LABEL:
                 new[index] = labels.id_of(self.labels.names[index])
         return np.asarray(new[self.ids])

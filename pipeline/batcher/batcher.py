@@ -35,6 +35,7 @@ SUSPECT_AFTER = 2  # failures of a request on healthy servers, before it is halv
 COSTLY = 3  # failures that one counts for which took a server's whole timeout, or broke the server
 TOO_LARGE_AFTER = 4  # times a server was too busy for a request, before it is halved: full queues count texts
 REFUSED_AT_FIRST = 32  # rows that fail before any is answered: the server refuses everything
+NO_ROWS = Answers.none()
 REQUESTS_PER_SLOT = 2  # pending for each slot in flight, so that those which wait before a retry leave no slot empty
 
 
@@ -106,9 +107,10 @@ class Batcher:
             of_chunk = spent if chunk is request.chunks[0] else Counts()
             of_chunk.texts_sent += len(chunk.texts) - (request.count if of_chunk is spent else 0)
             for counts in (of_chunk, self._progress):
-                counts.answered(Answers.none(), shared=chunk.rows_shared, reused=chunk.rows_reused)
-            here = [text for text in range(len(chunk.texts)) if first + text in unfinished]
-            left = self._keep(chunk, of_texts, chunk.rows(of_texts), of_chunk, ~np.isin(chunk.text_of_row, here))
+                counts.answered(NO_ROWS, shared=chunk.rows_shared, reused=chunk.rows_reused)
+            here = [text for text in range(len(chunk.texts)) if first + text in unfinished] if unfinished else []
+            done = ~np.isin(chunk.text_of_row, here) if here else None
+            left = self._keep(chunk, of_texts, chunk.rows(of_texts), of_chunk, done)
             for text in here:
                 later.append((chunk, text, unfinished[first + text], left))
                 left = Counts()
@@ -120,18 +122,23 @@ class Batcher:
             self._keep(replace(chunk, keys=chunk.keys[text : text + 1]), answer, of_rows, of_text, is_its)
         self._size -= request.size
 
-    def _keep(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts, done: Mask) -> Counts:
-        """Hand over the answers of the rows that are done, each run of them as a chunk, the texts with the first.
+    def _keep(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts, done: Mask | None) -> Counts:
+        """Hand over the answers of the rows that are done (None: all), each run of them as a chunk.
 
-        Returns `spent`, or as soon as that is handed over with a chunk, new counts.
+        The texts go with the first. Returns `spent`, or as soon as that is handed over with a chunk, new counts.
         """
-        edges = np.flatnonzero(np.diff(done, prepend=False, append=False))
-        for start, stop in edges.reshape(-1, 2).tolist():
+        runs = [[0, len(of_rows)]]
+        if done is not None:
+            runs = np.flatnonzero(np.diff(done, prepend=False, append=False)).reshape(-1, 2).tolist()
+        for number, (start, stop) in enumerate(runs):
             rows = of_rows[start:stop]
             for counts in (spent, self._progress):
                 counts.answered(rows)
-            self._store(replace(chunk, first_row=chunk.first_row + start), of_texts, rows, spent)
-            chunk, spent = replace(chunk, keys=[]), Counts()
+            here = chunk
+            if done is not None:
+                here = replace(chunk, first_row=chunk.first_row + start, keys=[] if number else chunk.keys)
+            self._store(here, of_texts, rows, spent)
+            spent = Counts()
         return spent
 
     async def _begin(self, texts: Texts, spent: Counts) -> tuple[Answers, dict[int, list[Part]]]:

@@ -18,8 +18,11 @@ Read in the source of 0.9 to 0.33, recorded from 0.32 (tests/samples/):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import getitem
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -45,6 +48,7 @@ from pipeline.texts import Texts
 MODELS, VERSION = Probe("/v1/models", is_optional=True), Probe("/version", is_optional=True)
 TOO_LONG = b"maximum context length"  # in the message of every version
 
+MOST_CLASSES_AT_ONCE = 128  # more take longer to decode so than to check one by one
 CLASS_BYTES = 40  # of an answer, per text and class
 
 
@@ -70,12 +74,12 @@ class Vllm(PlainDialect):
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
-        answer = _read(body, texts)
-        scores = [max(item.probs) for item in answer.data]
-        labels = _known_labels(answer, scores, facts, model) or _learn_labels(answer, scores, facts, model)
+        answer = _read(body, texts, facts.num_classes)
+        values = [item.probs for item in answer.data]
+        scores = list(map(max, values))
+        labels = _known_labels(answer, values, scores, facts, model) or _learn_labels(answer, scores, facts, model)
         facts.model = answer.model
-        values = np.array([item.probs for item in answer.data]) if probs else None
-        return Answers(facts.labels, facts.labels.ids_of(labels), np.array(scores), values)
+        return Answers(facts.labels, facts.labels.ids_of(labels), np.array(scores), np.array(values) if probs else None)
 
     def largest_answer(self, texts: int, facts: ModelFacts) -> int:
         """Return how many bytes an honest answer has at most; it grows with the classes, once they are known."""
@@ -161,8 +165,28 @@ def version_in(body: bytes | None) -> str:
     return shorten(found.version) if found else ""
 
 
-def _read(body: bytes, texts: int) -> Answer:
-    """Decode an answer to `texts` texts, and put its items into their order."""
+@functools.lru_cache(maxsize=16)
+def _decoder_of(classes: int) -> Callable[[bytes], Any]:
+    """Make a decoder of answers with so many classes: to see it while decoding costs nothing, item by item a third."""
+    number: Any = Annotated[int, msgspec.Meta(ge=classes, le=classes)]
+    values: Any = tuple.__class_getitem__((float,) * classes)
+    fields: list[Any] = [("index", int), ("label", str | None), ("probs", values), ("num_classes", number)]
+    item: Any = msgspec.defstruct("Item", fields, gc=False)
+    answer = msgspec.defstruct("Answer", [("data", list[item]), ("model", str, "")], gc=False)
+    return msgspec.json.Decoder(answer).decode
+
+
+def _read(body: bytes, texts: int, classes: int) -> Any:
+    """Decode an answer to `texts` texts, and put its items into their order; `classes` of the model, 0: not known."""
+    if 0 < classes <= MOST_CLASSES_AT_ONCE:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            answer = _decoder_of(classes)(body)
+            if [item.index for item in answer.data] == list(range(texts)):
+                return answer
+    return _read_closely(body, texts)
+
+
+def _read_closely(body: bytes, texts: int) -> Answer:
     answer = read(_decode_answer, body)
     items = answer.data
     if len(items) != texts:
@@ -179,14 +203,19 @@ def _read(body: bytes, texts: int) -> Answer:
     return answer
 
 
-def _known_labels(answer: Answer, scores: list[float], facts: ModelFacts, model: str) -> list[str] | None:
+def _known_labels(
+    answer: Answer, values: list[list[float]], scores: list[float], facts: ModelFacts, model: str
+) -> list[str] | None:
     """Return the labels if each is the known name of a class with the largest value, so that there is none to learn."""
-    items, class_of = answer.data, {name: index for index, name in facts.names.items()}
-    labels = [item.label for item in items if item.label in class_of]
-    if len(labels) < len(items) or len(items[0].probs) != facts.num_classes or other_name(answer.model, model):
+    if len(values[0]) != facts.num_classes or other_name(answer.model, model):
         return None
-    values = [item.probs[class_of[label]] for item, label in zip(items, labels, strict=True)]
-    return labels if values == scores else None
+    class_of: dict[str | None, int] = {name: index for index, name in facts.names.items()}
+    labels = [item.label for item in answer.data]
+    try:
+        named = list(map(getitem, values, map(class_of.__getitem__, labels)))
+    except KeyError:
+        return None
+    return labels if named == scores else None  # type: ignore[return-value] # None is no class
 
 
 def _learn_labels(answer: Answer, scores: list[float], facts: ModelFacts, model: str) -> list[str]:
