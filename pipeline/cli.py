@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pipeline import streams
 from pipeline._version import __version__
+from pipeline.arguments import APIS, Parser, PrintCompletion, complete, examples_of, workers
 from pipeline.errors import ClassifyError, ConfigError, ReaderGone, Stopped
 from pipeline.formats.registry import COMPRESSIONS, FORMATS
 
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.monitoring.progress import Progress
 
-    Commands = argparse._SubParsersAction["_Parser"]  # noqa: SLF001 - argparse has no other name for it
+    Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001 - argparse has no other name for it
 
 DOCS = __file__.removesuffix("cli.py") + "docs"
 # The key of the config that each option sets.
 SERVER_FLAGS = {"url": "server.url", "api": "server.api", "model": "server.model"}
-APIS = ("vllm", "sglang", "tei", "infinity", "hf", "oip", "kserve", "json")
 RUN_FLAGS = {
     "input": "loader.input",
     "output": "writer.output",
@@ -39,6 +39,7 @@ RUN_FLAGS = {
     "date": "run.date",
     "restart": "run.restart",
     "retry_failed": "run.retry_failed",
+    "workers": "engine.workers",
     "overwrite": "run.overwrite",
     **SERVER_FLAGS,
 }
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = make_parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
-            _complete(parser)
+            complete(parser)
         options = parser.parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run_command
         return run(options)
@@ -97,11 +98,11 @@ def make_parser() -> argparse.ArgumentParser:
     Raises:
         ConfigError: from its methods, for a mistake in the arguments.
     """
-    parser = _Parser(prog="classify", usage="%(prog)s COMMAND [options]")
+    parser = Parser(prog="classify", usage="%(prog)s COMMAND [options]")
     parser.add_argument("--version", action="version", version=f"classify {__version__}")
     parser.add_argument(
         "--completion",
-        action=_PrintCompletion,
+        action=PrintCompletion,
         metavar="SHELL",
         choices=("bash", "zsh", "fish"),
         help='print what completes commands, options and keys: eval "$(classify --completion bash)", or zsh, fish',
@@ -117,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
         added = [add(commands) for add in adders]
         about += f"\n\n{title}:" + "".join(f"\n  {each.prog.split()[1]:<10}{each.description}" for each in added)
     parser.description = about
-    parser.epilog = _examples(
+    parser.epilog = examples_of(
         "classify run reviews.csv -t review --url http://localhost:8000 -o labelled.parquet",
         'classify text "I love it" "never again" --url embedded',
     )
@@ -128,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int], description: str, *examples: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=description, description=description, epilog=_examples(*examples))
+    parser = commands.add_parser(name, help=description, description=description, epilog=examples_of(*examples))
     parser.set_defaults(run_command=run)
     return parser
 
@@ -498,6 +499,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     rows.add_argument(
         "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
     )
+    rows.add_argument(
+        "--workers",
+        type=workers,
+        metavar="N",
+        help="processes that do the work; auto: one a core (default: 1)",
+    )
     _add_server_options(parser)
     display = parser.add_argument_group("display").add_mutually_exclusive_group()
     display.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -550,101 +557,3 @@ def _progress(options: argparse.Namespace, config: Config) -> Progress:
 
     is_shared = config.writer.output == PIPE and sys.stdout.isatty()  # a bar and rows on one terminal
     return Progress("json" if options.log_json else "quiet" if options.quiet or is_shared else "auto")
-
-
-# How arguments are parsed, explained and completed
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are messages of one line, and whose help keeps the lines of its examples."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse arguments; what a command does not know is its mistake, not that of `classify`."""
-        known, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}{_hint_of_columns(args or [], rest[0])}")
-        return known, rest
-
-    def error(self, message: str) -> NoReturn:
-        from pipeline.config import mask_words
-
-        if wrong := re.match(r"argument COMMAND: invalid choice: '(.+?)' \(", message):
-            _see_no_file(wrong[1])
-            import difflib
-
-            if near := difflib.get_close_matches(wrong[1], re.findall(r"'(\w+)'", message)[1:], n=1):
-                raise ConfigError(f"{wrong[1]} is no command; did you mean {self.prog} {near[0]}?")
-        raise ConfigError(f"{mask_words(message)}{_hint(message)}; see `{self.prog} --help`")
-
-
-def _see_no_file(first: str) -> None:
-    """Name the command to type, as a ConfigError, where a file stands in the place of the command."""
-    from pipeline.config import mask_uri
-    from pipeline.formats.registry import format_by_ending
-
-    if first.endswith(".toml") or format_by_ending(first) or os.path.exists(first):  # noqa: PTH110
-        column = "" if first.endswith(".toml") else " -t COLUMN"
-        raise ConfigError(f"{mask_uri(first)} is no command; to classify it: classify run {mask_uri(first)}{column}")
-
-
-def _hint(message: str) -> str:
-    """Return how a key of the config is set that was typed as an option of its own."""
-    unknown = re.match(r"unrecognized arguments: --([a-z-]+)", message)
-    if unknown is None:
-        return ""
-    from pipeline.config.load import known_keys
-
-    name = unknown[1].replace("-", "_")
-    keys = [key for key in known_keys() if key.endswith(f".{name}")]
-    return f"; it is a key of the config: --set {keys[0]}=VALUE" if keys else ""
-
-
-def _hint_of_columns(arguments: Sequence[str], unknown: str) -> str:
-    """Return how several columns are named, where a second one was given to one `-t`."""
-    for option, column, second in zip(arguments, arguments[1:], arguments[2:], strict=False):
-        if option in ("-t", "--text-column") and second == unknown and not unknown.startswith("-"):
-            return f"; several columns are -t {column} -t {second}"
-    return ""
-
-
-def _examples(*commands: str) -> str:
-    return "\n  ".join(["example:" if len(commands) == 1 else "examples:", *commands])
-
-
-class _PrintCompletion(argparse.Action):
-    """Print the shell code that lets a shell ask this program for completions, and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        from argcomplete.shell_integration import shellcode
-
-        streams.write_lines([shellcode(["classify"], shell=given[1])])  # given: namespace, value, option
-        parser.exit()
-
-
-def _complete(parser: argparse.ArgumentParser) -> None:
-    import argcomplete
-    from argcomplete.completers import FilesCompleter
-
-    class Values(FilesCompleter):
-        """What may follow an option: keys for --set, a few words for some, else files."""
-
-        def __call__(self, prefix: str, **known: Any) -> list[str]:
-            option = known["action"].dest
-            if option == "set":
-                from pipeline.config.load import known_keys
-
-                return [f"{key}=" for key in known_keys() if "." in key]
-            words = {
-                "date": ["today", "yesterday"],
-                "url": ["embedded"],
-                "api": ["auto", *APIS],
-                "model": [],
-                "text_column": [],
-                "texts": [],
-            }
-            return words[option] if option in words else super().__call__(prefix, **known)
-
-    argcomplete.autocomplete(parser, default_completer=Values())

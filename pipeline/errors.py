@@ -14,6 +14,7 @@ ClassifyError                    exit code
 │   ├── ServerGone                    nobody answered for too long
 │   ├── StoreGone                     a store of files can't be reached, or has too much to do
 │   ├── OutputHeld                    another run holds this output
+│   ├── WorkerLost                    workers end again and again, by no fault of the rows that is known
 │   └── DiskTrouble                   disk full, quota, input/output error
 ├── DeadlineReached              4    run.deadline came; everything answered is kept
 ├── Stopped                      130 / 143 / 129
@@ -109,6 +110,10 @@ class StoreGone(NotNow):
 
 class OutputHeld(NotNow):
     """Another run holds the lock of this output."""
+
+
+class WorkerLost(NotNow):
+    """A worker ended before it had answered anything, as often as it may."""
 
 
 class DiskTrouble(NotNow):

@@ -38,7 +38,8 @@ class Feed:
         position_before: Callable[[int], Position | None],
     ) -> None:
         self._source, self._spec = source, spec
-        self._ranges, self._position_before = ranges, position_before
+        self.ranges, self.position_before = ranges, position_before
+        self.is_dropped = False  # nothing more is to be read
         self._blocks: Iterator[TextBlock] | None = None
         self._block: TextBlock | None = None
         self._ahead: deque[TextBlock | None] = deque()  # None: the end
@@ -58,15 +59,15 @@ class Feed:
 
     async def has_rows(self) -> bool:
         """Return whether there is any open row; read no further than that."""
-        return bool(self._ranges) and await self._reach(self._ranges[0].start)
+        return bool(self.ranges) and await self._reach(self.ranges[0].start)
 
     async def chunks(
         self, request: Request, sizes: BatchSize, look_up: Callable[[TextBlock, range], Awaitable[Reused | None]]
     ) -> AsyncIterator[Chunk]:
         """Yield all open rows; `look_up` finds what earlier runs have answered."""
-        for each in self._ranges:
+        for each in self.ranges:
             cutter = Cutter(request, sizes, each.start, each.stop)
-            while not cutter.is_done and await self._reach(cutter.row) and self._block is not None:
+            while not (cutter.is_done or self.is_dropped) and await self._reach(cutter.row) and self._block is not None:
                 reused = await look_up(self._block, cutter.wanted(self._block))
                 for chunk in cutter.cut(self._block, reused):
                     yield chunk
@@ -78,7 +79,7 @@ class Feed:
     async def _reach(self, row: int) -> bool:
         """Read until the current block holds `row`; False if the file ends before."""
         if row >= self._read_to:
-            position = self._position_before(row) if self._source.seekable else None
+            position = self.position_before(row) if self._source.seekable else None
             if self._blocks is None or (position is not None and position.row > self._read_to):
                 self._blocks = self._source.texts(self._spec, position)
         while row >= self._read_to and self._blocks is not None:

@@ -10,14 +10,14 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.answers import Answers, Labels
+from pipeline.answers import NO_LABEL, Answers, Labels
 from pipeline.checkpoint.sqlite import ANY_OTHER, connect, make_file, sqlite_errors
 from pipeline.errors import CheckpointMismatch, DiskTrouble, OutputError, RowError
 from pipeline.texts import Position
@@ -161,9 +161,18 @@ class Checkpoint:
 
         With `num_classes` > 0 their probabilities are kept.
         """
-        record = _record_of(first_row, position, answers, self.labels, num_classes)
+        record = record_of(first_row, position, answers, self.labels, num_classes)
         with self._adding:  # a flush in another thread takes the list away
             self._waiting.append(record)
+
+    def add_records(self, records: list[Row], names: Sequence[str]) -> None:
+        """Add what `record_of` has made elsewhere, with label ids that stand for `names`."""
+        ids = self.labels.ids_of(names)
+        if not np.array_equal(ids, np.arange(len(ids))):
+            ids = np.append(ids, np.int32(NO_LABEL))  # at -1
+            records = [(*each[:5], ids[np.frombuffer(each[5], np.int32)].tobytes(), *each[6:]) for each in records]
+        with self._adding:
+            self._waiting += records
 
     def flush(self) -> None:
         """Commit all that was added: durable when this returns, as is the file."""
@@ -257,7 +266,7 @@ class Checkpoint:
                     if start < stop:  # the rows between two that failed
                         kept = answers[start:stop]
                         db.execute(
-                            INSERT, _record_of(first_row + start, Position(*position), kept, self.labels, classes)
+                            INSERT, record_of(first_row + start, Position(*position), kept, self.labels, classes)
                         )
         return reopened
 
@@ -285,7 +294,7 @@ def _put(db: sqlite3.Connection, values: dict[str, Any]) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", pairs)
 
 
-def _record_of(first_row: int, position: Position, answers: Answers, labels: Labels, num_classes: int) -> Row:
+def record_of(first_row: int, position: Position, answers: Answers, labels: Labels, num_classes: int) -> Row:
     """Encode answers with the label ids of `labels`; with `num_classes` > 0 the probabilities are kept."""
     return (
         *(first_row, len(answers), *position),

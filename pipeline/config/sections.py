@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from pipeline.config.dates import days_of
+from pipeline.config.engine import Engine
 from pipeline.config.masking import (
     FROM_ENVIRONMENT,
     is_http,
@@ -596,6 +597,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     writer: Writer = Writer()
     run: Run = Run()
     report: Report = Report()
+    engine: Engine = Engine()
 
     @property
     def needs_all_values(self) -> str | None:

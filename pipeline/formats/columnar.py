@@ -77,6 +77,11 @@ class ColumnarSource(Source):
             yield block
             row += batch.num_rows
 
+    def cuts(self, rows: int, position: Position | None = None) -> Iterator[Position]:
+        """See `Source.cuts`."""
+        first, total = position.row if position else 0, self.total_rows or 0
+        yield from (Position(row, 0, 0) for row in [*range(first + rows, total, rows), total])
+
     def schema(self) -> pa.Schema:
         """See `Source.schema`: that of the file, with all metadata. Dictionaries have indexes that count all values.
 

@@ -121,13 +121,30 @@ class CsvSource(Source):
         for here, rows in self._rows(position, rest):
             yield spec.block_of(here, rows, lambda row: [row.cells[index] for index in indexes])
 
+    def cuts(self, rows: int, position: Position | None = None) -> Iterator[Position]:
+        """See `Source.cuts`: reads all records, as nothing else tells a line end of a record from one in a cell."""
+        if not self.seekable or self.is_empty:
+            return
+        last = position or self.start
+        end = last
+        for here, records in self._located_rows(last):
+            if here.row - last.row >= rows:
+                last = here
+                yield here
+            end = Position(here.row + len(records), 0, 0)
+        yield end
+
     def row_bytes(self) -> Iterator[RowBytes]:
         """Read the bytes of all rows with their line ends, some thousand at a time."""
-        position, rest = self.start, None
+        return (records for _, records in self._located_rows(self.start))
+
+    def _located_rows(self, position: Position) -> Iterator[tuple[Position, RowBytes]]:
+        """Read the bytes of rows, see `row_bytes`; with them comes the position of the first."""
+        rest = None
         if scanner := self._scanner(position):
-            yield from (records for _, records, _ in scanner)
+            yield from ((here, records) for here, records, _ in scanner)
             position, rest = scanner.position, scanner.rest()
-        yield from (RowBytes.of([row.raw for row in rows]) for _, rows in self._rows(position, rest))
+        yield from ((here, RowBytes.of([row.raw for row in rows])) for here, rows in self._rows(position, rest))
 
     def schema(self) -> pa.Schema:
         """See `Source.schema`: all cells are strings."""

@@ -176,19 +176,36 @@ class JsonlSource(JsonSource):
         if position == self.start:
             self._may_have_bad = self.skipped > 0
 
+    def cuts(self, rows: int, position: Position | None = None) -> Iterator[Position]:
+        """See `Source.cuts`: reads all lines, since blank and bad ones are no rows."""
+        if not self.seekable:
+            return
+        last = position or self.start
+        row = last.row
+        for here, lines in self._located_rows(last):
+            if row - last.row >= rows:
+                last = here._replace(row=row)
+                yield last
+            row += len(lines)
+        yield Position(row, 0, 0)
+
     def row_bytes(self) -> Iterator[RowBytes]:
         """Read the bytes of all rows with their line ends, some thousand at a time."""
+        return (rows for _, rows in self._located_rows(self.start))
+
+    def _located_rows(self, position: Position) -> Iterator[tuple[Position, RowBytes]]:
+        """Read the bytes of rows, see `row_bytes`; with them comes the position of their first line."""
         # The reading of the texts has parsed every line. This one does so only where lines may be left out, and where
         # a name that is to be appended seems to be there: the prefix may have changed since a run was interrupted.
         marks = [f'"{name}"'.encode() for name in self._appended]
         self.skipped = 0
-        for here, lines in self.file.lines(self.start):
+        for here, lines in self.file.lines(position):
             if self._may_have_bad or not self.file.is_utf8 or any(mark in lines.data for mark in marks):
-                yield RowBytes.of([row.raw for row in self._rows(lines, here.line)])
+                yield here, RowBytes.of([row.raw for row in self._rows(lines, here.line)])
             elif _are_in_braces(lines):
-                yield lines
+                yield here, lines
             else:
-                yield RowBytes.of([line for line in lines if not line.isspace()])
+                yield here, RowBytes.of([line for line in lines if not line.isspace()])
 
     def _rows_in_utf8(self) -> Iterator[RowBytes]:
         """Read the bytes of all rows, in UTF-8."""

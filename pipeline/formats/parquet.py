@@ -27,7 +27,7 @@ from pipeline.formats.parquet_footer import MAGIC, TAIL_BYTES, Footer
 from pipeline.formats.registry import Format
 from pipeline.formats.source import BLOCK_ROWS, Destination, Writer
 from pipeline.storage import Location
-from pipeline.texts import string_array
+from pipeline.texts import Position, string_array
 
 # Reading.
 SAMPLE_ROWS = 64  # of a row group, which tell how large its rows are
@@ -86,6 +86,18 @@ class ParquetSource(ColumnarSource):
             self._see_lengths()
             self._int96_unit = self._choose_int96_unit()
         return super().schema()
+
+    def cuts(self, rows: int, position: Position | None = None) -> Iterator[Position]:
+        """See `Source.cuts`: between row groups. Only within large ones, whose rows before a cut are decoded again."""
+        last, end = position.row if position else 0, 0
+        for count in self.group_rows:
+            start, end = end, end + count
+            inner = range(start, end, -(-count // max(1, count // rows)) if count else 1)
+            for row in inner:
+                if row - last >= rows:
+                    last = row
+                    yield Position(row, 0, 0)
+        yield Position(end, 0, 0)
 
     def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """See `Source.select`: strings that repeat are read as the dictionaries that they are in the file."""

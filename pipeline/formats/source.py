@@ -65,6 +65,17 @@ class Source(ABC):
             InputError: the file can't be read.
         """
 
+    def cuts(self, rows: int, position: Position | None = None) -> Iterator[Position]:  # noqa: ARG002 - a default
+        """Find where reading can start, about every `rows` rows from `position` on (default: the first row).
+
+        Of the last one, the end of the file, only the row has a meaning. Yields nothing where a file can only be read
+        from its start.
+
+        Raises:
+            InputError: the file can't be read, or a row is bad.
+        """
+        yield from ()
+
     @abstractmethod
     def schema(self) -> pa.Schema:
         """Find the columns and their Arrow types."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -47,6 +48,13 @@ class Counts:
         """Add the counts of `other` to these."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+    def take(self) -> dict[str, Any]:
+        """Return the counts as plain values, from which `counts_of` makes them again, and count from nothing."""
+        nothing = vars(Counts())
+        taken = {name: vars(self)[name] for name in nothing}
+        vars(self).update(nothing)
+        return taken
 
     def answered(self, answers: Answers, *, shared: int = 0, reused: int = 0) -> None:
         """Count the answers of some rows, and how many of them were shared or reused."""
@@ -94,6 +102,13 @@ class Counts:
         return {"requests": self.requests, "texts_sent": self.texts_sent, "retries": self.retries}
 
 
+def counts_of(taken: Mapping[str, Any]) -> Counts:
+    """Make the counts that `Counts.take` gave."""
+    counts = Counts()
+    vars(counts).update(taken, errors=Counter(taken["errors"]))
+    return counts
+
+
 class _Said:
     """What was said of a topic, and how often it happened since."""
 
@@ -121,7 +136,9 @@ class Progress(Counts):
         self._style = style
         self.started = datetime.now(UTC)
         self._started = self._shown = time.monotonic()
-        self._in_flight: dict[int, float] = {}
+        self._in_flight: dict[int, float] = {}  # number of a request -> when it was sent
+        self._numbers = itertools.count()
+        self._workers: dict[int, tuple[int, float]] = {}  # worker -> its requests in flight, and the age of the oldest
         self._bar: Any = None
         self._said: dict[str, _Said] = {}
         self._waiting: tuple[float, float] | None = None  # since when no server answers, and for how long it is waited
@@ -130,12 +147,21 @@ class Progress(Counts):
     def request(self, texts: int) -> Iterator[None]:
         """Count a request, which is in flight until the context ends."""
         self.spend(texts)
-        number = self.requests
+        number = next(self._numbers)
         self._in_flight[number] = time.monotonic()
         try:
             yield
         finally:
             del self._in_flight[number]
+
+    def hear_of(self, worker: int, in_flight: int, oldest_s: float) -> None:
+        """Take what a worker says of its requests: how many are in flight, and the age of the oldest in seconds."""
+        self._workers[worker] = in_flight, oldest_s
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in flight, here and in workers."""
+        return len(self._in_flight) + sum(count for count, _ in self._workers.values())
 
     def expect(self, rows: int, *, is_exact: bool) -> None:
         """Set the number of rows of the input, or an estimate."""
@@ -247,9 +273,9 @@ class Progress(Counts):
             yield f"{self.rows_failed:,} failed"
         if self._waiting is None:
             yield f"{self._rate:,.0f}/s"
-        if self._oldest_s >= SLOW_S:
-            yield f"oldest {self._oldest_s:.0f} s"
-        yield f"{len(self._in_flight)} in flight"
+        if self.oldest_s >= SLOW_S:
+            yield f"oldest {self.oldest_s:.0f} s"
+        yield f"{self.in_flight} in flight"
         if self.retries:
             yield f"{self.retries} retries"
 
@@ -290,8 +316,15 @@ class Progress(Counts):
         return max(0, self.rows_total - self.rows_done) / self._rate
 
     @property
-    def _oldest_s(self) -> float:
-        return max(0.0, time.monotonic() - min(self._in_flight.values(), default=math.inf))
+    def oldest_s(self) -> float:
+        """The age of the oldest request in flight, in seconds; 0 if there is none."""
+        here = time.monotonic() - min(self._in_flight.values(), default=math.inf)
+        return max(0.0, here, *(age for _, age in self._workers.values()))
+
+    @property
+    def waiting(self) -> tuple[float, float] | None:
+        """For how long no server has answered, and for how long it is waited in all; None if one does. In seconds."""
+        return None if self._waiting is None else (time.monotonic() - self._waiting[0], self._waiting[1])
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as the members of a JSON object."""
@@ -302,16 +335,16 @@ class Progress(Counts):
             "rows_total_is_exact": self.total_is_exact,
             "rows_per_s": round(self._rate, 1),
             "eta_s": None if self._eta_s is None else round(self._eta_s),
-            "in_flight": len(self._in_flight),
+            "in_flight": self.in_flight,
             "retries": self.retries,
             "failed": self.failed,
             "empty": self.errors["empty"],
-            "oldest_request_s": round(self._oldest_s, 1),
+            "oldest_request_s": round(self.oldest_s, 1),
         }
 
     def _details(self) -> str:
-        requests = f"{len(self._in_flight)} in flight, {self.retries} retries"
-        details = f"{requests}, {self.rows_failed:,} failed, oldest {self._oldest_s:.0f} s"
+        requests = f"{self.in_flight} in flight, {self.retries} retries"
+        details = f"{requests}, {self.rows_failed:,} failed, oldest {self.oldest_s:.0f} s"
         return details if self._waiting is None else f"{details}, {_wait(*self._waiting)}"
 
 

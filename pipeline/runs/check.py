@@ -22,8 +22,9 @@ from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.summary import closing_line
 from pipeline.reuse import inspect, path_of
 from pipeline.runs import planned
-from pipeline.runs.file import MOST_DOUBTFUL, OF_ONE_FILE, Look, look
+from pipeline.runs.file import MOST_DOUBTFUL, Look, look
 from pipeline.runs.first_pass import urls_of
+from pipeline.runs.open_rows import OF_ONE_FILE
 from pipeline.runs.output import Next, lock_of_directory, see_same_model
 from pipeline.runs.pipes import spooled
 from pipeline.runs.plan import Pair, Plan
@@ -180,7 +181,7 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
             raise ServerGone(endpoint.with_address(error)) from None
         for pair, seen in unfinished:
             try:
-                see_same_model(seen.output.location, seen.begun, endpoints.identity)
+                see_same_model(str(seen.output.location), seen.begun, endpoints.identity)
                 await asyncio.to_thread(seen.source.check, seen.spec, AppendedColumns(config, facts.num_classes).names)
             except ClassifyError as error:
                 looks.fail(pair, error)
@@ -246,6 +247,8 @@ def _estimate(config: Config, looks: _Looks) -> str:
     at_once = f"{request.concurrency} at once"
     if request.concurrency == "auto":
         at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")
+    if config.engine.count > 1:
+        at_once += f", from {config.engine.count} workers"
     return f"  about {math.ceil(looks.open_rows / per_request):,} requests of up to {per_request} texts, {at_once}"
 
 

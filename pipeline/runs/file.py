@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,52 +15,44 @@ from pipeline.answers import Answers
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import Feed
 from pipeline.checkpoint import Checkpoint, Identity, digest_file, identity_of
+from pipeline.checkpoint.store import Row
 from pipeline.config import PIPE, Config
-from pipeline.errors import ClassifyError, ConfigError, InputError, OutputHeld, UserError
+from pipeline.errors import ConfigError, InputError
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import dialect_of, estimate_rows, open_source
 from pipeline.monitoring.progress import Counts, Progress
 from pipeline.monitoring.record import RunRecord, nothing_to_do
+from pipeline.runs.open_rows import OpenRows
 from pipeline.runs.output import Next, Output, locate_output, make_directory, output_at
 from pipeline.runs.plan import Pair, Plan
 from pipeline.storage import Location
 from pipeline.writer import check_types
 
 SMALL = 1 << 18  # bytes of an input that is read once, into memory, and whose answers are kept there at first
-OF_ONE_FILE = (UserError, OutputHeld)  # errors that concern one file, and not the others of a run
 PERSIST_AFTER_S = 0.4  # with one more tick of the run, far less than a second of answers is only in memory
 
 
 @dataclass(eq=False)
-class RunFile:
+class RunFile(OpenRows):
     """An input with its output, its checkpoint, and what was learned while its rows were answered.
 
     `busy` is held while its checkpoint is committed, or read for the output.
     """
 
-    config: Config
-    source: Source
-    spec: TextSpec
     output: Output
     checkpoint: Checkpoint
-    identity: Identity
     started: datetime
     began_s: float  # in the time of the run
     counts: Counts = field(default_factory=Counts)  # of this file
     run_counts: Counts | None = None  # of the run, if this is its only file: canaries are on its account, too
     is_expected_exactly: bool = False
     expected: int = field(init=False)  # rows, as far as that can be told before they are read
-    total: int | None = field(init=False)  # rows in the input, once that is known
-    feed: Feed = field(init=False)  # the rows that are open
-    unanswered: int = 0  # rows of chunks that were sent and not answered yet
+    known_total: int | None = field(init=False)  # rows in the input, as far as that was known before they are read
     answered_s: float | None = None  # when the first answer came, in the time of the run
-    is_adopted: bool = False  # its model is known to be the one that answers
-    is_read: bool = False  # no more chunks will come
     all_answered: threading.Event = field(default_factory=threading.Event)  # or they never will be
     busy: threading.RLock = field(default_factory=threading.RLock)
     is_closed: bool = False  # its checkpoint is
-    error: ClassifyError | None = None  # why no more chunks came
     mark: tuple[int, ...] | None = field(init=False)  # of the input, before its rows are read
 
     def __post_init__(self) -> None:
@@ -67,15 +60,26 @@ class RunFile:
         # What was learned of the model stays valid; the rest was compared by `Output.decide`.
         self.identity = (self.checkpoint.get("identity") or {}) | self.identity
         known = self.source.total_rows
-        self.total = self.checkpoint.get("total_rows") if known is None else known
-        ranges = self.checkpoint.open_ranges(self.wanted)
+        self.known_total = self.checkpoint.get("total_rows") if known is None else known
+        limits = [rows for rows in (self.known_total, self.config.run.limit_rows) if rows is not None]
+        ranges = self.checkpoint.open_ranges(min(limits, default=None))
         self.feed = Feed(self.source, self.spec, ranges, self.checkpoint.position_before)
         self.counts.resume(*self.checkpoint.counts())
         self.expected = self.wanted or 0
 
     @property
+    def shown(self) -> str:
+        """See `OpenRows.shown`."""
+        return str(self.output.location)
+
+    @property
+    def total(self) -> int | None:
+        """The rows in the input, once that is known."""
+        return self.feed.total if self.known_total is None else self.known_total
+
+    @property
     def wanted(self) -> int | None:
-        """The rows that the output will have, as far as that is known."""
+        """See `OpenRows.wanted`."""
         known = [count for count in (self.total, self.config.run.limit_rows) if count is not None]
         return min(known, default=None)
 
@@ -85,11 +89,25 @@ class RunFile:
         return self.total is not None and self.wanted == self.total and not self.counts.rows_failed
 
     def store(self, chunk: Chunk, answers: Answers, spent: Counts, num_classes: int, now_s: float) -> None:
-        """Keep the answers of a chunk's rows; `num_classes` > 0: with the values of all classes."""
+        """See `OpenRows.store`."""
         self.checkpoint.add(chunk.first_row, chunk.position, answers, num_classes)
         self.counts.add(spent)
         self.answered_s = self.answered_s or now_s
         self.unanswered -= len(answers)
+
+    def keep_identity(self) -> None:
+        """See `OpenRows.keep_identity`: what stands at the output's place is no longer what the checkpoint is for."""
+        self.checkpoint.put(identity=self.identity, published=None)
+
+    def keep_facts(self) -> None:
+        """See `OpenRows.keep_facts`."""
+        self.checkpoint.put_later(identity=self.identity, total_rows=self.total)
+
+    def take(self, records: list[Row], labels: Sequence[str], spent: Counts, now_s: float) -> None:
+        """Keep answers as a worker sends them, see `Checkpoint.add_records`."""
+        self.checkpoint.add_records(records, labels)
+        self.counts.add(spent)
+        self.answered_s = self.answered_s or now_s
 
     def is_due(self, now_s: float) -> bool:
         """Return whether a kill should cost no answer any more: of a small file in its first moments it may."""
@@ -244,7 +262,7 @@ class Opener:
                 self._is_told = True
                 self._progress.notice(f"{output.location}: {OTHER_THRESHOLDS}")
             checkpoint = held.enter_context(closing(self._checkpoint(output, source, decision)))
-            file = RunFile(config, source, spec, output, checkpoint, identity, started, began_s)
+            file = RunFile(config, source, spec, identity, output, checkpoint, started, began_s)
             file.run_counts = self._progress if self._plan.is_single else None
             self._look_at_rows(file)
             held.pop_all()
@@ -274,7 +292,7 @@ class Opener:
 
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
-        if file.checkpoint.is_in_memory:
+        if file.checkpoint.is_in_memory and self._config.engine.count == 1:
             rows, is_exact = file.feed.read_ahead(), False
         else:
             rows, is_exact = estimate_rows(file.source, file.spec)

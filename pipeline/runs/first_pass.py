@@ -6,26 +6,25 @@ files | those with open rows | chunks, one file after the other | batcher | the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
 from pipeline.config import EMBEDDED, Config
 from pipeline.errors import DeadlineReached
-from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
-from pipeline.runs.file import OF_ONE_FILE, RunFile
-from pipeline.runs.output import see_same_model
+from pipeline.runs.open_rows import OF_ONE_FILE, OpenRows
 from pipeline.runs.reused import Reusing
 from pipeline.servers.pool import Endpoints
 
 GRACE_S = 5.0  # for what is in flight when the deadline comes
+Rows = TypeVar("Rows", bound=OpenRows)
 
 
-class FirstPass:
+class FirstPass(Generic[Rows]):
     """Answers the open rows of all files of a run, through the same slots in flight.
 
     `when_done(file)` is called for each as soon as all its rows are answered, or it has an `error`. It
@@ -33,16 +32,16 @@ class FirstPass:
     """
 
     def __init__(
-        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[RunFile], None]
+        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[Rows], None]
     ) -> None:
         self._config, self._progress, self._environment = config, progress, environment
         self._when_done = when_done
         self._reusing = Reusing(config, progress)
         self._endpoints: Endpoints | None = None
-        self._files: dict[RunFile, None] = {}  # files that are not done, in their order
+        self._files: dict[Rows, None] = {}  # files that are not done, in their order
         self._stopped = asyncio.Event()
 
-    async def run(self, files: AsyncIterator[RunFile]) -> None:
+    async def run(self, files: AsyncIterator[Rows]) -> None:
         """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
         left = self._config.run.seconds_left(self._progress.started)
         if left is not None:  # of the command; until now files were looked for and opened
@@ -52,10 +51,8 @@ class FirstPass:
         try:
             done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                await self._let_in(tasks[0])
-                kept = "" if self._config.is_piped else " and kept, the same command goes on from there"
-                came = f"the deadline {self._config.run.deadline} came"
-                raise DeadlineReached(f"{came}; {self._progress.rows_done:,} rows are answered{kept}")
+                await self.let_in()
+                raise deadline_reached(self._config, self._progress)
             for task in done:
                 task.result()
         finally:
@@ -64,7 +61,7 @@ class FirstPass:
             await asyncio.gather(*tasks, return_exceptions=True)
             for file in self._files:
                 self._know(file)
-            await asyncio.shield(asyncio.to_thread(_keep, list(self._files)))
+            await asyncio.shield(asyncio.to_thread(keep_all, list(self._files)))
 
     def stop(self) -> None:
         """End `run` before its time; what was answered is kept."""
@@ -72,7 +69,7 @@ class FirstPass:
 
     # -- from files to chunks
 
-    async def _answer(self, files: AsyncIterator[RunFile]) -> None:
+    async def _answer(self, files: AsyncIterator[Rows]) -> None:
         async with aclosing(self._open(files)) as opened:
             first = await anext(opened, None)
             if first is None:
@@ -101,7 +98,7 @@ class FirstPass:
                 finally:
                     committing.cancel()
 
-    async def _open(self, files: AsyncIterator[RunFile]) -> AsyncGenerator[RunFile, None]:
+    async def _open(self, files: AsyncIterator[Rows]) -> AsyncGenerator[Rows, None]:
         """Yield the files that have open rows; the others are done."""
         async for file in files:
             self._files[file] = None
@@ -114,12 +111,12 @@ class FirstPass:
             else:
                 self._read(file)
 
-    async def _chunks(self, first: RunFile, rest: AsyncIterator[RunFile]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, first: Rows, rest: AsyncIterator[Rows]) -> AsyncIterator[Chunk]:
         request, batch_size = self._config.request, self._connected.batch_size
-        file: RunFile | None = first
+        file: Rows | None = first
         while file is not None:
             try:
-                await self._adopt(file)
+                await file.adopt(self._connected)
                 async for chunk in file.feed.chunks(request, batch_size, self._reusing.look_up):
                     chunk.file = file
                     file.unanswered += len(chunk.text_of_row)
@@ -129,64 +126,53 @@ class FirstPass:
             self._read(file)
             file = await anext(rest, None)
 
-    async def _adopt(self, file: RunFile) -> None:
-        """See that the model that answers is the one whose answers the file has already."""
-        endpoints = self._connected
-        see_same_model(file.output.location, file.identity, endpoints.identity)
-        added = AppendedColumns(file.config, endpoints.facts.num_classes).names
-        if added != AppendedColumns(file.config, 0).names:
-            await asyncio.to_thread(file.source.check, file.spec, added)
-        file.identity = endpoints.identity | file.identity
-        # The names of classes that earlier answers gave are checked in every answer of this run, too.
-        endpoints.facts.names.update({int(index): name for index, name in file.identity["model.names"].items()})
-        file.checkpoint.put(identity=file.identity, published=None)
-        file.is_adopted = True
-
     # -- from answers to files
 
     def _store(self, chunk: Chunk, of_texts: Answers, of_rows: Answers, spent: Counts) -> None:
-        file: RunFile = chunk.file
+        file: Rows = chunk.file
         self._reusing.remember(chunk, of_texts)
         classes = self._connected.facts.num_classes if self._config.writer.needs_probs else 0
         file.store(chunk, of_rows, spent, classes, self._progress.elapsed_s)
         self._finish_if_answered(file)
 
-    def _read(self, file: RunFile) -> None:
+    def _read(self, file: Rows) -> None:
         file.is_read = True
         self._finish_if_answered(file)
 
-    def _finish_if_answered(self, file: RunFile) -> None:
+    def _finish_if_answered(self, file: Rows) -> None:
         if file.is_read and not file.unanswered and file in self._files:
             del self._files[file]
-            file.total = file.feed.total if file.total is None else file.total
             self._know(file)
             self._when_done(file)
 
-    def _know(self, file: RunFile) -> None:
-        """Let the next commit keep the facts of model and input, too, if the model is that of this file."""
-        if not file.is_adopted:
-            return
-        names = self._connected.facts.names
-        file.identity["model.names"] = {str(index): name for index, name in names.items()}
-        file.checkpoint.put_later(identity=file.identity, total_rows=file.total or file.feed.total)
+    def _know(self, file: Rows) -> None:
+        if self._endpoints is not None:
+            file.know(self._endpoints.facts.names)
 
     @property
     def _connected(self) -> Endpoints:
         assert self._endpoints is not None  # noqa: S101 - chunks come after it
         return self._endpoints
 
-    async def _let_in(self, work: asyncio.Future[None]) -> None:
+    async def let_in(self, within_s: float = GRACE_S) -> None:
         """Send nothing more, and wait a little for the requests in flight, which are paid for already."""
         if self._endpoints is None:
             return
         self._endpoints.slots.close()
-        for _ in range(int(GRACE_S / SHOW_EVERY_S)):
-            if work.done() or not self._endpoints.slots.in_flight:
+        for _ in range(int(within_s / SHOW_EVERY_S)):
+            if not self._endpoints.slots.in_flight:
                 return
             await asyncio.sleep(SHOW_EVERY_S)
 
 
-def _keep(files: list[RunFile]) -> None:
+def deadline_reached(config: Config, progress: Progress) -> DeadlineReached:
+    """Make the error that ends a run whose time is over."""
+    kept = "" if config.is_piped else " and kept, the same command goes on from there"
+    return DeadlineReached(f"the deadline {config.run.deadline} came; {progress.rows_done:,} rows are answered{kept}")
+
+
+def keep_all(files: Iterable[OpenRows]) -> None:
+    """Make durable what was answered of some files."""
     for file in files:
         file.keep()
 

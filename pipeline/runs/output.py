@@ -371,7 +371,7 @@ def _after_interrupted(config: Config, identity: Identity, checkpoint: Checkpoin
     return Next.RESUME
 
 
-def see_same_model(output: Location, begun: Identity, found: Identity) -> None:
+def see_same_model(output: str, begun: Identity, found: Identity) -> None:
     """See that the model which answers is the one whose answers an output has already.
 
     Raises:

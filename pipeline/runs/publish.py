@@ -18,7 +18,8 @@ from pipeline.formats.appended_columns import AppendedColumns, Tally
 from pipeline.memory import release_free_memory
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord, encode_record, fields_of_run
-from pipeline.runs.file import OF_ONE_FILE, RunFile
+from pipeline.runs.file import RunFile
+from pipeline.runs.open_rows import OF_ONE_FILE
 from pipeline.storage.draft import Draft, sync_directory, write_whole
 from pipeline.streams import storable
 from pipeline.thresholds import class_names, see_thresholds

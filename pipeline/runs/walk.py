@@ -21,12 +21,14 @@ from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
 from pipeline.runs.accept import take_up
-from pipeline.runs.file import OF_ONE_FILE, Opener, RunFile
+from pipeline.runs.file import Opener, RunFile
 from pipeline.runs.first_pass import FirstPass
+from pipeline.runs.open_rows import OF_ONE_FILE
 from pipeline.runs.output import lock_of_directory, make_directory, record_of_directory
 from pipeline.runs.pipes import stream
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.publish import can_be_published_together, publish
+from pipeline.runs.spread import Spread
 from pipeline.runs.totals import Totals
 from pipeline.storage.draft import write_whole
 
@@ -51,7 +53,8 @@ class Walk:
         self, config: Config, plan: Plan, progress: Progress, environment: dict[str, str], private: Path | None
     ) -> None:
         self._config, self._plan, self._progress = config, plan, progress
-        self._first_pass = FirstPass(config, progress, environment, self._publish_later)
+        way = FirstPass[RunFile] if config.engine.count == 1 else Spread
+        self._first_pass = way(config, progress, environment, self._publish_later)
         self._opener = Opener(config, plan, progress, private)
         self._totals = Totals(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))

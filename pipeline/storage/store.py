@@ -95,6 +95,10 @@ class Store:
         self._scheme, self._host = _endpoint_of(uri)
         self._answered = False
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Uri]]:
+        """Another process opens the store anew."""
+        return type(self), (self._uri,)
+
     @cached_property
     def _system(self) -> fs.FileSystem:
         from pyarrow import fs

@@ -18,8 +18,9 @@ from answers import add, answers, answers_of, failed, labels_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.answers import Answers
+from pipeline.answers import Answers, Labels
 from pipeline.checkpoint import Checkpoint, Range
+from pipeline.checkpoint.store import record_of
 from pipeline.errors import RowError
 from pipeline.texts import Position
 
@@ -68,6 +69,23 @@ def test_labels_keep_their_ids_over_runs(tmp_path: Path) -> None:
     with closing(Checkpoint(tmp_path / "c")) as checkpoint:
         assert checkpoint.labels.ids == {"a": 0, "ü😀\n'\"": 1, "b": 2}
         assert [int(record.ids[0]) for record in checkpoint.answers(0)] == [0, 1, 2, 0]
+
+
+def test_records_of_another_vocabulary_keep_their_labels(tmp_path: Path) -> None:
+    """A worker numbers labels in the order in which it meets them, and a row without a label has none here either."""
+    labels = Labels(["b", "c", "a"])
+    mixed = Answers.joined(
+        [answers_of(["a", "c"], [1.0, 0.5]), failed("timeout: no answer"), answers_of(["b"], [0.25])]
+    )
+    record = record_of(7, Position(7, 0, 0), mixed, labels, 0)
+    with closing(Checkpoint(tmp_path / "c")) as checkpoint:
+        checkpoint.add(0, Position(0, 0, 0), answers_of(["a", "b"], [1.0, 1.0]), 0)
+        checkpoint.add_records([record], labels.names)
+        checkpoint.flush()
+        first, second = checkpoint.answers(0)
+        assert (labels_of(first), labels_of(second)) == (["a", "b"], ["a", "c", None, "b"])
+        assert second.errors == {2: RowError("timeout", "no answer")}
+        assert checkpoint.open_ranges(12) == [Range(2, 7), Range(11, 12)]
 
 
 def test_what_is_known_of_the_run_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""What a run and its workers tell each other, and the stream that carries it.
+
+A message is a length in four bytes and MessagePack. Rows never travel, only what is to be read and what was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Self
+
+import msgspec
+
+from pipeline.config import Config
+from pipeline.errors import ClassifyError
+from pipeline.streams import storable
+
+LENGTH_BYTES = 4
+Record = tuple[Any, ...]  # of a checkpoint, see `checkpoint.store`
+
+
+class Begin(msgspec.Struct, tag=True):
+    """To a worker, first: the run that it works for."""
+
+    config: Config
+    environment: dict[str, str]  # where secrets are read from: in no argument, and in no variable of the process
+
+
+class Shard(msgspec.Struct, tag=True):
+    """To a worker: rows of one file to be answered."""
+
+    number: int
+    location: bytes  # of the input, pickled
+    output: str  # in messages
+    ranges: list[tuple[int, int | None]]  # rows without answers, see `checkpoint.Range`
+    positions: list[tuple[int, int, int]]  # from which they can be read, see `texts.Position`; none: from the start
+    wanted: int | None  # rows of the file, as far as that is known
+    identity: dict[str, Any]
+
+
+class Drop(msgspec.Struct, tag=True):
+    """To a worker: read no further in a shard, as its file can't be classified."""
+
+    shard: int
+
+
+class Finish(msgspec.Struct, tag=True):
+    """To a worker: no more shards."""
+
+    within_s: float | None = None  # send nothing more, and wait so long for what is in flight; None: all is answered
+
+
+class Next(msgspec.Struct, tag=True):
+    """From a worker: all rows of its shards are read, it can take another one."""
+
+
+class Learned(msgspec.Struct, tag=True):
+    """From a worker: what it knows of the model now, before the first answer of a shard, and when it changes."""
+
+    shard: int
+    identity: dict[str, Any]
+
+
+class Answered(msgspec.Struct, tag=True):
+    """From a worker: answers of rows of a shard."""
+
+    shard: int
+    labels: list[str]  # all that the worker has met, by the ids of the records
+    records: list[Record]
+    spent: dict[str, Any]  # `Counts` of these records
+
+
+class Done(msgspec.Struct, tag=True):
+    """From a worker: all rows of a shard are answered."""
+
+    shard: int
+    total: int | None  # rows of the file, if it was read to its end
+
+
+class Failed(msgspec.Struct, tag=True):
+    """From a worker: the file can't be classified; others can."""
+
+    shard: int
+    error: Trouble
+
+
+class News(msgspec.Struct, tag=True):
+    """From a worker, four times a second: what it spent since the last one, and how it stands."""
+
+    spent: dict[str, Any]  # `Counts`
+    in_flight: int
+    oldest_s: float
+    waiting: tuple[float, float] | None  # seconds without an answer of any server, and for how long it will wait
+
+
+class Notice(msgspec.Struct, tag=True):
+    """From a worker: a message for the person, see `Progress.notice`."""
+
+    message: str
+    topic: str
+
+
+class Ended(msgspec.Struct, tag=True):
+    """From a worker, last: nothing more comes, and why, unless it was told to finish."""
+
+    error: Trouble | None = None
+
+
+class Trouble(msgspec.Struct):
+    """An error as it travels."""
+
+    kind: str  # the class; that of a bug is none of ours
+    message: str
+    traceback: str = ""  # of a bug
+
+    @classmethod
+    def of(cls, error: ClassifyError) -> Self:
+        """Describe an error of the tree in `errors`."""
+        return cls(type(error).__name__, storable(str(error)))
+
+    def error(self) -> Exception:
+        """Make the error again."""
+        from pipeline import errors
+
+        kind = getattr(errors, self.kind, None)
+        if self.traceback or kind is None:
+            bug = RuntimeError(f"{self.kind} in a worker: {self.message}")
+            bug.add_note(self.traceback)
+            return bug
+        error: ClassifyError = kind.__new__(kind)
+        ClassifyError.__init__(error, self.message)
+        return error
+
+
+ToWorker = Begin | Shard | Drop | Finish
+FromWorker = Next | Learned | Answered | Done | Failed | News | Notice | Ended
+_encode = msgspec.msgpack.Encoder().encode
+_decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+_decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+
+
+class Channel:
+    """A stream of messages to and from the other side."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    def send(self, message: ToWorker | FromWorker) -> None:
+        """Send a message; if the other side is gone, nothing happens."""
+        body = _encode(message)
+        if not self._writer.is_closing():
+            self._writer.write(len(body).to_bytes(LENGTH_BYTES, "little") + body)
+
+    async def drain(self) -> None:
+        """Wait until the other side has taken most of what was sent, or is gone."""
+        with suppress(OSError):
+            await self._writer.drain()
+
+    async def _receive(self) -> bytes | None:
+        try:
+            size = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "little")
+            return await self._reader.readexactly(size)
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+
+    async def from_driver(self) -> ToWorker | None:
+        """Receive a message in a worker; None when the run is gone."""
+        body = await self._receive()
+        return None if body is None else _decode_to_worker(body)
+
+    async def from_worker(self) -> FromWorker | None:
+        """Receive a message of a worker; None when it is gone."""
+        body = await self._receive()
+        return None if body is None else _decode_from_worker(body)
+
+    async def close(self) -> None:
+        """Send what is left, and close the stream."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()

@@ -1,0 +1,331 @@
+"""The first pass on several workers: open rows are cut into shards, and what comes back goes into the checkpoints.
+
+A worker that ends before its shard is done costs what it had in flight: the rows without answers go to another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from pipeline.checkpoint import differences
+from pipeline.config import Config
+from pipeline.engines.channel import (
+    Answered,
+    Begin,
+    Channel,
+    Done,
+    Drop,
+    Ended,
+    Failed,
+    Finish,
+    FromWorker,
+    Learned,
+    News,
+    Next,
+    Notice,
+    Shard,
+    ToWorker,
+)
+from pipeline.engines.local import LocalWorker
+from pipeline.errors import ModelChanged, WorkerLost
+from pipeline.monitoring.progress import Progress, counts_of
+from pipeline.runs.file import RunFile
+from pipeline.runs.first_pass import GRACE_S, deadline_reached, keep_all, urls_of
+from pipeline.runs.open_rows import OF_ONE_FILE
+from pipeline.runs.shards import OpenShard, shards_of
+
+END_S = 2.0  # for workers to send what they have, when they are told to end
+
+
+class _Worker:
+    """A worker as its run sees it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process = LocalWorker()
+        self.shards: dict[int, OpenShard] = {}  # that it has begun, by number
+        self.has_begun = False  # it has asked for its first one
+        self.is_hungry = False  # it can take one more
+        self.waits_for_s: float | None = None  # no server answers it, and it waits so long
+        self._unsent: list[ToWorker] = []  # until it is started
+
+    def send(self, message: ToWorker) -> None:
+        """Send a message, after those that it gets when it is started."""
+        if self.process.channel is None:
+            self._unsent.append(message)
+        else:
+            self.process.channel.send(message)
+
+    async def start(self, begin: Begin) -> Channel:
+        """Start it."""
+        channel = await self.process.start()
+        for message in (begin, *self._unsent):
+            channel.send(message)
+        return channel
+
+
+class Spread:
+    """Answers the open rows of all files of a run with several workers; see `FirstPass`, whose methods it has."""
+
+    def __init__(
+        self, config: Config, progress: Progress, environment: dict[str, str], when_done: Callable[[RunFile], None]
+    ) -> None:
+        self._config, self._progress, self._environment = config, progress, environment
+        self._when_done = when_done
+        slots = config.request.concurrency
+        self._most = config.engine.count if slots == "auto" else min(config.engine.count, max(1, slots // 2))
+        self._files: dict[RunFile, int] = {}  # that are not done, in their order -> their shards that are not done
+        self._waiting: deque[OpenShard] = deque()
+        self._numbers = 0  # of shards that were given out
+        self._workers: dict[int, _Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._urls: list[str] = []
+        self._is_cut = False  # no more shards will come, but those of workers that ended
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_ending = False
+        self._false_starts = 0  # workers that ended before they began, since rows were answered
+
+    async def run(self, files: AsyncIterator[RunFile]) -> None:
+        """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
+        left = self._config.run.seconds_left(self._progress.started)
+        if left is not None:
+            left = max(0.0, left - self._progress.elapsed_s)
+        grace_s = 0.0
+        async with AsyncExitStack() as servers:
+            cutting = asyncio.ensure_future(self._cut(files, servers))
+            try:
+                done, _ = await asyncio.wait([self._ended], timeout=left)
+                if not done:
+                    grace_s = GRACE_S
+                    raise deadline_reached(self._config, self._progress)
+                self._ended.result()
+            finally:
+                cutting.cancel()
+                await asyncio.gather(cutting, return_exceptions=True)
+                await asyncio.shield(self._end(grace_s))
+
+    def stop(self) -> None:
+        """End `run` before its time; what was answered is kept."""
+        self._end_with(None)
+
+    def _end_with(self, error: Exception | None) -> None:
+        self._is_ending = True
+        if not self._ended.done():
+            if error is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(error)
+                self._ended.exception()  # it is known, though something else may end `run`
+
+    async def _end(self, grace_s: float) -> None:
+        """Have the workers send what they have, and end them."""
+        self._is_ending = True
+        for worker in self._workers.values():
+            worker.send(Finish(grace_s))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s + END_S)
+        for worker in self._workers.values():
+            worker.process.kill()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(keep_all, self._files)
+
+    # -- from files to shards
+
+    async def _cut(self, files: AsyncIterator[RunFile], servers: AsyncExitStack) -> None:
+        try:
+            async for file in files:
+                self._files[file] = 0
+                try:
+                    await self._cut_file(file, servers)
+                except OF_ONE_FILE as error:
+                    self._fail(file, error)
+                file.is_read = True
+                self._finish_if_answered(file)
+        except Exception as error:  # noqa: BLE001 - raised again by `run`
+            self._end_with(error)
+        self._is_cut = True
+        self._end_if_done()
+
+    async def _cut_file(self, file: RunFile, servers: AsyncExitStack) -> None:
+        shards = shards_of(file, self._config.engine.rows_of(file.expected))
+        while (shard := await asyncio.to_thread(next, shards, None)) is not None and file.error is None:
+            if not self._urls:  # the first that is to be sent
+                self._urls = await servers.enter_async_context(urls_of(self._config))
+            self._files[file] += 1
+            self._waiting.append(shard)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give shards to workers that can take one, and start workers as long as there are more shards than these."""
+        hungry = [worker for worker in self._workers.values() if worker.is_hungry]
+        while self._waiting and hungry:
+            self._give(hungry.pop(), self._waiting.popleft())
+        begun = sum(not (worker.shards or worker.is_hungry) for worker in self._workers.values())
+        while len(self._waiting) > begun and len(self._workers) < self._most:
+            number = next(number for number in range(self._most) if number not in self._workers)
+            worker = self._workers[number] = _Worker(number)
+            task = asyncio.ensure_future(self._work(worker))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            begun += 1
+
+    def _give(self, worker: _Worker, shard: OpenShard) -> None:
+        file, worker.is_hungry = shard.file, False
+        self._numbers += 1
+        worker.shards[self._numbers] = shard
+        worker.send(
+            Shard(
+                number=self._numbers,
+                location=pickle.dumps(replace(file.source.location, content=None)),
+                output=file.shown,
+                ranges=[(each.start, each.stop) for each in shard.ranges],
+                positions=[(*each,) for each in shard.positions],
+                wanted=file.wanted or file.expected,
+                identity=file.identity,
+            )
+        )
+
+    # -- what workers say
+
+    async def _work(self, worker: _Worker) -> None:
+        """Start a worker, and take what it says until it ends."""
+        try:
+            channel = await worker.start(Begin(self._config_of(worker), self._environment))
+            while (message := await channel.from_worker()) is not None:
+                if isinstance(message, Ended):
+                    if message.error is not None:
+                        self._end_with(message.error.error())
+                    break
+                self._take(worker, message)
+            await self._forget(worker, await worker.process.ended())
+        except Exception as error:  # noqa: BLE001 - raised again by `run`
+            worker.process.kill()
+            self._end_with(error)
+
+    def _config_of(self, worker: _Worker) -> Config:
+        """Return the config of a worker: its share of the slots, and no deadline, since that is kept here."""
+        config, slots = self._config, self._config.request.concurrency
+        if slots != "auto":
+            slots = slots // self._most + (worker.number < slots % self._most)
+        return msgspec.structs.replace(
+            config,
+            server=msgspec.structs.replace(config.server, url=self._urls),
+            request=msgspec.structs.replace(config.request, concurrency=slots),
+            run=msgspec.structs.replace(config.run, deadline=None),
+        )
+
+    def _take(self, worker: _Worker, message: FromWorker) -> None:
+        if isinstance(message, Next):
+            worker.has_begun = worker.is_hungry = True
+            self._hand_out()
+        elif isinstance(message, News):
+            self._progress.add(counts_of(message.spent))
+            self._progress.hear_of(worker.number, message.in_flight, message.oldest_s)
+            worker.waits_for_s = message.waiting[1] if message.waiting else None
+            self._show_waiting()
+        elif isinstance(message, Notice):
+            self._progress.notice(message.message, message.topic)
+        elif isinstance(message, Learned | Answered | Done | Failed):
+            self._take_of_shard(worker, message)
+
+    def _take_of_shard(self, worker: _Worker, message: Learned | Answered | Done | Failed) -> None:
+        file = worker.shards[message.shard].file
+        if isinstance(message, Learned):
+            self._learn(file, message.identity)
+        elif isinstance(message, Answered):
+            worker.shards[message.shard].deaths = self._false_starts = 0
+            file.take(message.records, message.labels, counts_of(message.spent), self._progress.elapsed_s)
+        else:
+            del worker.shards[message.shard]
+            self._files[file] -= 1
+            if isinstance(message, Failed):
+                self._fail(file, message.error.error())
+            elif message.total is not None:
+                file.feed.total = message.total
+            self._finish_if_answered(file)
+
+    def _show_waiting(self) -> None:
+        """Show that no server answers, if none answers any worker."""
+        waits = [worker.waits_for_s for worker in self._workers.values() if worker.shards]
+        for_s = [each for each in waits if each is not None]
+        if for_s and len(for_s) == len(waits):
+            self._progress.begin_waiting(max(for_s))
+        else:
+            self._progress.end_waiting()
+
+    def _learn(self, file: RunFile, identity: dict[str, Any]) -> None:
+        """Take what a worker knows of the model; all of them must meet the same one."""
+        model = {key: value for key, value in identity.items() if key.startswith("model.")}
+        if other := differences({key: file.identity.get(key) for key in model}, model):
+            raise ModelChanged(f"workers of this run met different models ({'; '.join(map(str, other))}); serve one")
+        names = file.identity.get("model.names", {}) | model.get("model.names", {})
+        is_new = "model.id" not in file.identity
+        file.identity = model | file.identity | {"model.names": names}
+        if is_new or not file.is_adopted:
+            file.keep_identity()
+            file.is_adopted = True
+        else:
+            file.checkpoint.put_later(identity=file.identity)
+
+    def _fail(self, file: RunFile, error: Any) -> None:
+        """Read no further in a file that can't be classified."""
+        file.error = file.error or error
+        dropped = [shard for shard in self._waiting if shard.file is file]
+        self._files[file] -= len(dropped)
+        self._waiting = deque(shard for shard in self._waiting if shard.file is not file)
+        for worker in self._workers.values():
+            for number, shard in worker.shards.items():
+                if shard.file is file:
+                    worker.send(Drop(number))
+
+    def _finish_if_answered(self, file: RunFile) -> None:
+        if file.is_read and not self._files[file]:
+            del self._files[file]
+            if file.is_adopted:
+                file.keep_facts()
+            self._when_done(file)
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """Let the workers end when all files are done."""
+        if self._is_cut and not self._files:
+            self._is_ending = True
+            for worker in self._workers.values():
+                worker.send(Finish())
+            if not self._workers:
+                self._end_with(None)
+
+    async def _forget(self, worker: _Worker, how: str) -> None:
+        """Let a worker go that has ended; what it has not answered is given to others."""
+        del self._workers[worker.number]
+        self._progress.hear_of(worker.number, 0, 0.0)
+        if self._is_ending:
+            if not self._workers:
+                self._end_with(None)
+            return
+        self._false_starts += not worker.has_begun
+        deaths = max([self._false_starts, *(shard.deaths + 1 for shard in worker.shards.values())])
+        if deaths > self._config.engine.retries:
+            raise WorkerLost(
+                f"a worker {how}, {deaths} times before it had answered anything; what was answered is kept; "
+                f"if memory is short, fewer workers take less of it"
+            )
+        self._progress.notice(f"a worker {how}; what it had not answered goes to another one", "a worker ended")
+        for shard in worker.shards.values():
+            file = shard.file
+            await asyncio.to_thread(file.keep)
+            shard.deaths += 1
+            if shard.has_rows_left() and file.error is None:
+                self._waiting.appendleft(shard)
+            else:
+                self._files[file] -= 1
+                self._finish_if_answered(file)
+        self._hand_out()

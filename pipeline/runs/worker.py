@@ -1,0 +1,217 @@
+"""A worker of a run: reads the shards that it is given, asks the servers, and says what they answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pipeline.answers import Answers, Labels
+from pipeline.batcher.cutter import Chunk
+from pipeline.batcher.feed import Feed
+from pipeline.cancellation import every
+from pipeline.checkpoint import Range
+from pipeline.checkpoint.store import Row, record_of
+from pipeline.engines.channel import (
+    Answered,
+    Begin,
+    Channel,
+    Done,
+    Drop,
+    Ended,
+    Failed,
+    Finish,
+    Learned,
+    News,
+    Next,
+    Notice,
+    Shard,
+    Trouble,
+)
+from pipeline.errors import ClassifyError
+from pipeline.formats.source import Source, TextSpec
+from pipeline.loops import new_loop
+from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
+from pipeline.runs.file import open_checked
+from pipeline.runs.first_pass import FirstPass
+from pipeline.runs.open_rows import OpenRows
+from pipeline.texts import Position
+
+
+@dataclass(eq=False)
+class ShardRows(OpenRows):
+    """The rows of a shard; their answers go to the run, some at a time."""
+
+    shard: Shard
+    labels: Labels  # of the worker
+    channel: Channel
+    records: list[Row] = field(default_factory=list)  # that were not sent yet
+    spent: Counts = field(default_factory=Counts)  # on these
+
+    def __post_init__(self) -> None:
+        ranges = [Range(*each) for each in self.shard.ranges]
+        positions = [Position(*each) for each in self.shard.positions]
+        self.feed = Feed(
+            self.source, self.spec, ranges, lambda row: next((at for at in reversed(positions) if at.row <= row), None)
+        )
+        self.feed.total = ranges[-1].stop  # a shard that ends before the file says nothing of its length
+
+    @property
+    def shown(self) -> str:
+        """See `OpenRows.shown`."""
+        return self.shard.output
+
+    @property
+    def wanted(self) -> int | None:
+        """See `OpenRows.wanted`."""
+        return self.shard.wanted
+
+    def store(self, chunk: Chunk, answers: Answers, spent: Counts, num_classes: int, now_s: float) -> None:  # noqa: ARG002
+        """See `OpenRows.store`."""
+        self.records.append(record_of(chunk.first_row, chunk.position, answers, self.labels, num_classes))
+        self.spent.add(spent)
+        self.unanswered -= len(answers)
+
+    def send(self) -> None:
+        """Send what was answered since the last time."""
+        if self.records:
+            records, self.records = self.records, []
+            self.channel.send(Answered(self.shard.number, self.labels.names, records, self.spent.take()))
+
+    def keep(self) -> None:
+        """See `OpenRows.keep`: the worker sends it."""
+
+    def keep_identity(self) -> None:
+        """See `OpenRows.keep_identity`."""
+        self.channel.send(Learned(self.shard.number, self.identity))
+
+    def keep_facts(self) -> None:
+        """See `OpenRows.keep_facts`."""
+        self.keep_identity()
+
+
+class _Relay(Progress):
+    """A progress that nobody sees: what it has to say goes to the run."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__("quiet")
+        self._channel = channel
+
+    def notice(self, message: str, topic: str = "") -> None:
+        """See `Progress.notice`."""
+        self._channel.send(Notice(message, topic))
+
+
+class Worker:
+    """Answers shards until there are no more."""
+
+    def __init__(self, channel: Channel, begin: Begin) -> None:
+        self._channel, self._config = channel, begin.config
+        self._progress = _Relay(channel)
+        self._first_pass = FirstPass[ShardRows](begin.config, self._progress, begin.environment, self._done)
+        self._labels = Labels()
+        self._coming: asyncio.Queue[Shard | None] = asyncio.Queue()
+        self._rows: dict[int, ShardRows] = {}  # by the number of their shard: those that are not done
+        self._opened: tuple[bytes, Source, TextSpec] | None = None  # the last input
+
+    async def run(self) -> None:
+        """Answer what comes, until the run says that it is finished.
+
+        Raises:
+            ClassifyError: what keeps all files from being classified.
+        """
+        tasks = [asyncio.ensure_future(each) for each in (self._listen(), every(SHOW_EVERY_S, self._tell))]
+        try:
+            await self._first_pass.run(self._shards())
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._tell()
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._channel.from_driver()
+            if isinstance(message, Shard):
+                self._coming.put_nowait(message)
+            elif isinstance(message, Drop):
+                if message.shard in self._rows:
+                    self._rows[message.shard].feed.is_dropped = True
+            elif isinstance(message, Finish) and message.within_s is None:
+                self._coming.put_nowait(None)
+            elif isinstance(message, Finish):
+                await self._first_pass.let_in(message.within_s or 0.0)
+                self._first_pass.stop()
+            elif message is None:
+                os._exit(1)  # the run is gone, and with it whoever would keep an answer
+
+    async def _shards(self) -> AsyncIterator[ShardRows]:
+        while True:
+            self._channel.send(Next())
+            shard = await self._coming.get()
+            if shard is None:
+                return
+            try:
+                source, spec = await asyncio.to_thread(self._open, shard)
+            except ClassifyError as error:
+                self._channel.send(Failed(shard.number, Trouble.of(error)))
+                continue
+            self._rows[shard.number] = rows = ShardRows(
+                self._config, source, spec, shard.identity, shard, self._labels, self._channel
+            )
+            yield rows
+
+    def _open(self, shard: Shard) -> tuple[Source, TextSpec]:
+        """Open the input of a shard; most often it is that of the last one."""
+        if self._opened is None or self._opened[0] != shard.location:
+            self._opened = (shard.location, *open_checked(self._config, pickle.loads(shard.location)))  # noqa: S301 - of the run
+        return self._opened[1:]
+
+    def _done(self, rows: ShardRows) -> None:
+        self._tell()
+        del self._rows[rows.shard.number]
+        if rows.error is not None:
+            self._channel.send(Failed(rows.shard.number, Trouble.of(rows.error)))
+        else:
+            has_end = rows.shard.ranges[-1][1] is None
+            self._channel.send(Done(rows.shard.number, rows.feed.total if has_end else None))
+
+    def _tell(self) -> None:
+        for rows in self._rows.values():
+            rows.send()
+        progress = self._progress
+        self._channel.send(News(progress.take(), progress.in_flight, progress.oldest_s, progress.waiting))
+
+
+async def _work(connection: socket.socket) -> None:
+    channel = Channel(*await asyncio.open_connection(sock=connection))
+    begin = await channel.from_driver()
+    trouble: Trouble | None = None
+    if isinstance(begin, Begin):
+        try:
+            await Worker(channel, begin).run()
+        except ClassifyError as error:
+            trouble = Trouble.of(error)
+        except Exception as error:  # noqa: BLE001 - the run shows it
+            trouble = Trouble(type(error).__name__, str(error), traceback.format_exc())
+    channel.send(Ended(trouble))
+    await channel.close()
+
+
+def main() -> None:
+    """Be a worker; the argument is the descriptor of the socket to the run."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the run decides when we end
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_work(connection))
+
+
+if __name__ == "__main__":
+    main()
