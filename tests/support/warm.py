@@ -8,6 +8,7 @@ python tests/support/warm.py FD PROGRAM MODULE...    forks as it is told to on t
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -24,8 +25,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# With what these import, all that a run needs has been imported.
-MODULES = ("pipeline.cli", "pipeline.runs.outcome", "pipeline.monitoring.summary", "pyarrow.parquet", "tqdm", "uvloop")
+# With what these import, all that a command needs has been imported, also one that writes the page of a report.
+MODULES = (
+    *("pipeline.cli", "pipeline.runs.outcome", "pipeline.monitoring.summary", "pipeline.loops", "encodings.idna"),
+    *("pipeline.report.page", "pipeline.report.sample", "matplotlib.backends.backend_svg", "pandas", "pyarrow.parquet"),
+    *("pyarrow.pandas_compat", "tqdm", "uvloop"),
+)
 HEAP = {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command sets it before it imports pyarrow
 LARGEST = 1 << 17  # bytes of a message
 
@@ -125,7 +130,25 @@ def main() -> None:
         importlib.import_module(name)
     gc.freeze()  # or each fork would copy what its collector looks at
     forks(socket.socket(fileno=int(descriptor)))
-    runpy.run_module(program, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        if isinstance(leaving.code, int):
+            leave(leaving.code)
+        raise
+
+
+def leave(code: int) -> None:
+    """End this process as the interpreter does, but leave its modules in place: to clear them would copy their memory.
+
+    What nothing refers to is collected, so that it can complain.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
