@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,13 +69,16 @@ def module_of(name: str) -> str | None:
     return ".".join([*below, "__init__"]) if (path / "__init__.py").is_file() else None
 
 
-GRAPH = {module_of(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)) or "": imports_of(path)
-         for path in PACKAGE.rglob("*.py")}  # fmt: skip
+@cache
+def graph() -> dict[str, set[str]]:
+    """Each module of the package, and those that it imports."""
+    names = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
+    return {module_of(name) or "": imports_of(path) for path, name in names.items()}
 
 
 def test_every_module_imports_only_lower_layers() -> None:
     """A module knows what is below it and nothing else, so each can be read and tested without those above."""
-    for module, imported in GRAPH.items():
+    for module, imported in graph().items():
         here = layer_of(module)
         for there in {layer_of(name) for name in imported} - {here}:
             assert LEVEL[there] < LEVEL[here], f"{module} imports {there}"
@@ -89,11 +93,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         if module in done:
             return
         way.append(module)
-        for imported in sorted(GRAPH[module]):
+        for imported in sorted(graph()[module]):
             visit(imported)
         done.add(way.pop())
 
-    for module in sorted(GRAPH):
+    for module in sorted(graph()):
         visit(module)
 
 

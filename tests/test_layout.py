@@ -35,8 +35,9 @@ def test_no_test_imports_another() -> None:
     """What two test modules need stands in `tests/support`: neither moves when the other does."""
     modules = {path.stem for path in TESTS.rglob("test_*.py")} | {"conftest", "tests"}
     for path in TESTS.rglob("*.py"):
-        assert not imported(path) & modules, f"{path.relative_to(TESTS)} imports {imported(path) & modules}"
-        assert not [name for name in imported(path) if name.startswith(".")], f"{path} imports a neighbour"
+        names = imported(path)
+        assert not names & modules, f"{path.relative_to(TESTS)} imports {names & modules}"
+        assert not [name for name in names if name.startswith(".")], f"{path} imports a neighbour"
 
 
 def test_every_folder_is_that_of_a_package() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,29 +66,37 @@ def _sampled(rows: list[Labelled]) -> dict[str, Any]:
     return filled.estimate({row.truth or "" for row in rows}, is_complete=True)
 
 
-CASES: dict[str, Document] = {
-    "plain": full(made_up(2000, 1), truth=None),
-    "everything": full(made_up(3000, 1, (1, 2, 3, 9), 0.8), made_up(3000, 2)),
-    "in detail": full(made_up(3000, 1, accuracy=0.8), made_up(3000, 1), in_detail=True),
-    "nothing": full([]),
-    "failures": full([Labelled(None, None, "rejected: 400 no")] * 30),
-    "logits": full([Labelled("spam", 7.3, truth="spam")] * 30),
-    "one row": full([Labelled("spam", 0.9, truth="spam")]),
-    "no truth yet": full([row._replace(truth=None) for row in made_up(300, 1)]),
-    "1,200 labels": full([Labelled(f"label {number % 1200}", 0.4 + number % 60 / 100) for number in range(6000)]),
-    "long labels": full(
+CASES: dict[str, Callable[[], Document]] = {
+    "plain": lambda: full(made_up(2000, 1), truth=None),
+    "everything": lambda: full(made_up(3000, 1, (1, 2, 3, 9), 0.8), made_up(3000, 2)),
+    "in detail": lambda: full(made_up(3000, 1, accuracy=0.8), made_up(3000, 1), in_detail=True),
+    "nothing": lambda: full([]),
+    "failures": lambda: full([Labelled(None, None, "rejected: 400 no")] * 30),
+    "logits": lambda: full([Labelled("spam", 7.3, truth="spam")] * 30),
+    "one row": lambda: full([Labelled("spam", 0.9, truth="spam")]),
+    "no truth yet": lambda: full([row._replace(truth=None) for row in made_up(300, 1)]),
+    "1,200 labels": lambda: full(
+        [Labelled(f"label {number % 1200}", 0.4 + number % 60 / 100) for number in range(6000)]
+    ),
+    "long labels": lambda: full(
         [Labelled(f"{number} {'x' * 100}", 0.9, truth=f"{number} {'x' * 100}") for number in range(30)], in_detail=True
     ),
-    "right to left": full(
+    "right to left": lambda: full(
         [row._replace(label=f"مرحبا {row.label}", text="שלום " * 80) for row in made_up(300, 1)], in_detail=True
     ),
-    "hostile": full(
+    "hostile": lambda: full(
         [Labelled(text, 0.3, None, HOSTILE[at - 1], text * 3) for at, text in enumerate(HOSTILE)]
         + [Labelled(None, None, f"{text}: {text}", None, text) for text in HOSTILE],
         in_detail=True,
         model={"id": HOSTILE[0], "canary": None},
     ),
 }
+
+
+@cache
+def case(name: str) -> Document:
+    """One of them, made up when it is asked for first."""
+    return CASES[name]()
 
 
 class Reader(HTMLParser):
@@ -118,7 +128,7 @@ def read(page: bytes) -> Reader:
 @pytest.mark.parametrize("name", CASES)
 def test_a_page_is_one_file(name: str) -> None:
     """No script, nothing that would be asked of a network, small, and it says what it is."""
-    page = as_page(CASES[name])
+    page = as_page(case(name))
     found = read(page)
     assert not found.tags & {"script", "link", "iframe", "object", "embed", "form", "img", "base"}
     assert not [each for each in found.attributes if each[0].startswith("on")]
@@ -136,7 +146,7 @@ def test_a_page_is_one_file(name: str) -> None:
 
 def test_hostile_texts_stay_texts() -> None:
     """Labels, texts, errors, a truth and a model's name are shown as they are, isolated from what is beside them."""
-    page = as_page(CASES["hostile"])
+    page = as_page(case("hostile"))
     found = read(page)
     shown = "".join(found.text)
     for text in HOSTILE:
@@ -148,12 +158,12 @@ def test_hostile_texts_stay_texts() -> None:
 
 def test_markdown_has_no_meaning_that_a_label_could_give_it() -> None:
     """No HTML, no link, no new row or column of a table."""
-    text = as_markdown(CASES["hostile"])
+    text = as_markdown(case("hostile"))
     assert "<script" not in text.replace("\\<", "")
     for line in text.splitlines():
         if line.startswith("| "):
             assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", _head(text, line)))
-    assert as_markdown(CASES["everything"]).startswith("### ❌ Do not use these labels without a look: out.parquet\n")
+    assert as_markdown(case("everything")).startswith("### ❌ Do not use these labels without a look: out.parquet\n")
 
 
 def _head(text: str, line: str) -> str:
@@ -173,7 +183,7 @@ def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path)
     A frame around the page, which may run a script as the page may not, measures it.
     """
     page = tmp_path / "page.html"
-    page.write_bytes(as_page(CASES[name]))
+    page.write_bytes(as_page(case(name)))
     script = "document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth"
     inner = page.read_text().replace("default-src 'none'", "default-src 'unsafe-inline'")
     (tmp_path / "measured.html").write_text(inner.replace("</body>", f"<script>{script}</script></body>"))
@@ -193,7 +203,7 @@ def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path)
 def test_the_browser_has_nothing_to_complain_of(name: str, tmp_path: Path) -> None:
     """No error on the console, no script that ran, no request: of the page nothing leaves it."""
     page = tmp_path / "page.html"
-    page.write_bytes(as_page(CASES[name]))
+    page.write_bytes(as_page(case(name)))
     done = browser(tmp_path, "--dump-dom", "--window-size=1280,2000", page=page)
     assert "CONSOLE" not in done.stderr
     assert "<title>broken" not in done.stdout
@@ -210,7 +220,7 @@ def test_everybody_can_read_it(name: str, scheme: int, tmp_path: Path) -> None:
     if not AXE.exists():
         pytest.skip("no axe-core; npm install --prefix .axe axe-core")
     page = tmp_path / "page.html"
-    text = as_page(CASES[name]).decode().replace("default-src 'none'", "default-src 'unsafe-inline'")
+    text = as_page(case(name)).decode().replace("default-src 'none'", "default-src 'unsafe-inline'")
     checks = AXE.read_text().replace("</script", "<\\/script")
     ask = "axe.run().then(r => document.title = 'found ' + r.violations.map(v => v.id + ' ' + v.nodes[0].html).join())"
     page.write_text(text.replace("</body>", f"<script>{checks}</script><script>{ask}</script></body>"))
@@ -226,7 +236,7 @@ def test_everybody_can_read_it(name: str, scheme: int, tmp_path: Path) -> None:
 def test_it_is_dark_in_the_dark_and_prints(tmp_path: Path) -> None:
     """Another background where the system asks for it; on paper it is light, on a few pages."""
     page = tmp_path / "page.html"
-    page.write_bytes(as_page(CASES["everything"]))
+    page.write_bytes(as_page(case("everything")))
     for flag, is_dark in (
         ("--blink-settings=preferredColorScheme=0", True),
         ("--blink-settings=preferredColorScheme=1", False),

@@ -18,7 +18,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND, CONFIG = ROOT / "pipeline" / "docs" / "command.md", ROOT / "pipeline" / "docs" / "config.md"
 REFERENCE = ROOT / "configs" / "reference.toml"
 COMMENT_WIDTH = 116
+FILES = (COMMAND, CONFIG, REFERENCE)
 REFERENCE_TOP = """\
 # Every key of a config, with its default.
 # Generated from pipeline/config/sections.py by tests/support/generate_docs.py; a change here would be lost.
@@ -184,6 +185,7 @@ def filled(text: str, generated: dict[str, Callable[[], str]]) -> str:
     return pattern.sub(lambda found: f"{found[1]}{generated[found[2]]()}{found[3]}", text)
 
 
+@cache
 def files() -> dict[Path, str]:
     """What each generated file should hold."""
     return {
