@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where nothing compiled is kept, each process of the tests compiles all modules that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint check format bench vllm infinity sglang triton clean
 

@@ -13,7 +13,7 @@ import pytest
 from commands import Command
 from fake import FakeServer
 from files import write
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from labelled import LABELS, Labelled, blocks_of, made_up
 from scipy.stats import binomtest, chi2
@@ -32,7 +32,6 @@ def changes(now: Sequence[Labelled], then: Sequence[Labelled], sizes: tuple[int,
     return found.as_member()
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES), st.sampled_from(NAMES), st.floats(0, 1)), max_size=60

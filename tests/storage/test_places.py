@@ -158,7 +158,7 @@ def test_files_are_listed_alike_on_a_disk_and_in_a_store(here: Bucket, tmp_path:
             list_files(nowhere)
 
 
-@pytest.mark.parametrize("size", [0, 1, 70_000, 4 * MIB, 4 * MIB + 1, 9 * MIB])
+@pytest.mark.parametrize("size", [0, 1, 70_000, 4 * MIB, 4 * MIB + 1, pytest.param(9 * MIB, marks=pytest.mark.slow)])
 def test_a_digest_is_the_same_on_a_disk_and_in_a_store(size: int, here: Bucket, tmp_path: Path) -> None:
     """A file that was copied to a store, in whatever way, is the same input there; another byte at its end is not."""
     content = random.Random(size).randbytes(size)
