@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SUPPORT, Command, complaint, last_line
+from commands import Command, complaint, last_line
 from fake import FakeServer, label_of, refuse
 from files import rows_of, write
 from prometheus_client.parser import text_string_to_metric_families
@@ -445,20 +445,11 @@ def test_a_config_names_what_is_accepted(tmp_path: Path, fake: FakeServer, class
 # Each step of a command that changes a file, and kill -9 before it.
 
 
-@pytest.fixture(scope="module")
-def stepwise() -> Iterator[Warm]:
-    """A process that has imported the command which kills itself at a step."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]))
-        with Warm("stepwise") as process:
-            yield process
-
-
 class Killed:
     """A directory that is as it was before each of the steps at which a command is killed."""
 
-    def __init__(self, stepwise: Warm, folder: Path, backup: Path) -> None:
-        self._stepwise, self._folder, self._backup = stepwise, folder, backup
+    def __init__(self, warm: Warm, folder: Path, backup: Path) -> None:
+        self._warm, self._folder, self._backup = warm, folder, backup
         self.is_over = False
         shutil.copytree(folder, backup)
 
@@ -471,16 +462,17 @@ class Killed:
     def here(self, step: int, *arguments: object) -> bool:
         """Run a command in the directory as it is."""
         variables = {**os.environ, "XDG_STATE_HOME": str(self._folder / "state")}
-        done = self._stepwise.run([str(step), *map(str, arguments)], variables, self._folder, timeout=100)
+        words = [str(step), *map(str, arguments)]
+        done = self._warm.run(words, variables, self._folder, timeout=100, program="stepwise")
         self.is_over = done.returncode != -signal.SIGKILL
         assert not self.is_over or "Traceback" not in done.stderr, done.stderr
         return not self.is_over
 
 
 @pytest.fixture
-def killed(stepwise: Warm, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Killed]:
+def killed(warm: Warm, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Killed]:
     """Remembers the directory of the test as it is now."""
-    return lambda: Killed(stepwise, tmp_path, tmp_path_factory.mktemp("before") / "it")
+    return lambda: Killed(warm, tmp_path, tmp_path_factory.mktemp("before") / "it")
 
 
 def left_over(folder: Path) -> list[Path]:
@@ -562,13 +554,16 @@ def second_nights(tmp_path: Path) -> int:
 
 
 @pytest.mark.time_limit(1200)
+@pytest.mark.parametrize(
+    "steps", [(20, MANY + 2), pytest.param((2, MANY + 1, MANY + 4, MANY + 50), marks=pytest.mark.slow)]
+)
 def test_a_run_completes_the_acceptance_of_many_files_once(
-    tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
+    steps: tuple[int, ...], tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
 ) -> None:
     """Killed in the middle: files are opened at the same time, the history has one line of the night all the same."""
     nightly = hold_many(tmp_path, fake, classify)
     process = killed()
-    for step in (2, 20, MANY + 1, MANY + 2, MANY + 4, MANY + 50):
+    for step in steps:
         assert process.at(step, "accept", "out/")
         assert second_nights(tmp_path) == min(step - 1, MANY)
         done = classify("run", nightly)
@@ -582,7 +577,7 @@ def test_a_run_completes_the_acceptance_of_many_files_once(
 
 
 @pytest.mark.time_limit(1200)
-@pytest.mark.parametrize("then", ["accept", "discard", "run"])
+@pytest.mark.parametrize("then", ["accept", pytest.param("discard", marks=pytest.mark.slow), "run"])
 def test_what_is_discarded_in_part_is_discarded_whole(
     then: str, tmp_path: Path, fake: FakeServer, classify: Command, killed: Callable[[], Killed]
 ) -> None:

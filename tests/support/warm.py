@@ -68,10 +68,16 @@ class Warm:
         self._process.wait(20)
 
     def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        timeout: float,
+        *,
+        program: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run the program with these arguments to its end, as `subprocess.run` does."""
-        told = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder)}
+        """Run the program with these arguments to its end, as `subprocess.run` does; or another of `tests/support`."""
+        told = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder), "program": program}
         said: dict[int, str] = {}
         pipes = [os.pipe(), os.pipe()]
         socket.send_fds(self._socket, [json.dumps(told).encode()], [near for _, near in pipes])
@@ -97,8 +103,11 @@ def read(pipe: int, key: int, said: dict[int, str]) -> None:
         said[key] = stream.read()
 
 
-def forks(telling: socket.socket) -> None:
-    """Fork as told until there is nobody who tells. Returns in each fork, which then is the command."""
+def forks(telling: socket.socket) -> str:
+    """Fork as told until there is nobody who tells.
+
+    Returns in each fork, which then is the command: the program that it runs instead of the usual one, or "".
+    """
     while True:
         message, streams, _, _ = socket.recv_fds(telling, LARGEST, 2)
         if not message:
@@ -121,6 +130,10 @@ def forks(telling: socket.socket) -> None:
     time.tzset()
     sys.path[0] = told["folder"]
     sys.argv[1:] = told["arguments"]
+    program: str = told["program"]
+    if program:
+        sys.path.append(str(Path(__file__).parent))
+    return program
 
 
 def main() -> None:
@@ -129,9 +142,9 @@ def main() -> None:
     for name in modules:
         importlib.import_module(name)
     gc.freeze()  # or each fork would copy what its collector looks at
-    forks(socket.socket(fileno=int(descriptor)))
+    another = forks(socket.socket(fileno=int(descriptor)))
     try:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+        runpy.run_module(another or program, run_name="__main__", alter_sys=True)
     except SystemExit as leaving:
         if isinstance(leaving.code, int):
             leave(leaving.code)
