@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import ClassifyError
+from pipeline.monitoring.record import RunRecord
 from pipeline.streams import storable
 
 LENGTH_BYTES = 4
@@ -24,6 +25,19 @@ class Begin(msgspec.Struct, tag=True):
 
     config: Config
     environment: dict[str, str]  # where secrets are read from: in no argument, and in no variable of the process
+    urls: list[str]  # of the servers, also where the run has started one
+    slots: int | Literal["auto"]  # its share of `request.concurrency`
+
+    @property
+    def asking(self) -> Config:
+        """The config by which it asks: its share of the slots, and no deadline, since the run has the clock."""
+        config = self.config
+        return msgspec.structs.replace(
+            config,
+            server=msgspec.structs.replace(config.server, url=self.urls),
+            request=msgspec.structs.replace(config.request, concurrency=self.slots),
+            run=msgspec.structs.replace(config.run, deadline=None),
+        )
 
 
 class Shard(msgspec.Struct, tag=True):
@@ -36,6 +50,13 @@ class Shard(msgspec.Struct, tag=True):
     positions: list[tuple[int, int, int]]  # from which they can be read, see `texts.Position`; none: from the start
     wanted: int | None  # rows of the file, as far as that is known
     identity: dict[str, Any]
+
+
+class Bundle(msgspec.Struct, tag=True):
+    """To a worker: small files to be classified, from their opening to their output."""
+
+    number: int
+    pairs: bytes  # inputs and outputs, pickled
 
 
 class Drop(msgspec.Struct, tag=True):
@@ -82,6 +103,15 @@ class Failed(msgspec.Struct, tag=True):
 
     shard: int
     error: Trouble
+
+
+class FileEnded(msgspec.Struct, tag=True):
+    """From a worker: what came of a file of a bundle, its record or an error that concerns it alone."""
+
+    bundle: int
+    pair: int  # its index in the bundle
+    record: RunRecord | None = None
+    error: Trouble | None = None
 
 
 class News(msgspec.Struct, tag=True):
@@ -132,8 +162,8 @@ class Trouble(msgspec.Struct):
         return error
 
 
-ToWorker = Begin | Shard | Drop | Finish
-FromWorker = Next | Learned | Answered | Done | Failed | News | Notice | Ended
+ToWorker = Begin | Shard | Bundle | Drop | Finish
+FromWorker = Next | Learned | Answered | Done | Failed | FileEnded | News | Notice | Ended
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 _decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -10,21 +10,21 @@ import pickle
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import msgspec
 
 from pipeline.checkpoint import differences
 from pipeline.config import Config
 from pipeline.engines.channel import (
     Answered,
     Begin,
+    Bundle,
     Channel,
     Done,
     Drop,
     Ended,
     Failed,
+    FileEnded,
     Finish,
     FromWorker,
     Learned,
@@ -35,14 +35,25 @@ from pipeline.engines.channel import (
     ToWorker,
 )
 from pipeline.engines.local import LocalWorker
-from pipeline.errors import ModelChanged, WorkerLost
+from pipeline.errors import ClassifyError, ModelChanged, WorkerLost
 from pipeline.monitoring.progress import Progress, counts_of
+from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import RunFile
 from pipeline.runs.first_pass import GRACE_S, deadline_reached, keep_all, urls_of
 from pipeline.runs.open_rows import OF_ONE_FILE
+from pipeline.runs.plan import Pair
 from pipeline.runs.shards import OpenShard, shards_of
 
 END_S = 2.0  # for workers to send what they have, when they are told to end
+
+
+@dataclass(eq=False)
+class SmallFiles:
+    """Files that one worker classifies from their opening to their output."""
+
+    pairs: dict[int, Pair]  # that have not ended, by number
+    on_ended: Callable[[Pair, RunRecord | ClassifyError], None]
+    deaths: int = 0  # of workers, since one of them ended
 
 
 class _Worker:
@@ -52,6 +63,7 @@ class _Worker:
         self.number = number
         self.process = LocalWorker()
         self.shards: dict[int, OpenShard] = {}  # that it has begun, by number
+        self.bundles: dict[int, SmallFiles] = {}  # the same
         self.has_begun = False  # it has asked for its first one
         self.is_hungry = False  # it can take one more
         self.waits_for_s: float | None = None  # no server answers it, and it waits so long
@@ -83,8 +95,9 @@ class Spread:
         slots = config.request.concurrency
         self._most = config.engine.count if slots == "auto" else min(config.engine.count, max(1, slots // 2))
         self._files: dict[RunFile, int] = {}  # that are not done, in their order -> their shards that are not done
-        self._waiting: deque[OpenShard] = deque()
-        self._numbers = 0  # of shards that were given out
+        self._bundles: set[SmallFiles] = set()  # that are not done
+        self._waiting: deque[OpenShard | SmallFiles] = deque()
+        self._numbers = 0  # of what was given out
         self._workers: dict[int, _Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._urls: list[str] = []
@@ -99,8 +112,8 @@ class Spread:
         if left is not None:
             left = max(0.0, left - self._progress.elapsed_s)
         grace_s = 0.0
-        async with AsyncExitStack() as servers:
-            cutting = asyncio.ensure_future(self._cut(files, servers))
+        async with AsyncExitStack() as self._servers:
+            cutting = asyncio.ensure_future(self._cut(files))
             try:
                 done, _ = await asyncio.wait([self._ended], timeout=left)
                 if not done:
@@ -139,12 +152,12 @@ class Spread:
 
     # -- from files to shards
 
-    async def _cut(self, files: AsyncIterator[RunFile], servers: AsyncExitStack) -> None:
+    async def _cut(self, files: AsyncIterator[RunFile]) -> None:
         try:
             async for file in files:
                 self._files[file] = 0
                 try:
-                    await self._cut_file(file, servers)
+                    await self._cut_file(file)
                 except OF_ONE_FILE as error:
                     self._fail(file, error)
                 file.is_read = True
@@ -154,21 +167,29 @@ class Spread:
         self._is_cut = True
         self._end_if_done()
 
-    async def _cut_file(self, file: RunFile, servers: AsyncExitStack) -> None:
+    async def _cut_file(self, file: RunFile) -> None:
         shards = shards_of(file, self._config.engine.rows_of(file.expected))
         while (shard := await asyncio.to_thread(next, shards, None)) is not None and file.error is None:
-            if not self._urls:  # the first that is to be sent
-                self._urls = await servers.enter_async_context(urls_of(self._config))
             self._files[file] += 1
-            self._waiting.append(shard)
-            self._hand_out()
+            await self._offer(shard)
+
+    async def add(self, files: SmallFiles) -> None:
+        """Have small files classified, beside those that `run` is given; while it asks for these."""
+        self._bundles.add(files)
+        await self._offer(files)
+
+    async def _offer(self, work: OpenShard | SmallFiles) -> None:
+        if not self._urls:  # the first that is to be sent
+            self._urls = await self._servers.enter_async_context(urls_of(self._config))
+        self._waiting.append(work)
+        self._hand_out()
 
     def _hand_out(self) -> None:
         """Give shards to workers that can take one, and start workers as long as there are more shards than these."""
         hungry = [worker for worker in self._workers.values() if worker.is_hungry]
         while self._waiting and hungry:
             self._give(hungry.pop(), self._waiting.popleft())
-        begun = sum(not (worker.shards or worker.is_hungry) for worker in self._workers.values())
+        begun = sum(not (worker.shards or worker.bundles or worker.is_hungry) for worker in self._workers.values())
         while len(self._waiting) > begun and len(self._workers) < self._most:
             number = next(number for number in range(self._most) if number not in self._workers)
             worker = self._workers[number] = _Worker(number)
@@ -177,9 +198,14 @@ class Spread:
             task.add_done_callback(self._tasks.discard)
             begun += 1
 
-    def _give(self, worker: _Worker, shard: OpenShard) -> None:
-        file, worker.is_hungry = shard.file, False
+    def _give(self, worker: _Worker, work: OpenShard | SmallFiles) -> None:
+        worker.is_hungry = False
         self._numbers += 1
+        if isinstance(work, SmallFiles):
+            worker.bundles[self._numbers] = work
+            worker.send(Bundle(self._numbers, pickle.dumps(work.pairs)))
+            return
+        shard, file = work, work.file
         worker.shards[self._numbers] = shard
         worker.send(
             Shard(
@@ -198,7 +224,7 @@ class Spread:
     async def _work(self, worker: _Worker) -> None:
         """Start a worker, and take what it says until it ends."""
         try:
-            channel = await worker.start(Begin(self._config_of(worker), self._environment))
+            channel = await worker.start(self._begin(worker))
             while (message := await channel.from_worker()) is not None:
                 if isinstance(message, Ended):
                     if message.error is not None:
@@ -210,17 +236,11 @@ class Spread:
             worker.process.kill()
             self._end_with(error)
 
-    def _config_of(self, worker: _Worker) -> Config:
-        """Return the config of a worker: its share of the slots, and no deadline, since that is kept here."""
-        config, slots = self._config, self._config.request.concurrency
+    def _begin(self, worker: _Worker) -> Begin:
+        slots = self._config.request.concurrency
         if slots != "auto":
             slots = slots // self._most + (worker.number < slots % self._most)
-        return msgspec.structs.replace(
-            config,
-            server=msgspec.structs.replace(config.server, url=self._urls),
-            request=msgspec.structs.replace(config.request, concurrency=slots),
-            run=msgspec.structs.replace(config.run, deadline=None),
-        )
+        return Begin(self._config, self._environment, self._urls, slots)
 
     def _take(self, worker: _Worker, message: FromWorker) -> None:
         if isinstance(message, Next):
@@ -233,8 +253,22 @@ class Spread:
             self._show_waiting()
         elif isinstance(message, Notice):
             self._progress.notice(message.message, message.topic)
+        elif isinstance(message, FileEnded):
+            self._take_of_bundle(worker, message)
         elif isinstance(message, Learned | Answered | Done | Failed):
             self._take_of_shard(worker, message)
+
+    def _take_of_bundle(self, worker: _Worker, message: FileEnded) -> None:
+        files = worker.bundles[message.bundle]
+        files.deaths = self._false_starts = 0
+        came = message.error.error() if message.error is not None else message.record
+        if not isinstance(came, RunRecord | ClassifyError):
+            raise TypeError(f"a worker says nothing of a file: {came!r}")
+        files.on_ended(files.pairs.pop(message.pair), came)
+        if not files.pairs:
+            del worker.bundles[message.bundle]
+            self._bundles.discard(files)
+            self._end_if_done()
 
     def _take_of_shard(self, worker: _Worker, message: Learned | Answered | Done | Failed) -> None:
         file = worker.shards[message.shard].file
@@ -254,7 +288,7 @@ class Spread:
 
     def _show_waiting(self) -> None:
         """Show that no server answers, if none answers any worker."""
-        waits = [worker.waits_for_s for worker in self._workers.values() if worker.shards]
+        waits = [each.waits_for_s for each in self._workers.values() if each.shards or each.bundles]
         for_s = [each for each in waits if each is not None]
         if for_s and len(for_s) == len(waits):
             self._progress.begin_waiting(max(for_s))
@@ -278,9 +312,9 @@ class Spread:
     def _fail(self, file: RunFile, error: Any) -> None:
         """Read no further in a file that can't be classified."""
         file.error = file.error or error
-        dropped = [shard for shard in self._waiting if shard.file is file]
+        dropped = [work for work in self._waiting if isinstance(work, OpenShard) and work.file is file]
         self._files[file] -= len(dropped)
-        self._waiting = deque(shard for shard in self._waiting if shard.file is not file)
+        self._waiting = deque(work for work in self._waiting if work not in dropped)
         for worker in self._workers.values():
             for number, shard in worker.shards.items():
                 if shard.file is file:
@@ -296,7 +330,7 @@ class Spread:
 
     def _end_if_done(self) -> None:
         """Let the workers end when all files are done."""
-        if self._is_cut and not self._files:
+        if self._is_cut and not self._files and not self._bundles:
             self._is_ending = True
             for worker in self._workers.values():
                 worker.send(Finish())
@@ -312,13 +346,17 @@ class Spread:
                 self._end_with(None)
             return
         self._false_starts += not worker.has_begun
-        deaths = max([self._false_starts, *(shard.deaths + 1 for shard in worker.shards.values())])
+        given: list[OpenShard | SmallFiles] = [*worker.shards.values(), *worker.bundles.values()]
+        deaths = max([self._false_starts, *(work.deaths + 1 for work in given)])
         if deaths > self._config.engine.retries:
             raise WorkerLost(
                 f"a worker {how}, {deaths} times before it had answered anything; what was answered is kept; "
                 f"if memory is short, fewer workers take less of it"
             )
         self._progress.notice(f"a worker {how}; what it had not answered goes to another one", "a worker ended")
+        for files in worker.bundles.values():
+            files.deaths += 1
+            self._waiting.appendleft(files)
         for shard in worker.shards.values():
             file = shard.file
             await asyncio.to_thread(file.keep)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing, suppress
 from datetime import UTC, datetime
@@ -28,13 +28,15 @@ from pipeline.runs.output import lock_of_directory, make_directory, record_of_di
 from pipeline.runs.pipes import stream
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.publish import can_be_published_together, publish
-from pipeline.runs.spread import Spread
+from pipeline.runs.spread import SmallFiles, Spread
 from pipeline.runs.totals import Totals
 from pipeline.storage.draft import write_whole
 
 # Files are opened and published many at a time, since threads are dear; in stores each apart, but some at once.
 BATCH = 16
 THREADS, THREADS_OF_STORE = 2, 8
+# What one worker is given at once, see `Walk._take_small`.
+BUNDLE_FILES, BUNDLE_BYTES, BUNDLES_A_WORKER = 64, 64 << 20, 4
 MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
 Opened = RunFile | RunRecord | ClassifyError
 Opening = asyncio.Future[list[Opened]]
@@ -47,18 +49,31 @@ class Walk:
         plan: the files; of a single one, an error and the record are those of the run.
         environment: where secrets are read from.
         private: a directory of the run's own, if one of its ends is a pipe.
+        asking: how servers are asked, in a worker; by default as `config` says, by several workers if it says so.
+        tell: is told in a worker what came of each file.
     """
 
     def __init__(
-        self, config: Config, plan: Plan, progress: Progress, environment: dict[str, str], private: Path | None
+        self,
+        config: Config,
+        plan: Plan,
+        progress: Progress,
+        environment: dict[str, str],
+        private: Path | None,
+        *,
+        asking: Config | None = None,
+        tell: Callable[[Pair, RunRecord | ClassifyError], None] | None = None,
     ) -> None:
         self._config, self._plan, self._progress = config, plan, progress
-        way = FirstPass[RunFile] if config.engine.count == 1 else Spread
-        self._first_pass = way(config, progress, environment, self._publish_later)
+        is_here = asking is not None or config.engine.count == 1
+        way = FirstPass[RunFile] if is_here else Spread
+        self._first_pass = way(asking or config, progress, environment, self._publish_later)
+        self._tell = tell
         self._opener = Opener(config, plan, progress, private)
         self._totals = Totals(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
-        self._threads, self._batch = (THREADS_OF_STORE, 1) if is_remote else (THREADS, BATCH)
+        self._threads = THREADS_OF_STORE if is_remote else THREADS
+        self._batch = BATCH if is_here and not is_remote else 1  # workers have the small files
         self._room = asyncio.Semaphore(MOST_OPEN)
         self._open: dict[RunFile, Pair] = {}
         self._answered: deque[RunFile] = deque()
@@ -193,6 +208,7 @@ class Walk:
         waiting, begun = deque(self._plan.pairs), deque[tuple[list[Pair], Opening]]()
         try:
             while waiting or begun:
+                await self._give_small(waiting)
                 # What is being opened goes on before there must be room for more.
                 while waiting and len(begun) < self._threads and (not begun or self._has_room(begun)):
                     pairs = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
@@ -200,11 +216,12 @@ class Walk:
                         await self._room.acquire()
                     opening = asyncio.get_running_loop().run_in_executor(self._pool, self._open_all, pairs)
                     begun.append((pairs, opening))
+                if not begun:
+                    break
                 await asyncio.wait([begun[0][1]])
                 files = self._take(*begun.popleft())
-                if files and not self._has_begun:
-                    self._has_begun = True
-                    await asyncio.to_thread(self._record, self._totals.begun())
+                if files:
+                    await self._note_begun()
                 for file in files:
                     yield file
         finally:
@@ -212,6 +229,40 @@ class Walk:
             for pairs, opening in begun:
                 with suppress(ClassifyError):  # something else has ended the run
                     self._take(pairs, opening)
+
+    async def _note_begun(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            await asyncio.to_thread(self._record, self._totals.begun())
+
+    async def _give_small(self, waiting: deque[Pair]) -> None:
+        """Give workers the next files, as long as they are small."""
+        while isinstance(self._first_pass, Spread) and (small := self._take_small(waiting)):
+            await self._note_begun()
+            await self._first_pass.add(SmallFiles(dict(enumerate(small)), self._small_ended))
+
+    def _take_small(self, waiting: deque[Pair]) -> list[Pair]:
+        """Take the next files, if they are small, that one worker classifies as a whole."""
+        taken: list[Pair] = []
+        most = max(1, min(BUNDLE_FILES, len(self._plan.pairs) // (BUNDLES_A_WORKER * self._config.engine.count)))
+        while waiting and len(taken) < most and self._is_small(waiting[0]):
+            if sum(self._sizes[pair] for pair in [*taken, waiting[0]]) > BUNDLE_BYTES:
+                break
+            taken.append(waiting.popleft())
+        return taken
+
+    def _is_small(self, pair: Pair) -> bool:
+        is_on_disk = not any(place.store for place in (pair.source, pair.output or pair.source))
+        is_whole = not (self._plan.is_single or self._config.report.holds or pair.trouble)
+        return is_on_disk and is_whole and self._sizes[pair] <= BUNDLE_BYTES
+
+    def _small_ended(self, pair: Pair, came: RunRecord | ClassifyError) -> None:
+        """Take what came of a file that a worker has classified as a whole."""
+        if isinstance(came, RunRecord) and came.accepted:
+            self._plan.accepted.add(came.accepted)
+        if (fatal := self._came(pair, came)) is not None:
+            self._end_with(fatal)
+        self._ended(pair)
 
     def _has_room(self, begun: Iterable[tuple[list[Pair], Opening]]) -> bool:
         return len(self._open) + sum(len(pairs) for pairs, _ in begun) + self._batch <= MOST_OPEN
@@ -237,10 +288,9 @@ class Walk:
                     self._begin(self._stream(opened))
                 continue
             if isinstance(opened, RunRecord):
-                self._totals.add(opened)
                 self._progress.resume(opened.rows, opened.failed | {"empty": opened.empty})
-            else:
-                fatal = self._failed(pair, opened) or fatal
+            fatal = self._came(pair, opened) or fatal
+            self._room.release()
             self._ended(pair)
         if fatal is not None:
             raise fatal
@@ -290,11 +340,9 @@ class Walk:
         try:
             work = partial(publish, files, self._progress)
             for file, came in zip(files, await run_cancellable(work, self._pool), strict=True):
-                if isinstance(came, RunRecord):
-                    self._totals.add(came)
-                    if file.output.holds:
-                        self._plan.waiting.append(file.output)
-                elif (fatal := self._failed(self._open[file], came)) is not None:
+                if isinstance(came, RunRecord) and file.output.holds:
+                    self._plan.waiting.append(file.output)
+                if (fatal := self._came(self._open[file], came)) is not None:
                     self._end_with(fatal)
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run
             self._end_with(error)
@@ -312,6 +360,7 @@ class Walk:
     def _close(self, files: list[RunFile]) -> None:
         for file in files:
             file.close()
+            self._room.release()
             self._ended(self._open.pop(file))
 
     def _end_with(self, error: Exception) -> None:
@@ -321,15 +370,26 @@ class Walk:
 
     # -- what came of it
 
-    def _failed(self, pair: Pair, error: ClassifyError) -> ClassifyError | None:
-        """Count and report a file that can't be classified; return an error that ends the run."""
-        if self._plan.is_single or not isinstance(error, OF_ONE_FILE):
-            return error
-        self._progress.notice(self._totals.fail(pair, error))
+    def _came(self, pair: Pair, came: RunRecord | ClassifyError) -> ClassifyError | None:
+        """Count and report what came of a file; return an error that ends the run."""
+        if isinstance(came, RunRecord):
+            self._totals.add(came)
+        elif self._plan.is_single or not isinstance(came, OF_ONE_FILE):
+            return came
+        else:
+            message = self._totals.fail(pair, came)
+            if self._tell is None:
+                self._progress.notice(message)
+        if self._tell is not None:
+            self._tell(pair, came)
         return None
 
+    async def let_in(self, within_s: float) -> None:
+        """See `FirstPass.let_in`."""
+        if isinstance(self._first_pass, FirstPass):
+            await self._first_pass.let_in(within_s)
+
     def _ended(self, pair: Pair) -> None:
-        self._room.release()
         self._progress.files_done += 1
         self._bytes_ended += self._sizes.get(pair, 0)
         self._expect()

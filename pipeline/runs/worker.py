@@ -22,11 +22,13 @@ from pipeline.checkpoint.store import Row, record_of
 from pipeline.engines.channel import (
     Answered,
     Begin,
+    Bundle,
     Channel,
     Done,
     Drop,
     Ended,
     Failed,
+    FileEnded,
     Finish,
     Learned,
     News,
@@ -39,9 +41,12 @@ from pipeline.errors import ClassifyError
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loops import new_loop
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
+from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import open_checked
 from pipeline.runs.first_pass import FirstPass
 from pipeline.runs.open_rows import OpenRows
+from pipeline.runs.plan import Pair, Plan
+from pipeline.runs.walk import Walk
 from pipeline.texts import Position
 
 
@@ -113,11 +118,12 @@ class Worker:
     """Answers shards until there are no more."""
 
     def __init__(self, channel: Channel, begin: Begin) -> None:
-        self._channel, self._config = channel, begin.config
+        self._channel, self._begin, self._config = channel, begin, begin.asking
         self._progress = _Relay(channel)
-        self._first_pass = FirstPass[ShardRows](begin.config, self._progress, begin.environment, self._done)
+        self._first_pass = FirstPass[ShardRows](self._config, self._progress, begin.environment, self._done)
+        self._walk: Walk | None = None  # of small files, while it goes on
         self._labels = Labels()
-        self._coming: asyncio.Queue[Shard | None] = asyncio.Queue()
+        self._coming: asyncio.Queue[Shard | Bundle | None] = asyncio.Queue()
         self._rows: dict[int, ShardRows] = {}  # by the number of their shard: those that are not done
         self._opened: tuple[bytes, Source, TextSpec] | None = None  # the last input
 
@@ -136,20 +142,23 @@ class Worker:
             self._tell()
 
     async def _listen(self) -> None:
-        while True:
-            message = await self._channel.from_driver()
-            if isinstance(message, Shard):
+        while (message := await self._channel.from_driver()) is not None:
+            if isinstance(message, Shard | Bundle):
                 self._coming.put_nowait(message)
-            elif isinstance(message, Drop):
-                if message.shard in self._rows:
-                    self._rows[message.shard].feed.is_dropped = True
-            elif isinstance(message, Finish) and message.within_s is None:
-                self._coming.put_nowait(None)
+            elif isinstance(message, Drop) and message.shard in self._rows:
+                self._rows[message.shard].feed.is_dropped = True
             elif isinstance(message, Finish):
-                await self._first_pass.let_in(message.within_s or 0.0)
-                self._first_pass.stop()
-            elif message is None:
-                os._exit(1)  # the run is gone, and with it whoever would keep an answer
+                await self._finish(message.within_s)
+        os._exit(1)  # the run is gone, and with it whoever would keep an answer
+
+    async def _finish(self, within_s: float | None) -> None:
+        if within_s is None:
+            self._coming.put_nowait(None)
+            return
+        for each in (self._first_pass, self._walk):
+            if each is not None:
+                await each.let_in(within_s)
+        self._first_pass.stop()
 
     async def _shards(self) -> AsyncIterator[ShardRows]:
         while True:
@@ -157,6 +166,9 @@ class Worker:
             shard = await self._coming.get()
             if shard is None:
                 return
+            if isinstance(shard, Bundle):
+                await self._classify_files(shard)
+                continue
             try:
                 source, spec = await asyncio.to_thread(self._open, shard)
             except ClassifyError as error:
@@ -166,6 +178,27 @@ class Worker:
                 self._config, source, spec, shard.identity, shard, self._labels, self._channel
             )
             yield rows
+
+    async def _classify_files(self, bundle: Bundle) -> None:
+        """Classify small files, and say of each what came of it as soon as it has ended."""
+        pairs: dict[int, Pair] = pickle.loads(bundle.pairs)  # noqa: S301 - of the run
+        numbers = {pair: number for number, pair in pairs.items()}
+
+        def tell(pair: Pair, came: RunRecord | ClassifyError) -> None:
+            self._tell()
+            ended = FileEnded(bundle.number, numbers[pair])
+            if isinstance(came, RunRecord):
+                ended.record = came
+            else:
+                ended.error = Trouble.of(came)
+            self._channel.send(ended)
+
+        config, plan = self._begin.config, Plan([*pairs.values()])
+        self._walk = Walk(config, plan, self._progress, self._begin.environment, None, asking=self._config, tell=tell)
+        try:
+            await self._walk.run()
+        finally:
+            self._walk = None
 
     def _open(self, shard: Shard) -> tuple[Source, TextSpec]:
         """Open the input of a shard; most often it is that of the last one."""

@@ -25,7 +25,8 @@ async def channels() -> tuple[Channel, Channel]:
 async def test_messages_arrive_in_their_order() -> None:
     """Those of a run at its worker, those of the worker at the run, however large; then the end."""
     ours, theirs = await channels()
-    begin = Begin(Config(loader=Loader(input="in.csv"), writer=Writer(min_score={"a": 0.5})), {"KEY": "value"})
+    config = Config(loader=Loader(input="in.csv"), writer=Writer(min_score={"a": 0.5}))
+    begin = Begin(config, {"KEY": "value"}, ["http://a"], 3)
     shard = Shard(3, b"place", "out.csv", [(4, 9), (12, None)], [(4, 100, 5)], None, {"model.names": {"0": "a"}})
     for message in (begin, shard, Finish(2.5)):
         ours.send(message)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from fake import LABELS, FakeServer, refuse
@@ -25,6 +26,7 @@ from pipeline.servers.model import CANARY
 
 ROWS, IN_REQUEST, SLOTS = 6000, 32, 8
 NAMES = ("in.parquet", "in.csv", "in.jsonl")
+ANY_LINES = pyarrow.csv.ParseOptions(newlines_in_values=True)
 KILLS = int(os.environ.get("CLASSIFY_WORKER_KILLS", "12"))
 # A line feed in a cell is no end of a record.
 TEXTS = [f"row {n} says\nsomething {'of its own' if n % 5 else 'twice'}" for n in range(ROWS)]
@@ -178,6 +180,32 @@ def test_workers_end_with_their_run(tmp_path: Path, fake: FakeServer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_small_files_that_were_begun_go_on(number: signal.Signals, tmp_path: Path, fake: FakeServer) -> None:
+    """A signal, or the end of the run, in the middle of files: what was answered a second before is kept."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in range(12):
+        write_input(folder / f"{name}.csv", 600)
+    fake.hold_after = 3000
+    process = start(arguments_for(folder, f"{output}/", fake))
+    while sum(fake.answered.values()) < 3000:
+        time.sleep(0.01)
+    time.sleep(1.2)
+    workers = workers_of(process.pid)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == (130 if number == signal.SIGINT else -9)
+    assert wait_until_gone(workers, within_s=5) == []
+    fake.hold_after = None
+    asked = sum(fake.answered.values())
+    finish(arguments_for(folder, f"{output}/", fake))
+    assert sum(fake.answered.values()) <= 12 * 600 + SLOTS * IN_REQUEST + 6 * len(CANARY), asked
+    rows = [pyarrow.csv.read_csv(path, parse_options=ANY_LINES).num_rows for path in output.glob("[0-9]*.csv")]
+    assert rows == [600] * 12
+
+
+@pytest.mark.slow
 def test_what_workers_began_one_process_finishes(tmp_path: Path, fake: FakeServer) -> None:
     """The number of workers is no part of a run's identity; what was answered is not asked again."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -265,6 +293,37 @@ def test_a_file_that_is_wrong_does_not_stop_the_others(tmp_path: Path, fake: Fak
     errors = finish(arguments_for(folder, f"{tmp_path}/out/", fake), code=2)
     assert "b.jsonl:2501: no JSON object" in errors
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name[0] != ".") == ["a.csv", "c.csv"]
+
+
+def test_small_files_are_given_out_whole(tmp_path: Path, fake: FakeServer) -> None:
+    """A worker opens, answers and writes them, so that is done at once, too; one that is killed costs no file."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(40):
+        name = f"{number:02}.{('csv', 'jsonl', 'parquet')[number % 3]}"
+        write_input(folder / name, 10 + number)
+    (folder / "41.csv").write_text("text\na,b\n")
+    fake.hold_after = 500
+    process = start(arguments_for(folder, f"{output}/", fake))
+    while sum(fake.answered.values()) < 500:
+        time.sleep(0.01)
+    kill(wait_for_workers(process.pid, 2)[0])
+    time.sleep(0.5)
+    fake.hold_after = None
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert errors.decode().splitlines()[-1].startswith(f"{output}/: 41 files (1 failed), 1,180 rows")
+    assert b"41.csv:2: 2 cells where the header has 1" in errors
+    assert b"a worker was ended by SIGKILL" in errors
+    finish(arguments_for(folder, f"{tmp_path}/one/", fake, workers=1), code=2)
+    names = sorted(path.name for path in output.iterdir() if path.is_file() and path.name[0] != ".")
+    assert len(names) == 40
+    for name in names:
+        assert (output / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    fake.requests.clear()
+    again = finish(arguments_for(folder, f"{output}/", fake), code=2)
+    assert not fake.requests
+    assert "41.csv" in again
 
 
 @pytest.mark.slow
