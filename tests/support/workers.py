@@ -35,10 +35,12 @@ def wait_for_workers(pid: int, count: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int], within_s: float) -> list[int]:
-    """Wait for the end of processes; returns those that are left."""
+    """Wait for the end of processes; returns those that are left, and ends them."""
     until = time.monotonic() + within_s
     while (left := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < until:
         time.sleep(0.02)
+    for pid in left:
+        kill(pid)
     return left
 
 
