@@ -72,6 +72,8 @@ def _hint_of_columns(arguments: Sequence[str], unknown: str) -> str:
 
 def workers(text: str) -> int | str:
     """Parse the value of `--workers`."""
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto")
     return text if text == "auto" else int(text)
 
 

@@ -607,6 +607,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.writer.needs_probs or ("run.reuse" if self.run.reuse is not None else None)
 
     @property
+    def workers(self) -> int:
+        """The number of processes that answer rows, 1 for this one; no more than half of a fixed concurrency."""
+        slots = self.request.concurrency
+        return self.engine.count if slots == "auto" else min(self.engine.count, max(1, slots // 2))
+
+    @property
     def is_piped(self) -> bool:
         """Whether input or output is a pipe, so that no later run can resume."""
         return PIPE in (*self.loader.inputs, self.writer.output)

@@ -247,8 +247,8 @@ def _estimate(config: Config, looks: _Looks) -> str:
     at_once = f"{request.concurrency} at once"
     if request.concurrency == "auto":
         at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")
-    if config.engine.count > 1:
-        at_once += f", from {config.engine.count} workers"
+    if config.workers > 1:
+        at_once += f", from {config.workers} workers"
     return f"  about {math.ceil(looks.open_rows / per_request):,} requests of up to {per_request} texts, {at_once}"
 
 

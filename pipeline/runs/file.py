@@ -292,7 +292,7 @@ class Opener:
 
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
-        if file.checkpoint.is_in_memory and self._config.engine.count == 1:
+        if file.checkpoint.is_in_memory and self._config.workers == 1:
             rows, is_exact = file.feed.read_ahead(), False
         else:
             rows, is_exact = estimate_rows(file.source, file.spec)

@@ -121,6 +121,7 @@ class FirstPass(Generic[Rows]):
                     chunk.file = file
                     file.unanswered += len(chunk.text_of_row)
                     yield chunk
+                    await file.have_room()
             except OF_ONE_FILE as error:
                 file.error = error
             self._read(file)

@@ -54,6 +54,9 @@ class OpenRows(ABC):
     def keep(self) -> None:
         """Make what was stored durable."""
 
+    async def have_room(self) -> None:  # noqa: B027 - a default
+        """Wait until more answers can be taken; a file takes any number."""
+
     @abstractmethod
     def keep_identity(self) -> None:
         """Keep `identity`, before the answers that come after this."""

@@ -92,8 +92,7 @@ class Spread:
     ) -> None:
         self._config, self._progress, self._environment = config, progress, environment
         self._when_done = when_done
-        slots = config.request.concurrency
-        self._most = config.engine.count if slots == "auto" else min(config.engine.count, max(1, slots // 2))
+        self._most = config.workers
         self._files: dict[RunFile, int] = {}  # that are not done, in their order -> their shards that are not done
         self._bundles: set[SmallFiles] = set()  # that are not done
         self._waiting: deque[OpenShard | SmallFiles] = deque()
@@ -104,6 +103,7 @@ class Spread:
         self._is_cut = False  # no more shards will come, but those of workers that ended
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_ending = False
+        self._speakers: dict[str, int] = {}  # what was said -> the worker that says it for all
         self._false_starts = 0  # workers that ended before they began, since rows were answered
 
     async def run(self, files: AsyncIterator[RunFile]) -> None:
@@ -111,19 +111,18 @@ class Spread:
         left = self._config.run.seconds_left(self._progress.started)
         if left is not None:
             left = max(0.0, left - self._progress.elapsed_s)
-        grace_s = 0.0
         async with AsyncExitStack() as self._servers:
             cutting = asyncio.ensure_future(self._cut(files))
             try:
                 done, _ = await asyncio.wait([self._ended], timeout=left)
                 if not done:
-                    grace_s = GRACE_S
+                    await self._end(GRACE_S)
                     raise deadline_reached(self._config, self._progress)
                 self._ended.result()
             finally:
                 cutting.cancel()
                 await asyncio.gather(cutting, return_exceptions=True)
-                await asyncio.shield(self._end(grace_s))
+                await asyncio.shield(self._end(0.0))
 
     def stop(self) -> None:
         """End `run` before its time; what was answered is kept."""
@@ -252,7 +251,9 @@ class Spread:
             worker.waits_for_s = message.waiting[1] if message.waiting else None
             self._show_waiting()
         elif isinstance(message, Notice):
-            self._progress.notice(message.message, message.topic)
+            # All of them meet the same servers: one speaks for all.
+            if self._speakers.setdefault(message.topic or message.message, worker.number) == worker.number:
+                self._progress.notice(message.message, message.topic)
         elif isinstance(message, FileEnded):
             self._take_of_bundle(worker, message)
         elif isinstance(message, Learned | Answered | Done | Failed):
@@ -340,6 +341,7 @@ class Spread:
     async def _forget(self, worker: _Worker, how: str) -> None:
         """Let a worker go that has ended; what it has not answered is given to others."""
         del self._workers[worker.number]
+        self._speakers = {said: number for said, number in self._speakers.items() if number != worker.number}
         self._progress.hear_of(worker.number, 0, 0.0)
         if self._is_ending:
             if not self._workers:

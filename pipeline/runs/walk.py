@@ -37,6 +37,7 @@ BATCH = 16
 THREADS, THREADS_OF_STORE = 2, 8
 # What one worker is given at once, see `Walk._take_small`.
 BUNDLE_FILES, BUNDLE_BYTES, BUNDLES_A_WORKER = 64, 64 << 20, 4
+SOON_DONE = 4 << 20  # bytes of a file
 MOST_OPEN = 48  # files between their opening and their end: each holds descriptors and memory
 Opened = RunFile | RunRecord | ClassifyError
 Opening = asyncio.Future[list[Opened]]
@@ -65,7 +66,7 @@ class Walk:
         tell: Callable[[Pair, RunRecord | ClassifyError], None] | None = None,
     ) -> None:
         self._config, self._plan, self._progress = config, plan, progress
-        is_here = asking is not None or config.engine.count == 1
+        is_here = asking is not None or config.workers == 1 or (plan.is_single and _is_soon_done(config, plan.pairs[0]))
         way = FirstPass[RunFile] if is_here else Spread
         self._first_pass = way(asking or config, progress, environment, self._publish_later)
         self._tell = tell
@@ -408,6 +409,11 @@ class Walk:
         if limit is not None:
             total = min(total, limit * progress.files_total)
         progress.expect(max(int(total), progress.rows_done), is_exact=progress.files_done == progress.files_total)
+
+
+def _is_soon_done(config: Config, pair: Pair) -> bool:
+    """Whether this process would answer a file before workers have started, unless the size of shards is given."""
+    return config.engine.shard_rows == "auto" and pair.source.store is None and _size(pair) <= SOON_DONE
 
 
 def _size(pair: Pair) -> int:

@@ -84,6 +84,10 @@ class ShardRows(OpenRows):
         self.spent.add(spent)
         self.unanswered -= len(answers)
 
+    async def have_room(self) -> None:
+        """See `OpenRows.have_room`: what the run has not taken yet is in our memory."""
+        await self.channel.drain()
+
     def send(self) -> None:
         """Send what was answered since the last time."""
         if self.records:

@@ -566,7 +566,7 @@ FILES = (
     bug("the names of another model's classes go into a checkpoint", "runs.open_rows:OpenRows.know",
         change("A.is_adopted", "'model.names' in A.identity"),
         "runs/test_many.py::test_another_model_continues_no_file_of_the_old_one"),
-    bug("a bad file stops the others", "runs.walk:Walk._failed",
+    bug("a bad file stops the others", "runs.walk:Walk._came",
         change("A or not isinstance(B, OF_ONE_FILE)", "True"),
         "runs/test_many.py::test_a_bad_file_is_named_and_does_not_stop_the_others"),
     bug("failed rows count for more than a bad file", "runs.totals:",

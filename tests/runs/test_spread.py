@@ -425,6 +425,22 @@ def test_workers_that_die_again_and_again_end_the_run(tmp_path: Path, fake: Fake
     assert re.search(r"a worker was ended by SIGKILL, 2 times before it had answered anything", done.stderr)
 
 
+def test_one_worker_speaks_for_all(tmp_path: Path, fake: FakeServer) -> None:
+    """A server that is gone is said once, not by each worker."""
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    write_input(source)
+    fake.hold_after = 500
+    process = start(arguments_for(source, output, fake, "--set", "server.wait_s=2"))
+    while sum(fake.answered.values()) < 500:
+        time.sleep(0.01)
+    wait_for_workers(process.pid, 2)
+    fake.down()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.decode().count("no row is lost") == 1, errors
+    fake.up()
+
+
 @pytest.mark.slow
 def test_standard_input_and_output(tmp_path: Path, fake: FakeServer) -> None:
     """Rows go out in their order, whichever worker answers first."""
