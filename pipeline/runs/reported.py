@@ -182,6 +182,8 @@ async def with_report(config: Config, plan: Plan, record: RunRecord, progress: P
     """
     if not config.report.is_wanted and not plan.waiting:
         return _with_code(record, None)
+    order = {pair.output.key: index for index, pair in enumerate(plan.pairs) if pair.output is not None}
+    plan.waiting.sort(key=lambda output: order.get(output.location.key, 0))  # they came as they were written
     return await run_cancellable(partial(_reported, config, plan, record, progress))
 
 
