@@ -5,6 +5,7 @@ Each is written, and each is read when it comes back filled in, in the form that
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -104,7 +105,7 @@ def decode_sample(content: bytes, path: str) -> list[Row]:
         InputError: it is none of them, or a column or member is missing.
     """
     try:
-        text = content.decode("utf-8-sig")
+        text = _text_of(content)
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8; save it as CSV UTF-8") from None
     if text.lstrip()[:1] not in ("[", "{"):
@@ -117,6 +118,8 @@ def decode_sample(content: bytes, path: str) -> list[Row]:
     for number, item in enumerate(items, 1):
         try:
             rows.append(_of_item(item))
+        except _SeveralLabels:
+            raise InputError(f"{path}: item {number} has several labels; choose one, the one that fits best") from None
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             missing = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else "is no task or record of a sample"
             raise InputError(f"{path}: item {number} {missing}; export it whole, as JSON") from None
@@ -126,7 +129,7 @@ def decode_sample(content: bytes, path: str) -> list[Row]:
 def is_sample(content: bytes) -> bool:
     """Return whether this is a sample that `classify sample` wrote, filled in or not."""
     try:
-        text = content.decode("utf-8-sig")
+        text = _text_of(content)
         if text.lstrip()[:1] in ("[", "{"):
             keys = [item["id"] if "fields" in item else item.get("data", item)["key"] for item in _items(text)]
         else:
@@ -134,6 +137,16 @@ def is_sample(content: bytes) -> bool:
         return bool(keys) and all(KEY.fullmatch(key.strip()) for key in keys)
     except (InputError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+class _SeveralLabels(ValueError):
+    """Where one label was asked for."""
+
+
+def _text_of(content: bytes) -> str:
+    """Decode UTF-8, or UTF-16 as spreadsheets save what they call Unicode text."""
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8-sig")
 
 
 def _items(text: str) -> Any:
@@ -178,11 +191,17 @@ def _of_annotations(task: dict[str, Any]) -> str | None:
     for annotation in reversed(task["annotations"]):
         for result in [] if annotation.get("was_cancelled") else annotation["result"]:
             if result["type"] == "choices":
-                return str(result["value"]["choices"][0])
+                return _only(result["value"]["choices"])
     return None
 
 
 def _of_choice(item: dict[str, Any]) -> str | None:
     """Return the choice in an item of JSON-MIN, which has none where none was made."""
     found = item.get("label")
-    return None if found is None else found if isinstance(found, str) else str(found["choices"][0])
+    return None if found is None else found if isinstance(found, str) else _only(found["choices"])
+
+
+def _only(choices: list[Any]) -> str:
+    if len(choices) > 1:
+        raise _SeveralLabels
+    return str(choices[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -149,6 +150,23 @@ def test_label_studio(ending: str, tmp_path: Path, classify: Command) -> None:
         (tmp_path / name).write_text(json.dumps(items))
         found = said(classify("report", "out.csv", "--truth-file", name, "--json"))
         assert (found["judged"], found["not_filled_in"]) == (59, 1)
+    tasks[7]["annotations"][0]["result"][0]["value"]["choices"].append("nonsense")
+    small[7]["label"] = {"choices": ["nonsense", "other"]}
+    for name, items in (("full.json", tasks), ("small.json", small)):
+        (tmp_path / name).write_text(json.dumps(items))
+        done = classify("report", "out.csv", "--truth-file", name, expect=2)
+        assert "item 8 has several labels; choose one" in done.stderr
+
+
+def test_a_sample_that_a_spreadsheet_has_saved_as_unicode_text(tmp_path: Path, classify: Command) -> None:
+    """UTF-16 with tabs, whichever byte comes first."""
+    write_labelled(tmp_path / "out.csv", ROWS)
+    classify("sample", "out.csv", "-o", "s.csv", "--rows", "60")
+    fill_in(tmp_path / "s.csv", lambda row: row["label"], delimiter="\t")
+    text = (tmp_path / "s.csv").read_text(encoding="utf-8-sig")
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        (tmp_path / "u.txt").write_bytes(mark + text.encode(encoding))
+        assert said(classify("report", "out.csv", "--truth-file", "u.txt", "--json"))["judged"] == 60
 
 
 def test_argilla(tmp_path: Path, classify: Command) -> None:

@@ -106,7 +106,16 @@ def faults(server: FakeServer, seed: int) -> Callable[[list[str]], Action | None
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"), [("csv", LABELS), ("jsonl", MANY), ("parquet", MANY)], ids=["csv", "jsonl", "parquet"]
+    ("kind", "names"),
+    [
+        pytest.param("csv", LABELS, id="csv"),
+        pytest.param("jsonl", MANY, id="jsonl"),
+        pytest.param("parquet", MANY, id="parquet"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("csv", MANY), ("jsonl", LABELS), ("parquet", LABELS))
+        ),
+    ],
 )
 def test_the_output_is_that_of_json_byte_for_byte(tmp_path: Path, kind: str, names: tuple[str | None, ...]) -> None:
     """With three requests of ten that fail, refused rows, a text that is too long, and classes without a name."""
