@@ -48,7 +48,7 @@ _ARE_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_v
 class ColumnarSource(Source):
     """A source of Arrow columns, see `Source`. A format says in `_batches` how they are read."""
 
-    advice = "; choose one with --text-column"  # in a message about a column that is not there
+    advice = ""  # in a message about a column that is not there, where it is another one than for files
 
     def __init__(self, location: Location, file_format: Format, schema: pa.Schema, rows: int | None) -> None:
         super().__init__(location, file_format)
@@ -60,7 +60,7 @@ class ColumnarSource(Source):
         """See `Source.check`."""
         refuse_duplicates(self.path, self.columns, heads_of(spec.columns))
         for name in spec.columns:
-            kind = self._type_of(name)
+            kind = self._type_of(name, spec.advice(name))
             if not any(is_text(kind) for is_text in (*_ARE_STRINGS, *_ARE_BYTES)):
                 raise InputError(f"{self.path}: the column {name!r} is of type {kind}, a text column is a string")
         refuse_existing(self.path, self.columns, appended)
@@ -138,14 +138,14 @@ class ColumnarSource(Source):
         They hold at least the columns `names`, by default all.
         """
 
-    def _type_of(self, name: str) -> pa.DataType:
+    def _type_of(self, name: str, advice: str = "") -> pa.DataType:
         """Find the type of a column, or of a field in a struct."""
         path = [name] if name in self.columns else name.split(".")
         level: pa.Schema | pa.DataType = self.schema_of_file
         for part in path:
             is_nested = isinstance(level, pa.Schema) or pa.types.is_struct(level)
             if not is_nested or level.get_field_index(part) < 0:
-                there = existing_columns(self.columns, name, self.advice)
+                there = existing_columns(self.columns, name, self.advice or advice)
                 raise InputError(f"{self.path}: no column {name!r}; {there}")
             level = level.field(part).type
         return level.value_type if pa.types.is_dictionary(level) else level

@@ -101,7 +101,7 @@ class CsvSource(Source):
         """See `Source.check`."""
         for name in spec.columns:
             if name not in self.columns:
-                raise InputError(f"{self.path}: no column {name!r}; {self._advice(name)}")
+                raise InputError(f"{self.path}: no column {name!r}; {self._advice(name, spec.advice(name))}")
         refuse_duplicates(self.path, self.columns, spec.columns)
         refuse_existing(self.path, self.columns, appended)
         for name in appended:
@@ -266,13 +266,13 @@ class CsvSource(Source):
             before, here = b"" if named else raw, after
         return False
 
-    def _advice(self, missing: str) -> str:
+    def _advice(self, missing: str, advice: str) -> str:
         """Say which columns there are, or that the header looks as if another delimiter or no header were meant."""
         if len(self.columns) == 1:
             for other in ";\t|,":
                 if other != self.dialect.delimiter and other in self.columns[0]:
                     return f"the header is one column {self.columns[0]!r}; set loader.delimiter to {other!r}?"
-        advice = existing_columns(self.columns, missing)
+        advice = existing_columns(self.columns, missing, advice)
         if self.has_header and any(not name or name[0].isdigit() or len(name) > _LONG_NAME for name in self.columns):
             advice += "; if the first record is a row and no header, set loader.header = false"
         return advice

@@ -92,7 +92,7 @@ class JsonSource(Source):
             missing -= {name for name in missing if reach(row.members, name) is not None}
         if missing and not is_blank:
             name = min(missing)
-            advice = existing_columns(list(seen), name)
+            advice = existing_columns(list(seen), name, spec.advice(name))
             raise InputError(f"{self.path}: no {name!r} in the first {FIRST_ROWS:,} {self._unit}; {advice}")
 
     def see_columns(self, names: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ class JsonSource(Source):
         rows = list(itertools.islice(self._all_rows(), FIRST_ROWS))
         for name in names:
             if rows and all(reach(row.members, name) is None for row in rows):
-                advice = existing_columns(list(rows[0].members), name, "")
+                advice = existing_columns(list(rows[0].members), name)
                 raise InputError(f"{self.path}: no {name!r} in the first {FIRST_ROWS:,} {self._unit}; {advice}")
 
     def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002

@@ -104,7 +104,7 @@ class Source(ABC):
         """
         for name in names:
             if name not in self.columns:
-                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name, '')}")
+                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name)}")
 
     def select(self, names: Sequence[str], *, repeated: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         """Read only the columns `names` of all rows; the values of those that are `repeated` may be dictionaries."""
@@ -197,6 +197,10 @@ class TextSpec:
         self.is_plain = len(self.columns) == 1 and loader.template is None  # the value of the one column is the text
         self._parts = [(text, None if name is None else self.columns.index(name)) for text, name in parts]
 
+    def advice(self, name: str) -> str:
+        """Return the end of a message about a column that is not there, where none is like it."""
+        return "; choose another loader.pair_column" if name == self.pair else "; choose one with --text-column"
+
     def render(self, values: Sequence[str | None]) -> str | None:
         """Make the text of one row; a null is "". Returns None if no value holds more than white space."""
         own = [values[index] for _, index in self._parts if index is not None]
@@ -257,7 +261,7 @@ def refuse_duplicates(path: str, columns: Sequence[str], wanted: Sequence[str] |
             raise InputError(f"{path}: the column {name!r} is there twice; rename one")
 
 
-def existing_columns(columns: Sequence[str], missing: str, advice: str = "; choose one with --text-column") -> str:
+def existing_columns(columns: Sequence[str], missing: str, advice: str = "") -> str:
     """Say which columns there are, and which of them was probably meant: the end of a message about a missing one."""
     same = [each for each in columns if unicodedata.normalize("NFKC", each) == unicodedata.normalize("NFKC", missing)]
     if same:

@@ -61,7 +61,9 @@ class XlsxSource(Source):
         """See `Source.check`."""
         for name in spec.columns:
             if name not in self.columns:
-                raise InputError(f"{self.path}: no column {name!r}; {existing_columns(self.columns, name)}")
+                raise InputError(
+                    f"{self.path}: no column {name!r}; {existing_columns(self.columns, name, spec.advice(name))}"
+                )
         refuse_existing(self.path, self.columns, appended)
 
     def texts(self, spec: TextSpec, position: Position | None = None) -> Iterator[TextBlock]:

@@ -269,6 +269,10 @@ def test_mistakes_with_pairs_end_in_a_line(tmp_path: Path, classify: Command, fa
         assert "pairs of text: text with other" in seen
         told = classify("run", "in.csv", "--set", "loader.pair_column=othr", "--url", server.url, expect=2).stderr
         assert "did you mean 'other'?" in told
+    for ending in ("csv", "jsonl", "parquet"):
+        source_of(tmp_path, ROWS[:20], ending)
+        told = classify("check", f"in.{ending}", "--set", "loader.pair_column=nope", "--url", fake.url, expect=2).stderr
+        assert "choose another loader.pair_column" in told
     for column in ("text", '""'):
         told = classify("run", "in.csv", "--set", f"loader.pair_column={column}", expect=2).stderr
         assert "loader.pair_column names another column than loader.text_column" in told
