@@ -39,6 +39,7 @@ RUN_FLAGS = {
     "date": "run.date",
     "restart": "run.restart",
     "retry_failed": "run.retry_failed",
+    "engine": "engine.name",
     "workers": "engine.workers",
     "overwrite": "run.overwrite",
     **SERVER_FLAGS,
@@ -499,6 +500,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     rows.add_argument(
         "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
     )
+    rows.add_argument("--engine", choices=("local",), help="where workers are: local, on this machine, one a core")
     rows.add_argument(
         "--workers",
         type=workers,

@@ -14,8 +14,15 @@ LEAST_SHARD, MOST_SHARD = 65_536, 1 << 20  # rows
 class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many processes answer the rows of a run."""
 
-    workers: Annotated[int, msgspec.Meta(ge=1)] | Literal["auto"] = 1
-    """Processes on this machine that read the input and ask the servers. `"auto"` is one for each core.
+    name: Literal["local"] | None = None
+    """Where workers are: `"local"`, on this machine, which is also meant where only `workers` is set.
+
+    Example: "local"
+    """
+    workers: Annotated[int, msgspec.Meta(ge=1)] | Literal["auto"] | None = None
+    """Processes that read the input and ask the servers. `"auto"` is one for each core.
+
+    Default: `"auto"` with `name`; else this process does the work itself.
 
     With more than one, this process only starts them, keeps what they answer, and writes the output, which is the
     same. Worth it where one process has no more to give: above some hundred thousand rows a second.
@@ -30,7 +37,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def count(self) -> int:
         """The number of workers; 1: this process does their work."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+        workers = self.workers or ("auto" if self.name else 1)
+        if workers != "auto":
+            return workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def rows_of(self, rows: int) -> int:
         """Return the rows of a shard of a file with so many rows."""

@@ -34,7 +34,7 @@ def test_help_of_run_is_grouped(classify: Command) -> None:
     shown = classify("run", "--help").stdout
     groups = {
         "input and output": "--input --output --text-column --overwrite",
-        "what to run": "--limit-rows --date --restart --retry-failed --workers --dry-run",
+        "what to run": "--limit-rows --date --restart --retry-failed --engine --workers --dry-run",
         "server and config": "--url --api --model --set",
         "display": "--quiet --log-json",
     }
