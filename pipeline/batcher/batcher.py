@@ -63,7 +63,6 @@ class Batcher:
         self._pending: set[asyncio.Task[None]] = set()
         self._size = 0  # bytes of text of the pending requests
         self._failed_first = 0
-        self._is_answered = False  # a server has said something sensible of a row
         self._spent_on_no_row = Counts()  # on texts whose answers belong to no row
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
@@ -229,7 +228,7 @@ class Batcher:
         Raises:
             Misconfigured: the server refuses everything.
         """
-        if self._is_answered:
+        if self._progress.is_answered:
             return
         self._failed_first += 1
         if self._failed_first >= max(REFUSED_AT_FIRST, self._failed_allowed + 1):
@@ -249,7 +248,7 @@ class Batcher:
             endpoint, outcome = await self._endpoints.ask(texts, truncate=truncate, alone=tries.alone)
             spent.spend(len(texts))
             if isinstance(outcome, Answers):
-                self._is_answered |= spent is not self._spent_on_no_row
+                self._progress.is_answered |= spent is not self._spent_on_no_row
                 return outcome
             # The slot is free again: no request waits while it holds one.
             if isinstance(outcome, Rejected) and not await self._is_sick(texts, endpoint, outcome):

@@ -56,7 +56,8 @@ def _middle(text: str) -> int:
     margin = max(1, len(text) // 4)
     first, last = margin, len(text) - margin
     for pattern in ENDS:
-        ends = [end for found in pattern.finditer(text, first - 1, last) if (end := found.end()) >= first]
+        # From the start on: a sentence that ends in that half may have its full stop before it.
+        ends = [end for found in pattern.finditer(text, 0, last) if (end := found.end()) >= first]
         if ends:
             return min(ends, key=lambda end: abs(2 * end - len(text)))
     return len(text) // 2

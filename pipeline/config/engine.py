@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -40,10 +41,20 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         workers = self.workers or ("auto" if self.name else 1)
         if workers != "auto":
             return workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _cores()
 
     def rows_of(self, rows: int) -> int:
         """Return the rows of a shard of a file with so many rows."""
         if self.shard_rows != "auto":
             return self.shard_rows
         return min(max(rows // (SHARDS_A_WORKER * self.count), LEAST_SHARD), MOST_SHARD)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, in a container, too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control groups, or "max"
+        return cores

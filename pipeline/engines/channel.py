@@ -1,11 +1,13 @@
 """What a run and its workers tell each other, and the stream that carries it.
 
-A message is a length in four bytes and MessagePack. Rows never travel, only what is to be read and what was answered.
+A message is a length in four bytes and a pickle: the other side is our own process, and paths and variables may hold
+what is no UTF-8. Rows never travel, only what is to be read and what was answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 from contextlib import suppress
 from typing import Any, Literal, Self
 
@@ -14,19 +16,21 @@ import msgspec
 from pipeline.config import Config
 from pipeline.errors import ClassifyError
 from pipeline.monitoring.record import RunRecord
+from pipeline.storage import Location
 from pipeline.streams import storable
 
 LENGTH_BYTES = 4
 Record = tuple[Any, ...]  # of a checkpoint, see `checkpoint.store`
 
 
-class Begin(msgspec.Struct, tag=True):
+class Begin(msgspec.Struct):
     """To a worker, first: the run that it works for."""
 
     config: Config
-    environment: dict[str, str]  # where secrets are read from: in no argument, and in no variable of the process
+    environment: dict[str, str]  # where secrets are read from; not an argument, which anybody may see
     urls: list[str]  # of the servers, also where the run has started one
     slots: int | Literal["auto"]  # its share of `request.concurrency`
+    is_answered: bool  # whether a server has said something sensible of a row of the run
 
     @property
     def asking(self) -> Config:
@@ -40,11 +44,11 @@ class Begin(msgspec.Struct, tag=True):
         )
 
 
-class Shard(msgspec.Struct, tag=True):
+class Shard(msgspec.Struct):
     """To a worker: rows of one file to be answered."""
 
     number: int
-    location: bytes  # of the input, pickled
+    location: Location  # of the input
     output: str  # in messages
     ranges: list[tuple[int, int | None]]  # rows without answers, see `checkpoint.Range`
     positions: list[tuple[int, int, int]]  # from which they can be read, see `texts.Position`; none: from the start
@@ -52,37 +56,41 @@ class Shard(msgspec.Struct, tag=True):
     identity: dict[str, Any]
 
 
-class Bundle(msgspec.Struct, tag=True):
+class Bundle(msgspec.Struct):
     """To a worker: small files to be classified, from their opening to their output."""
 
     number: int
-    pairs: bytes  # inputs and outputs, pickled
+    pairs: dict[int, Any]  # `runs.plan.Pair`, by number
 
 
-class Drop(msgspec.Struct, tag=True):
+class Drop(msgspec.Struct):
     """To a worker: read no further in a shard, as its file can't be classified."""
 
     shard: int
 
 
-class Finish(msgspec.Struct, tag=True):
+class Answering(msgspec.Struct):
+    """To a worker: a server has said something sensible of a row, so it does not refuse everything."""
+
+
+class Finish(msgspec.Struct):
     """To a worker: no more shards."""
 
     within_s: float | None = None  # send nothing more, and wait so long for what is in flight; None: all is answered
 
 
-class Next(msgspec.Struct, tag=True):
+class Next(msgspec.Struct):
     """From a worker: all rows of its shards are read, it can take another one."""
 
 
-class Learned(msgspec.Struct, tag=True):
+class Learned(msgspec.Struct):
     """From a worker: what it knows of the model now, before the first answer of a shard, and when it changes."""
 
     shard: int
     identity: dict[str, Any]
 
 
-class Answered(msgspec.Struct, tag=True):
+class Answered(msgspec.Struct):
     """From a worker: answers of rows of a shard."""
 
     shard: int
@@ -91,21 +99,21 @@ class Answered(msgspec.Struct, tag=True):
     spent: dict[str, Any]  # `Counts` of these records
 
 
-class Done(msgspec.Struct, tag=True):
+class Done(msgspec.Struct):
     """From a worker: all rows of a shard are answered."""
 
     shard: int
     total: int | None  # rows of the file, if it was read to its end
 
 
-class Failed(msgspec.Struct, tag=True):
+class Failed(msgspec.Struct):
     """From a worker: the file can't be classified; others can."""
 
     shard: int
     error: Trouble
 
 
-class FileEnded(msgspec.Struct, tag=True):
+class FileEnded(msgspec.Struct):
     """From a worker: what came of a file of a bundle, its record or an error that concerns it alone."""
 
     bundle: int
@@ -114,7 +122,7 @@ class FileEnded(msgspec.Struct, tag=True):
     error: Trouble | None = None
 
 
-class News(msgspec.Struct, tag=True):
+class News(msgspec.Struct):
     """From a worker, four times a second: what it spent since the last one, and how it stands."""
 
     spent: dict[str, Any]  # `Counts`
@@ -123,14 +131,14 @@ class News(msgspec.Struct, tag=True):
     waiting: tuple[float, float] | None  # seconds without an answer of any server, and for how long it will wait
 
 
-class Notice(msgspec.Struct, tag=True):
+class Notice(msgspec.Struct):
     """From a worker: a message for the person, see `Progress.notice`."""
 
     message: str
     topic: str
 
 
-class Ended(msgspec.Struct, tag=True):
+class Ended(msgspec.Struct):
     """From a worker, last: nothing more comes, and why, unless it was told to finish."""
 
     error: Trouble | None = None
@@ -162,11 +170,8 @@ class Trouble(msgspec.Struct):
         return error
 
 
-ToWorker = Begin | Shard | Bundle | Drop | Finish
+ToWorker = Begin | Shard | Bundle | Drop | Answering | Finish
 FromWorker = Next | Learned | Answered | Done | Failed | FileEnded | News | Notice | Ended
-_encode = msgspec.msgpack.Encoder().encode
-_decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
-_decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 
 
 class Channel:
@@ -177,7 +182,7 @@ class Channel:
 
     def send(self, message: ToWorker | FromWorker) -> None:
         """Send a message; if the other side is gone, nothing happens."""
-        body = _encode(message)
+        body = pickle.dumps(message)
         if not self._writer.is_closing():
             self._writer.write(len(body).to_bytes(LENGTH_BYTES, "little") + body)
 
@@ -186,22 +191,13 @@ class Channel:
         with suppress(OSError):
             await self._writer.drain()
 
-    async def _receive(self) -> bytes | None:
+    async def receive(self) -> Any:
+        """Receive a message; None when the other side is gone."""
         try:
             size = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "little")
-            return await self._reader.readexactly(size)
+            return pickle.loads(await self._reader.readexactly(size))  # noqa: S301 - of our own process
         except (asyncio.IncompleteReadError, OSError):
             return None
-
-    async def from_driver(self) -> ToWorker | None:
-        """Receive a message in a worker; None when the run is gone."""
-        body = await self._receive()
-        return None if body is None else _decode_to_worker(body)
-
-    async def from_worker(self) -> FromWorker | None:
-        """Receive a message of a worker; None when it is gone."""
-        body = await self._receive()
-        return None if body is None else _decode_from_worker(body)
 
     async def close(self) -> None:
         """Send what is left, and close the stream."""

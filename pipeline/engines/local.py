@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.engines.channel import Channel
+from pipeline.errors import WorkerLost
 
 MODULE = "pipeline.runs.worker"
 
@@ -22,16 +23,27 @@ class LocalWorker:
     def __init__(self) -> None:
         self.channel: Channel | None = None  # once it is started
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
 
     async def start(self) -> Channel:
-        """Start the process. It imports the package for a second before it takes anything from its channel."""
-        self.channel = Channel(*await asyncio.open_connection(sock=await asyncio.to_thread(self._spawn)))
+        """Start the process. It imports the package for a second before it takes anything from its channel.
+
+        Raises:
+            WorkerLost: it can't be started.
+        """
+        try:
+            ours = await asyncio.to_thread(self._spawn)
+        except OSError as error:
+            raise WorkerLost(f"a worker can't be started: {error.strerror}; fewer take less") from None
+        self.channel = Channel(*await asyncio.open_connection(sock=ours))
+        if self._is_killed:  # meanwhile
+            self.kill()
         return self.channel
 
     def _spawn(self) -> socket.socket:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         ours, theirs = socket.socketpair()
         with theirs:
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
             # Our module search path and nothing before it (-P): a folder called `pipeline` in the user's working
             # directory is not this package.
             search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
@@ -47,7 +59,8 @@ class LocalWorker:
         return ours
 
     def kill(self) -> None:
-        """End the process at once, if it was started."""
+        """End the process at once, or as soon as it is started."""
+        self._is_killed = True
         if self._process is not None:
             self._process.kill()
 
@@ -59,5 +72,12 @@ class LocalWorker:
         self._stderr.seek(0)
         *_, last_line = self._stderr.read().decode(errors="replace").splitlines() or [""]
         self._stderr.close()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {_name_of(-code)}" if code < 0 else f"ended with exit code {code}"
         return f"{how} ({last_line})" if last_line else how
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those of real time have none
+        return f"signal {number}"

@@ -138,6 +138,7 @@ class Progress(Counts):
         self._started = self._shown = time.monotonic()
         self._in_flight: dict[int, float] = {}  # number of a request -> when it was sent
         self._numbers = itertools.count()
+        self.is_answered = False  # a server has said something sensible of a row
         self._workers: dict[int, tuple[int, float]] = {}  # worker -> its requests in flight, and the age of the oldest
         self._bar: Any = None
         self._said: dict[str, _Said] = {}

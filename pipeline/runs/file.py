@@ -226,8 +226,11 @@ def look(config: Config, pair: Pair) -> Look:
 class Opener:
     """Opens the files of one run. `private` is a directory of its own, for what is written to standard output."""
 
-    def __init__(self, config: Config, plan: Plan, progress: Progress, private: Path | None) -> None:
+    def __init__(
+        self, config: Config, plan: Plan, progress: Progress, private: Path | None, *, reads_ahead: bool = True
+    ) -> None:
         self._config, self._plan, self._progress, self._private = config, plan, progress, private
+        self._reads_ahead = reads_ahead  # small files, whose rows are answered in this process
         self._doubtful = 0  # files whose first rows look as if they were written in another way
         self._is_told = False  # that an output is made again, of the first one
         self._writable: set[str] = set()  # directories in stores that are known to take outputs
@@ -292,7 +295,7 @@ class Opener:
 
     def _look_at_rows(self, file: RunFile) -> None:
         """Read the rows of a small file, which spares changes of threads; estimate how many a large one has."""
-        if file.checkpoint.is_in_memory and self._config.workers == 1:
+        if file.checkpoint.is_in_memory and self._reads_ahead:
             rows, is_exact = file.feed.read_ahead(), False
         else:
             rows, is_exact = estimate_rows(file.source, file.spec)

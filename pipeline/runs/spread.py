@@ -6,7 +6,6 @@ A worker that ends before its shard is done costs what it had in flight: the row
 from __future__ import annotations
 
 import asyncio
-import pickle
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ from pipeline.checkpoint import differences
 from pipeline.config import Config
 from pipeline.engines.channel import (
     Answered,
+    Answering,
     Begin,
     Bundle,
     Channel,
@@ -116,6 +116,7 @@ class Spread:
             try:
                 done, _ = await asyncio.wait([self._ended], timeout=left)
                 if not done:
+                    self._is_ending = True
                     await self._end(GRACE_S)
                     raise deadline_reached(self._config, self._progress)
                 self._ended.result()
@@ -147,7 +148,7 @@ class Spread:
         for worker in self._workers.values():
             worker.process.kill()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(keep_all, self._files)
+        await asyncio.to_thread(keep_all, list(self._files))
 
     # -- from files to shards
 
@@ -185,6 +186,8 @@ class Spread:
 
     def _hand_out(self) -> None:
         """Give shards to workers that can take one, and start workers as long as there are more shards than these."""
+        if self._is_ending:
+            return
         hungry = [worker for worker in self._workers.values() if worker.is_hungry]
         while self._waiting and hungry:
             self._give(hungry.pop(), self._waiting.popleft())
@@ -202,14 +205,14 @@ class Spread:
         self._numbers += 1
         if isinstance(work, SmallFiles):
             worker.bundles[self._numbers] = work
-            worker.send(Bundle(self._numbers, pickle.dumps(work.pairs)))
+            worker.send(Bundle(self._numbers, work.pairs))
             return
         shard, file = work, work.file
         worker.shards[self._numbers] = shard
         worker.send(
             Shard(
                 number=self._numbers,
-                location=pickle.dumps(replace(file.source.location, content=None)),
+                location=replace(file.source.location, content=None),
                 output=file.shown,
                 ranges=[(each.start, each.stop) for each in shard.ranges],
                 positions=[(*each,) for each in shard.positions],
@@ -224,7 +227,7 @@ class Spread:
         """Start a worker, and take what it says until it ends."""
         try:
             channel = await worker.start(self._begin(worker))
-            while (message := await channel.from_worker()) is not None:
+            while (message := await channel.receive()) is not None:
                 if isinstance(message, Ended):
                     if message.error is not None:
                         self._end_with(message.error.error())
@@ -234,12 +237,14 @@ class Spread:
         except Exception as error:  # noqa: BLE001 - raised again by `run`
             worker.process.kill()
             self._end_with(error)
+            if worker.process.channel is not None:
+                await worker.process.ended()
 
     def _begin(self, worker: _Worker) -> Begin:
         slots = self._config.request.concurrency
         if slots != "auto":
             slots = slots // self._most + (worker.number < slots % self._most)
-        return Begin(self._config, self._environment, self._urls, slots)
+        return Begin(self._config, self._environment, self._urls, slots, self._progress.is_answered)
 
     def _take(self, worker: _Worker, message: FromWorker) -> None:
         if isinstance(message, Next):
@@ -247,12 +252,16 @@ class Spread:
             self._hand_out()
         elif isinstance(message, News):
             self._progress.add(counts_of(message.spent))
+            self._note_answers()
             self._progress.hear_of(worker.number, message.in_flight, message.oldest_s)
             worker.waits_for_s = message.waiting[1] if message.waiting else None
             self._show_waiting()
         elif isinstance(message, Notice):
             # All of them meet the same servers: one speaks for all.
-            if self._speakers.setdefault(message.topic or message.message, worker.number) == worker.number:
+            said = message.topic or message.message
+            is_new = said not in self._speakers
+            if is_new or (message.topic and self._speakers[said] == worker.number):
+                self._speakers[said] = worker.number
                 self._progress.notice(message.message, message.topic)
         elif isinstance(message, FileEnded):
             self._take_of_bundle(worker, message)
@@ -286,6 +295,14 @@ class Spread:
             elif message.total is not None:
                 file.feed.total = message.total
             self._finish_if_answered(file)
+
+    def _note_answers(self) -> None:
+        """Let workers whose first rows all fail know that the servers do not refuse everything."""
+        progress = self._progress
+        if not progress.is_answered and progress.rows_answered > progress.errors.total():
+            progress.is_answered = True
+            for worker in self._workers.values():
+                worker.send(Answering())
 
     def _show_waiting(self) -> None:
         """Show that no server answers, if none answers any worker."""
@@ -337,11 +354,13 @@ class Spread:
                 worker.send(Finish())
             if not self._workers:
                 self._end_with(None)
+            asyncio.get_running_loop().call_later(GRACE_S, self._end_with, None)  # whatever a worker still does
 
     async def _forget(self, worker: _Worker, how: str) -> None:
         """Let a worker go that has ended; what it has not answered is given to others."""
         del self._workers[worker.number]
-        self._speakers = {said: number for said, number in self._speakers.items() if number != worker.number}
+        for said in [said for said, number in self._speakers.items() if number == worker.number]:
+            self._speakers[said] = next(iter(self._workers), 0)
         self._progress.hear_of(worker.number, 0, 0.0)
         if self._is_ending:
             if not self._workers:

@@ -70,7 +70,7 @@ class Walk:
         way = FirstPass[RunFile] if is_here else Spread
         self._first_pass = way(asking or config, progress, environment, self._publish_later)
         self._tell = tell
-        self._opener = Opener(config, plan, progress, private)
+        self._opener = Opener(config, plan, progress, private, reads_ahead=is_here)
         self._totals = Totals(config, plan, progress)
         is_remote = any(place.store for pair in plan.pairs for place in (pair.source, pair.output or pair.source))
         self._threads = THREADS_OF_STORE if is_remote else THREADS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ from pipeline.checkpoint import Range
 from pipeline.checkpoint.store import Row, record_of
 from pipeline.engines.channel import (
     Answered,
+    Answering,
     Begin,
     Bundle,
     Channel,
@@ -47,6 +47,7 @@ from pipeline.runs.first_pass import FirstPass
 from pipeline.runs.open_rows import OpenRows
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.walk import Walk
+from pipeline.storage import Location
 from pipeline.texts import Position
 
 
@@ -91,8 +92,8 @@ class ShardRows(OpenRows):
     def send(self) -> None:
         """Send what was answered since the last time."""
         if self.records:
-            records, self.records = self.records, []
-            self.channel.send(Answered(self.shard.number, self.labels.names, records, self.spent.take()))
+            self.channel.send(Answered(self.shard.number, self.labels.names, self.records, self.spent.take()))
+            self.records = []
 
     def keep(self) -> None:
         """See `OpenRows.keep`: the worker sends it."""
@@ -124,12 +125,14 @@ class Worker:
     def __init__(self, channel: Channel, begin: Begin) -> None:
         self._channel, self._begin, self._config = channel, begin, begin.asking
         self._progress = _Relay(channel)
+        self._progress.is_answered = begin.is_answered
         self._first_pass = FirstPass[ShardRows](self._config, self._progress, begin.environment, self._done)
         self._walk: Walk | None = None  # of small files, while it goes on
         self._labels = Labels()
         self._coming: asyncio.Queue[Shard | Bundle | None] = asyncio.Queue()
         self._rows: dict[int, ShardRows] = {}  # by the number of their shard: those that are not done
-        self._opened: tuple[bytes, Source, TextSpec] | None = None  # the last input
+        self._dropped: set[int] = set()  # shards of which no more is to be read
+        self._opened: tuple[Location, Source, TextSpec] | None = None  # the last input
 
     async def run(self) -> None:
         """Answer what comes, until the run says that it is finished.
@@ -137,31 +140,37 @@ class Worker:
         Raises:
             ClassifyError: what keeps all files from being classified.
         """
-        tasks = [asyncio.ensure_future(each) for each in (self._listen(), every(SHOW_EVERY_S, self._tell))]
+        works = (self._first_pass.run(self._shards()), self._listen(), every(SHOW_EVERY_S, self._tell))
+        tasks = [asyncio.ensure_future(each) for each in works]
         try:
-            await self._first_pass.run(self._shards())
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._tell()
 
     async def _listen(self) -> None:
-        while (message := await self._channel.from_driver()) is not None:
+        while (message := await self._channel.receive()) is not None:
             if isinstance(message, Shard | Bundle):
                 self._coming.put_nowait(message)
-            elif isinstance(message, Drop) and message.shard in self._rows:
-                self._rows[message.shard].feed.is_dropped = True
+            elif isinstance(message, Drop):
+                self._dropped.add(message.shard)
+                if message.shard in self._rows:
+                    self._rows[message.shard].feed.is_dropped = True
+            elif isinstance(message, Answering):
+                self._progress.is_answered = True
             elif isinstance(message, Finish):
-                await self._finish(message.within_s)
+                self._finishing = asyncio.ensure_future(self._finish(message.within_s))
         os._exit(1)  # the run is gone, and with it whoever would keep an answer
 
     async def _finish(self, within_s: float | None) -> None:
         if within_s is None:
             self._coming.put_nowait(None)
             return
-        for each in (self._first_pass, self._walk):
-            if each is not None:
-                await each.let_in(within_s)
+        await asyncio.gather(*(each.let_in(within_s) for each in (self._first_pass, self._walk) if each is not None))
         self._first_pass.stop()
 
     async def _shards(self) -> AsyncIterator[ShardRows]:
@@ -181,11 +190,12 @@ class Worker:
             self._rows[shard.number] = rows = ShardRows(
                 self._config, source, spec, shard.identity, shard, self._labels, self._channel
             )
+            rows.feed.is_dropped = shard.number in self._dropped
             yield rows
 
     async def _classify_files(self, bundle: Bundle) -> None:
         """Classify small files, and say of each what came of it as soon as it has ended."""
-        pairs: dict[int, Pair] = pickle.loads(bundle.pairs)  # noqa: S301 - of the run
+        pairs: dict[int, Pair] = bundle.pairs
         numbers = {pair: number for number, pair in pairs.items()}
 
         def tell(pair: Pair, came: RunRecord | ClassifyError) -> None:
@@ -207,7 +217,7 @@ class Worker:
     def _open(self, shard: Shard) -> tuple[Source, TextSpec]:
         """Open the input of a shard; most often it is that of the last one."""
         if self._opened is None or self._opened[0] != shard.location:
-            self._opened = (shard.location, *open_checked(self._config, pickle.loads(shard.location)))  # noqa: S301 - of the run
+            self._opened = (shard.location, *open_checked(self._config, shard.location))
         return self._opened[1:]
 
     def _done(self, rows: ShardRows) -> None:
@@ -228,7 +238,7 @@ class Worker:
 
 async def _work(connection: socket.socket) -> None:
     channel = Channel(*await asyncio.open_connection(sock=connection))
-    begin = await channel.from_driver()
+    begin = await channel.receive()
     trouble: Trouble | None = None
     if isinstance(begin, Begin):
         try:
@@ -243,7 +253,7 @@ async def _work(connection: socket.socket) -> None:
 
 def main() -> None:
     """Be a worker; the argument is the descriptor of the socket to the run."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # systemd sends it to all
         signal.signal(number, signal.SIG_IGN)  # the run decides when we end
     connection = socket.socket(fileno=int(sys.argv[1]))
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_loop) as runner:

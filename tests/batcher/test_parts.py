@@ -17,7 +17,7 @@ import pytest
 from commands import Command, wait_until_answered
 from fake import LABELS, Action, FakeServer, probs_of, refuse, reply, too_long
 from files import rows_of, write
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from killing import finish, kill_group, start
 from whole_runs import QUICK
@@ -48,6 +48,7 @@ def test_parts_are_the_text_cut_at_some_places(text: str, most: int) -> None:
 
 
 @given(TEXTS.filter(lambda text: len(text) > 1))
+@example("end. a a a word word")
 def test_a_text_is_cut_after_a_sentence_else_after_a_word_in_the_half_around_its_middle(text: str) -> None:
     """At the place nearest to the middle of those that are best."""
     place = len(cut(text, len(text) - 1)[0])

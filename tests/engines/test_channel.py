@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.config import Config, Loader, Writer
 from pipeline.engines.channel import Answered, Begin, Channel, Ended, Finish, News, Shard, Trouble
 from pipeline.errors import ClassifyError, InputError, ServerGone
 from pipeline.monitoring.progress import Counts, counts_of
+from pipeline.storage import locate
 
 
 async def channels() -> tuple[Channel, Channel]:
@@ -26,20 +28,22 @@ async def test_messages_arrive_in_their_order() -> None:
     """Those of a run at its worker, those of the worker at the run, however large; then the end."""
     ours, theirs = await channels()
     config = Config(loader=Loader(input="in.csv"), writer=Writer(min_score={"a": 0.5}))
-    begin = Begin(config, {"KEY": "value"}, ["http://a"], 3)
-    shard = Shard(3, b"place", "out.csv", [(4, 9), (12, None)], [(4, 100, 5)], None, {"model.names": {"0": "a"}})
+    begin = Begin(config, {"KEY": os.fsdecode(b"no UTF-8: \xe9")}, ["http://a"], 3, is_answered=False)
+    shard = Shard(
+        3, locate("in.csv"), "out.csv", [(4, 9), (12, None)], [(4, 100, 5)], None, {"model.names": {"0": "a"}}
+    )
     for message in (begin, shard, Finish(2.5)):
         ours.send(message)
-    assert [await theirs.from_driver() for _ in range(3)] == [begin, shard, Finish(2.5)]
+    assert [await theirs.receive() for _ in range(3)] == [begin, shard, Finish(2.5)]
     record = (0, 2, 0, 0, 0, bytes(8), bytes(16), None, None, None)
     answered = Answered(3, ["a", "ü"], [record] * 20_000, Counts().take())
     theirs.send(answered)
     closing = asyncio.ensure_future(theirs.close())
-    found = await ours.from_worker()
+    found = await ours.receive()
     await closing
     assert isinstance(found, Answered)
-    assert [tuple(each) for each in found.records] == answered.records
-    assert await ours.from_worker() is None
+    assert found == answered
+    assert await ours.receive() is None
     ours.send(Finish())  # nobody is there: no error
     await ours.close()
 
@@ -50,7 +54,7 @@ async def test_a_worker_that_ends_in_the_middle_of_a_message_is_gone() -> None:
     channel = Channel(*await asyncio.open_connection(sock=one))
     other.send((100).to_bytes(4, "little") + b"half")
     other.close()
-    assert await channel.from_worker() is None
+    assert await channel.receive() is None
     await channel.close()
 
 
@@ -81,12 +85,12 @@ async def test_counts_arrive_as_they_were() -> None:
     ours, theirs = await channels()
     theirs.send(News(counts.take(), 3, 1.5, None))
     theirs.send(Ended())
-    news = await ours.from_worker()
+    news = await ours.receive()
     assert isinstance(news, News)
     found = counts_of(news.spent)
     assert (found.requests, found.texts_sent, found.rows_done, found.failed, found.errors["empty"]) == (1, 7, 5, {}, 2)
     assert (counts.requests, counts.errors) == (0, {})
-    assert await ours.from_worker() == Ended()
+    assert await ours.receive() == Ended()
     for end in (ours, theirs):
         await end.close()
 
@@ -95,8 +99,6 @@ def test_a_location_in_a_store_can_be_opened_by_a_worker(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What travels says how the store is reached."""
-    from pipeline.storage import locate
-
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "in.csv").write_text("text\na\n")

@@ -113,6 +113,16 @@ def test_other_formats(ending: str, folder: Path) -> None:
     assert read_in_shards(path, 6) == texts_of(path, text_column="x")
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+def test_text_files_have_cuts_where_buffers_end(name: str, folder: Path) -> None:
+    """As many as there are buffers, if that many are asked for."""
+    row = '{"x": "a"}' if name == "in.jsonl" else '"a\nb"'
+    (folder / name).write_text("x\n" * (name == "in.csv") + f"{row}\n" * 20)
+    cuts = [cut.row for cut in open_source(Loader(input=str(folder / name), text_column="x")).cuts(1)]
+    assert cuts[-1] == 20
+    assert len(cuts) > 5 or pipeline.formats.textfile.READ_BYTES > 1000
+
+
 def test_cuts_go_on_from_a_position(folder: Path) -> None:
     """A file that was begun is cut from where its first open row is, with rows counted from the start."""
     path = folder / "in.csv"

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from joining import sent
 
 import pipeline.formats.textfile
-from pipeline.batcher.feed import Feed
 from pipeline.checkpoint import Checkpoint, Range
 from pipeline.config import Config, Loader, Run
 from pipeline.formats.source import TextSpec
@@ -127,17 +126,21 @@ def test_a_shard_that_was_begun_has_its_open_rows_left(source: Path) -> None:
         assert shard.has_rows_left()
         assert shard.ranges == [Range(15, 20), Range(24, 30)]
         assert rows_read(shard) == [(row, f"row {row}") for row in (*range(15, 20), *range(24, 30))]
-        checkpoint.add(15, position_of(source, 15), answers_of(["a"] * 15, [1.0] * 15), 0)
+        for first, count in ((15, 5), (24, 6)):
+            checkpoint.add(first, position_of(source, first), answers_of(["a"] * count, [1.0] * count), 0)
         checkpoint.flush()
+        assert not shard.has_rows_left()
     for name in ("begun", "begun-wal", "begun-shm"):
         source.with_name(name).unlink(missing_ok=True)
 
 
-def test_a_feed_of_one_process_and_its_shards_agree(source: Path) -> None:
-    """An untouched file: the shards together are the open range."""
+def test_an_untouched_file_has_many_shards(source: Path) -> None:
+    """They follow each other from its first row to its last one, and all but the first say where they are read from."""
     with closing(Checkpoint(source.with_name("none"), in_memory=True)) as checkpoint:
         file = opened(source, checkpoint, None)
-        assert isinstance(file.feed, Feed)
-        ranges = [each for shard in shards_of(file, 9) for each in shard.ranges]
+        shards = list(shards_of(file, 9))
+        assert len(shards) >= 3
+        assert all(shard.positions[-1].row == shard.ranges[0].start for shard in shards[1:])
+        ranges = [each for shard in shards for each in shard.ranges]
         assert (ranges[0].start, ranges[-1].stop) == (0, ROWS)
         assert all(one.stop == other.start for one, other in pairwise(ranges))
