@@ -328,7 +328,11 @@ def test_small_files_are_given_out_whole(tmp_path: Path, fake: FakeServer) -> No
     kill(wait_for_workers(process.pid, 2)[0])
     time.sleep(0.5)
     fake.hold_after = None
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        raise
     assert process.returncode == 2, errors
     assert errors.decode().splitlines()[-1].startswith(f"{output}/: 41 files (1 failed), 1,180 rows")
     assert b"41.csv:2: 2 cells where the header has 1" in errors
