@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
-from typing import TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -44,6 +45,18 @@ async def run_cancellable(work: Callable[[], T], executor: Executor | None = Non
     finally:
         cancelled.set()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(*works: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Run coroutines as tasks, which are cancelled, and have ended, when the context ends."""
+    tasks = [asyncio.ensure_future(each) for each in works]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def every(seconds: float, do: Callable[[], object]) -> None:

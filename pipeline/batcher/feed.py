@@ -38,7 +38,7 @@ class Feed:
         position_before: Callable[[int], Position | None],
     ) -> None:
         self._source, self._spec = source, spec
-        self.ranges, self.position_before = ranges, position_before
+        self.ranges, self._position_before = ranges, position_before
         self.is_dropped = False  # nothing more is to be read
         self._blocks: Iterator[TextBlock] | None = None
         self._block: TextBlock | None = None
@@ -79,7 +79,7 @@ class Feed:
     async def _reach(self, row: int) -> bool:
         """Read until the current block holds `row`; False if the file ends before."""
         if row >= self._read_to:
-            position = self.position_before(row) if self._source.seekable else None
+            position = self._position_before(row) if self._source.seekable else None
             if self._blocks is None or (position is not None and position.row > self._read_to):
                 self._blocks = self._source.texts(self._spec, position)
         while row >= self._read_to and self._blocks is not None:

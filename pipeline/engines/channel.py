@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal, Self
 
 import msgspec
 
+from pipeline.checkpoint import Range
+from pipeline.checkpoint.store import Row
 from pipeline.config import Config
 from pipeline.errors import ClassifyError
+from pipeline.monitoring.progress import Counts
 from pipeline.monitoring.record import RunRecord
 from pipeline.storage import Location
 from pipeline.streams import storable
+from pipeline.texts import Position
 
 LENGTH_BYTES = 4
-Record = tuple[Any, ...]  # of a checkpoint, see `checkpoint.store`
 
 
 class Begin(msgspec.Struct):
@@ -50,8 +54,8 @@ class Shard(msgspec.Struct):
     number: int
     location: Location  # of the input
     output: str  # in messages
-    ranges: list[tuple[int, int | None]]  # rows without answers, see `checkpoint.Range`
-    positions: list[tuple[int, int, int]]  # from which they can be read, see `texts.Position`; none: from the start
+    ranges: Sequence[Range]  # rows without answers
+    positions: list[Position]  # from which they can be read; none: from the start
     wanted: int | None  # rows of the file, as far as that is known
     identity: dict[str, Any]
 
@@ -95,8 +99,8 @@ class Answered(msgspec.Struct):
 
     shard: int
     labels: list[str]  # all that the worker has met, by the ids of the records
-    records: list[Record]
-    spent: dict[str, Any]  # `Counts` of these records
+    records: list[Row]
+    spent: Counts  # on these
 
 
 class Done(msgspec.Struct):
@@ -125,7 +129,7 @@ class FileEnded(msgspec.Struct):
 class News(msgspec.Struct):
     """From a worker, four times a second: what it spent since the last one, and how it stands."""
 
-    spent: dict[str, Any]  # `Counts`
+    spent: Counts
     in_flight: int
     oldest_s: float
     waiting: tuple[float, float] | None  # seconds without an answer of any server, and for how long it will wait

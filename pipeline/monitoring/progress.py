@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -49,10 +49,10 @@ class Counts:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    def take(self) -> dict[str, Any]:
-        """Return the counts as plain values, from which `counts_of` makes them again, and count from nothing."""
-        nothing = vars(Counts())
-        taken = {name: vars(self)[name] for name in nothing}
+    def take(self) -> Counts:
+        """Return the counts, and count from nothing."""
+        taken, nothing = Counts(), vars(Counts())
+        vars(taken).update({name: vars(self)[name] for name in nothing})
         vars(self).update(nothing)
         return taken
 
@@ -100,13 +100,6 @@ class Counts:
     def fields_of_requests(self) -> dict[str, Any]:
         """Return the counts of requests as fields of an `Outcome`."""
         return {"requests": self.requests, "texts_sent": self.texts_sent, "retries": self.retries}
-
-
-def counts_of(taken: Mapping[str, Any]) -> Counts:
-    """Make the counts that `Counts.take` gave."""
-    counts = Counts()
-    vars(counts).update(taken, errors=Counter(taken["errors"]))
-    return counts
 
 
 class _Said:

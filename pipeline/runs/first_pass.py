@@ -6,13 +6,14 @@ files | those with open rows | chunks, one file after the other | batcher | the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.answers import Answers
 from pipeline.batcher.batcher import Batcher
 from pipeline.batcher.cutter import Chunk
+from pipeline.cancellation import running
 from pipeline.config import EMBEDDED, Config
 from pipeline.errors import DeadlineReached
 from pipeline.monitoring.progress import SHOW_EVERY_S, Counts, Progress
@@ -43,22 +44,16 @@ class FirstPass(Generic[Rows]):
 
     async def run(self, files: AsyncIterator[Rows]) -> None:
         """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
-        left = self._config.run.seconds_left(self._progress.started)
-        if left is not None:  # of the command; until now files were looked for and opened
-            left = max(0.0, left - self._progress.elapsed_s)
-        works: tuple[Coroutine[Any, Any, Any], ...] = (self._answer(files), self._stopped.wait())
-        tasks = [asyncio.ensure_future(each) for each in works]
         try:
-            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                await self.let_in()
-                raise deadline_reached(self._config, self._progress)
-            for task in done:
-                task.result()
+            async with running(self._answer(files), self._stopped.wait()) as tasks:
+                left = seconds_left(self._config, self._progress)
+                done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    await self.let_in()
+                    raise deadline_reached(self._config, self._progress)
+                for task in done:
+                    task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             for file in self._files:
                 self._know(file)
             await asyncio.shield(asyncio.to_thread(keep_all, list(self._files)))
@@ -164,6 +159,12 @@ class FirstPass(Generic[Rows]):
             if not self._endpoints.slots.in_flight:
                 return
             await asyncio.sleep(SHOW_EVERY_S)
+
+
+def seconds_left(config: Config, progress: Progress) -> float | None:
+    """Return the seconds to the deadline of the command, which began when its files were looked for; None without."""
+    left = config.run.seconds_left(progress.started)
+    return None if left is None else max(0.0, left - progress.elapsed_s)
 
 
 def deadline_reached(config: Config, progress: Progress) -> DeadlineReached:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.cancellation import running
 from pipeline.checkpoint import differences
 from pipeline.config import Config
 from pipeline.engines.channel import (
@@ -36,10 +37,10 @@ from pipeline.engines.channel import (
 )
 from pipeline.engines.local import LocalWorker
 from pipeline.errors import ClassifyError, ModelChanged, WorkerLost
-from pipeline.monitoring.progress import Progress, counts_of
+from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import RunFile
-from pipeline.runs.first_pass import GRACE_S, deadline_reached, keep_all, urls_of
+from pipeline.runs.first_pass import GRACE_S, deadline_reached, keep_all, seconds_left, urls_of
 from pipeline.runs.open_rows import OF_ONE_FILE
 from pipeline.runs.plan import Pair
 from pipeline.runs.shards import OpenShard, shards_of
@@ -65,7 +66,7 @@ class _Worker:
         self.shards: dict[int, OpenShard] = {}  # that it has begun, by number
         self.bundles: dict[int, SmallFiles] = {}  # the same
         self.has_begun = False  # it has asked for its first one
-        self.is_hungry = False  # it can take one more
+        self.is_ready = False  # it can take one more
         self.waits_for_s: float | None = None  # no server answers it, and it waits so long
         self._unsent: list[ToWorker] = []  # until it is started
 
@@ -108,21 +109,16 @@ class Spread:
 
     async def run(self, files: AsyncIterator[RunFile]) -> None:
         """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
-        left = self._config.run.seconds_left(self._progress.started)
-        if left is not None:
-            left = max(0.0, left - self._progress.elapsed_s)
         async with AsyncExitStack() as self._servers:
-            cutting = asyncio.ensure_future(self._cut(files))
             try:
-                done, _ = await asyncio.wait([self._ended], timeout=left)
-                if not done:
-                    self._is_ending = True
-                    await self._end(GRACE_S)
-                    raise deadline_reached(self._config, self._progress)
-                self._ended.result()
+                async with running(self._cut(files)):
+                    left = seconds_left(self._config, self._progress)
+                    done, _ = await asyncio.wait([self._ended], timeout=left)
+                    if not done:
+                        await self._end(GRACE_S)
+                        raise deadline_reached(self._config, self._progress)
+                    self._ended.result()
             finally:
-                cutting.cancel()
-                await asyncio.gather(cutting, return_exceptions=True)
                 await asyncio.shield(self._end(0.0))
 
     def stop(self) -> None:
@@ -188,10 +184,10 @@ class Spread:
         """Give shards to workers that can take one, and start workers as long as there are more shards than these."""
         if self._is_ending:
             return
-        hungry = [worker for worker in self._workers.values() if worker.is_hungry]
-        while self._waiting and hungry:
-            self._give(hungry.pop(), self._waiting.popleft())
-        begun = sum(not (worker.shards or worker.bundles or worker.is_hungry) for worker in self._workers.values())
+        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        while self._waiting and ready:
+            self._give(ready.pop(), self._waiting.popleft())
+        begun = sum(not (worker.shards or worker.bundles or worker.is_ready) for worker in self._workers.values())
         while len(self._waiting) > begun and len(self._workers) < self._most:
             number = next(number for number in range(self._most) if number not in self._workers)
             worker = self._workers[number] = _Worker(number)
@@ -201,7 +197,7 @@ class Spread:
             begun += 1
 
     def _give(self, worker: _Worker, work: OpenShard | SmallFiles) -> None:
-        worker.is_hungry = False
+        worker.is_ready = False
         self._numbers += 1
         if isinstance(work, SmallFiles):
             worker.bundles[self._numbers] = work
@@ -214,8 +210,8 @@ class Spread:
                 number=self._numbers,
                 location=replace(file.source.location, content=None),
                 output=file.shown,
-                ranges=[(each.start, each.stop) for each in shard.ranges],
-                positions=[(*each,) for each in shard.positions],
+                ranges=shard.ranges,
+                positions=shard.positions,
                 wanted=file.wanted or file.expected,
                 identity=file.identity,
             )
@@ -248,10 +244,10 @@ class Spread:
 
     def _take(self, worker: _Worker, message: FromWorker) -> None:
         if isinstance(message, Next):
-            worker.has_begun = worker.is_hungry = True
+            worker.has_begun = worker.is_ready = True
             self._hand_out()
         elif isinstance(message, News):
-            self._progress.add(counts_of(message.spent))
+            self._progress.add(message.spent)
             self._note_answers()
             self._progress.hear_of(worker.number, message.in_flight, message.oldest_s)
             worker.waits_for_s = message.waiting[1] if message.waiting else None
@@ -286,7 +282,7 @@ class Spread:
             self._learn(file, message.identity)
         elif isinstance(message, Answered):
             worker.shards[message.shard].deaths = self._false_starts = 0
-            file.take(message.records, message.labels, counts_of(message.spent), self._progress.elapsed_s)
+            file.take(message.records, message.labels, message.spent, self._progress.elapsed_s)
         else:
             del worker.shards[message.shard]
             self._files[file] -= 1

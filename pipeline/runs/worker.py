@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.answers import Answers, Labels
 from pipeline.batcher.cutter import Chunk
 from pipeline.batcher.feed import Feed
-from pipeline.cancellation import every
-from pipeline.checkpoint import Range
+from pipeline.cancellation import every, running
 from pipeline.checkpoint.store import Row, record_of
 from pipeline.engines.channel import (
     Answered,
@@ -62,12 +61,11 @@ class ShardRows(OpenRows):
     spent: Counts = field(default_factory=Counts)  # on these
 
     def __post_init__(self) -> None:
-        ranges = [Range(*each) for each in self.shard.ranges]
-        positions = [Position(*each) for each in self.shard.positions]
-        self.feed = Feed(
-            self.source, self.spec, ranges, lambda row: next((at for at in reversed(positions) if at.row <= row), None)
-        )
-        self.feed.total = ranges[-1].stop  # a shard that ends before the file says nothing of its length
+        self.feed = Feed(self.source, self.spec, self.shard.ranges, self._position_before)
+        self.feed.total = self.shard.ranges[-1].stop  # a shard that ends before the file says nothing of its length
+
+    def _position_before(self, row: int) -> Position | None:
+        return next((at for at in reversed(self.shard.positions) if at.row <= row), None)
 
     @property
     def shown(self) -> str:
@@ -141,15 +139,12 @@ class Worker:
             ClassifyError: what keeps all files from being classified.
         """
         works = (self._first_pass.run(self._shards()), self._listen(), every(SHOW_EVERY_S, self._tell))
-        tasks = [asyncio.ensure_future(each) for each in works]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            async with running(*works) as tasks:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._tell()
 
     async def _listen(self) -> None:
@@ -164,7 +159,7 @@ class Worker:
                 self._progress.is_answered = True
             elif isinstance(message, Finish):
                 self._finishing = asyncio.ensure_future(self._finish(message.within_s))
-        os._exit(1)  # the run is gone, and with it whoever would keep an answer
+        os._exit(1)  # the run has ended: no answer would be kept
 
     async def _finish(self, within_s: float | None) -> None:
         if within_s is None:
@@ -226,7 +221,7 @@ class Worker:
         if rows.error is not None:
             self._channel.send(Failed(rows.shard.number, Trouble.of(rows.error)))
         else:
-            has_end = rows.shard.ranges[-1][1] is None
+            has_end = rows.shard.ranges[-1].stop is None
             self._channel.send(Done(rows.shard.number, rows.feed.total if has_end else None))
 
     def _tell(self) -> None:

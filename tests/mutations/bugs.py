@@ -249,7 +249,7 @@ FAILURES = (
     bug("a row without a text counts as failed", "runs.publish:record_of",
         change("{A: B for C in D if A != 'empty'}", "{A: B for C in D}"),
         f"{HOLES}test_rows_without_a_text_are_no_failure"),
-    bug("the deadline begins with the first row", "runs.first_pass:FirstPass.run",
+    bug("the deadline begins with the first row", "runs.first_pass:seconds_left",
         change("A - B.elapsed_s", "A"), "runs/test_unattended.py::test_the_deadline_is_that_of_the_command"),
 )
 

@@ -1,4 +1,4 @@
-"""Several workers: the same output as of one process, whoever is killed, and nothing paid for twice without need."""
+"""Several workers: the output is that of one process, whichever is killed; what was in flight is sent again."""
 
 from __future__ import annotations
 
