@@ -178,11 +178,11 @@ class Answers:
         """Return the ids that the labels have in another vocabulary, which learns those it does not have."""
         if labels is self.labels:
             return self.ids
-        new = np.full(len(self.labels) + 1, NO_LABEL, np.int32)  # the last one is that of NO_LABEL
-        for index in np.unique(self.ids).tolist():
-            if index != NO_LABEL:
+        new = [labels.ids.get(name, NO_LABEL) for name in self.labels.names]
+        if NO_LABEL in new:
+            for index in np.unique(self.ids[self.has_label]).tolist():
                 new[index] = labels.id_of(self.labels.names[index])
-        return np.asarray(new[self.ids])
+        return np.array([*new, NO_LABEL], np.int32)[self.ids]  # the last one is that of NO_LABEL
 
     def probs_or_nan(self, classes: int) -> Floats:
         """Return the probabilities; NaN, of shape (rows, classes), if there are none."""

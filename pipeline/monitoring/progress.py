@@ -61,7 +61,8 @@ class Counts:
         self.rows_done += len(answers)
         self.rows_shared += shared
         self.rows_reused += reused
-        self.errors.update(error.code for error in answers.errors.values())
+        if answers.errors:  # a Counter takes its time to add nothing
+            self.errors.update(error.code for error in answers.errors.values())
 
     def resume(self, rows: int, codes: dict[str, int]) -> None:
         """Count rows that an earlier run has answered; `codes` has those with an error by its code."""

@@ -77,6 +77,9 @@ class Client:
         self.path = full.raw_path
         self.shown = mask_url(url).rstrip("/")  # for people: no password in it
         self._url = full.with_user(None)
+        self._urls: dict[
+            tuple[str, bool], URL
+        ] = {}  # by path, and whether they have a query: making one takes its time
         self._server, self._proxy = server, proxy
         # How often a connection turned out to be closed when it was used again; then no other one is used twice.
         self.reconnects = 0
@@ -129,11 +132,17 @@ class Client:
 
     async def post(self, path: str, body: bytes, largest: int) -> Reply:
         """Send `body` to `path`, with the query of the URL; the answer may have `largest` bytes."""
-        return await self._send("POST", self._url.with_path(path, encoded=True, keep_query=True), body, largest)
+        return await self._send("POST", self._url_of(path, has_query=True), body, largest)
 
     async def get(self, path: str, largest: int = 1 << 20) -> Reply:
         """Ask for `path`; the answer may have `largest` bytes."""
-        return await self._send("GET", self._url.with_path(path, encoded=True), None, largest)
+        return await self._send("GET", self._url_of(path, has_query=False), None, largest)
+
+    def _url_of(self, path: str, *, has_query: bool) -> URL:
+        url = self._urls.get((path, has_query))
+        if url is None:
+            url = self._urls[path, has_query] = self._url.with_path(path, encoded=True, keep_query=has_query)
+        return url
 
     async def _send(self, method: str, url: URL, body: bytes | None, largest: int) -> Reply:
         try:
@@ -203,15 +212,16 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse, largest: int) -> bytes:
         """Return the body; of a refusal only the beginning, since it may repeat all that was sent."""
         largest = largest if response.status == OK else min(largest, REFUSAL_BYTES)
-        body = bytearray()
+        pieces, size = [], 0
         async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > largest:
+            pieces.append(piece)
+            size += len(piece)
+            if size > largest:
                 response.close()
                 if response.status == OK:
                     raise BadAnswer(f"an answer of more than {largest:,} bytes")
                 break
-        return bytes(body[:largest])
+        return b"".join(pieces)[:largest]
 
 
 class _ClosedBefore(ConnectionLost):

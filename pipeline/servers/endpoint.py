@@ -168,7 +168,8 @@ class Endpoint:
     def _path_of(self, dialect: Dialect) -> str:
         """Where requests go: the path that was given, as it is, or the usual one beside the base."""
         given = self._given if dialect is self.dialect else None
-        return (given or self._base + dialect.path).replace("{model}", quote(self.model or "", safe=""))
+        path = given or self._base + dialect.path
+        return path.replace("{model}", quote(self.model or "", safe="")) if "{" in path else path
 
     async def ask_canary(self) -> tuple[Answers, ModelFacts]:
         """Send the fixed texts; return the answer as the server gave it, and what it alone says of the model."""

@@ -3,9 +3,10 @@
     python tests/bench/binary.py [--rows N] [--rounds N] [--url URL=NAME ...] [--before DIRECTORY]
 
 Against the server in C with 3 and 28 classes, and against running vLLM servers at `--url`. `--before` is a checkout of
-an earlier version with its environment in .venv, whose JSON way is measured against ours. Each way is a process of its
-own that makes one run after the other, so start-up is paid once and not counted; two ways take turns, and who begins
-changes from pair to pair. On a machine that has other work, the CPU time of a pair says more than its rows a second.
+an earlier version with its environment in .venv, whose JSON way is measured against ours. Each run has a process of its
+own, which has made a small run before: start-up is not counted, and a process may be slower than the next one.
+Ours and the server's have a core each. Two ways take turns, and who begins changes from pair to pair. On a machine that
+has other work, the CPU time of a pair says more than its rows a second.
 """
 
 from __future__ import annotations
@@ -39,18 +40,17 @@ class Way:
     """A process that runs one version with some options; a context manager."""
 
     def __init__(self, name: str, root: str, python: str, options: list[str]) -> None:
-        self.name, self._options = name, options
-        command, environment = [python, str(HERE / "binary.py"), "--work"], os.environ | {"PYTHONPATH": root}
+        self.name, self._root, self._python, self._options = name, root, python, options
+
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            command,
-            env=environment,
+            [self._python, str(HERE / "binary.py"), "--work"],
+            env=os.environ | {"PYTHONPATH": self._root},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-
-    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,12 +86,13 @@ def compare(title: str, ways: tuple[Way, Way], url: str, given: str, rounds: int
     rows = int(Path(given).stem.partition("-")[2])
     outputs: dict[str, bytes] = {}
     costs: dict[str, list[tuple[float, float]]] = {first.name: [], second.name: []}
-    for index in range(-1, rounds):  # the first pair only warms up
+    for index in range(rounds):
         for way in (first, second) if index % 2 else (second, first):
-            wall, cpu, outputs[way.name] = way.once(given, url)
+            with way:
+                way.once(corpus(1000, "parquet"), url)
+                wall, cpu, outputs[way.name] = way.once(given, url)
             print(f"{title}  {way.name:8} {wall:6.2f} s {cpu:6.2f} s CPU", file=sys.stderr)
-            if index >= 0:
-                costs[way.name].append((wall, cpu))
+            costs[way.name].append((wall, cpu))
     lines = [f"| {title} | 1,000 rows/s | CPU, us a row: median | least |", "| --- | ---: | ---: | ---: |"]
     for name, each in costs.items():
         walls, cpus = zip(*each, strict=True)
@@ -136,19 +137,18 @@ def main() -> None:
     def ours(form: str, name: str = "") -> Way:
         return Way(name or form, root, sys.executable, ["--set", f"request.format={form}"])
 
-    with ours("json") as in_json, ours("binary") as in_binary:
-        for classes in options.classes:
-            with serving("--classes", str(classes), pinned=False) as server:
-                title = f"server in C, {classes} classes"
-                add(compare(title, (in_json, in_binary), server.url, corpus(options.rows, "parquet"), options.rounds))
-        for each in options.url:
-            url, _, title = each.partition("=")
-            add(compare(title, (in_json, in_binary), url, short(options.vllm_rows), options.rounds))
+    for classes in options.classes:
+        with serving("--classes", str(classes)) as server:
+            ways, title = (ours("json"), ours("binary")), f"server in C, {classes} classes"
+            add(compare(title, ways, server.url, corpus(options.rows, "parquet"), options.rounds))
+    for each in options.url:
+        url, _, title = each.partition("=")
+        add(compare(title, (ours("json"), ours("binary")), url, short(options.vllm_rows), options.rounds))
     if options.before:
-        before = Way("before", options.before, f"{options.before}/.venv/bin/python", [])
-        with before, ours("json", "now") as now, serving(pinned=False) as server:
+        ways = Way("before", options.before, f"{options.before}/.venv/bin/python", []), ours("json", "now")
+        with serving() as server:
             title = "JSON before and now, server in C, 3 classes"
-            add(compare(title, (before, now), server.url, corpus(options.rows, "parquet"), options.rounds))
+            add(compare(title, ways, server.url, corpus(options.rows, "parquet"), options.rounds))
     add([f"All of it took {time.monotonic() - started:.0f} s."])
     return None
 

@@ -53,7 +53,7 @@ ANSWERS = (
     bug("quotes go to the wire as they are", "texts:escape_joined",
         change("A.replace(b'\"', B)", "A"), "test_texts.py::test_any_text_goes_to_the_wire_and_back"),
     bug("texts that may be equal are taken for unlike", "texts:_have_no_repeats",
-        change("return not A.any()", "return True"),
+        change("if not A.any():\n    return True", "return True"),
         "test_texts.py::test_repeats_are_found_however_long_texts_are"),
     bug("texts of fewer bytes than are compared are taken for unlike", "texts:_have_no_repeats",
         change("A.min() < B", "A.min() < 0"), CHUNKS),

@@ -22,7 +22,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import getitem
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -74,7 +74,7 @@ class Vllm(PlainDialect):
 
     def decode(self, body: bytes, texts: int, facts: ModelFacts, model: str = "", *, probs: bool = True) -> Answers:
         """Check the answer, first against itself, then against what is known of the model."""
-        answer = _read(body, texts, facts.num_classes)
+        answer = _read(body, texts, facts)
         values = [item.probs for item in answer.data]
         scores = list(map(max, values))
         labels = _known_labels(answer, values, scores, facts, model) or _learn_labels(answer, scores, facts, model)
@@ -166,21 +166,25 @@ def version_in(body: bytes | None) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _decoder_of(classes: int) -> Callable[[bytes], Any]:
-    """Make a decoder of answers with so many classes: to see it while decoding costs nothing, item by item a third."""
+def _decoder_of(classes: int, names: tuple[str, ...]) -> Callable[[bytes], Any]:
+    """Make a decoder of answers with so many classes, of which some have these names.
+
+    To see the number while decoding costs nothing, item by item a third; a label that is known makes no new string.
+    """
+    label: Any = Literal.__getitem__(names) if names else str | None
     number: Any = Annotated[int, msgspec.Meta(ge=classes, le=classes)]
     values: Any = tuple.__class_getitem__((float,) * classes)
-    fields: list[Any] = [("index", int), ("label", str | None), ("probs", values), ("num_classes", number)]
+    fields: list[Any] = [("index", int), ("label", label), ("probs", values), ("num_classes", number)]
     item: Any = msgspec.defstruct("Item", fields, gc=False)
     answer = msgspec.defstruct("Answer", [("data", list[item]), ("model", str, "")], gc=False)
     return msgspec.json.Decoder(answer).decode
 
 
-def _read(body: bytes, texts: int, classes: int) -> Any:
-    """Decode an answer to `texts` texts, and put its items into their order; `classes` of the model, 0: not known."""
-    if 0 < classes <= MOST_CLASSES_AT_ONCE:
+def _read(body: bytes, texts: int, facts: ModelFacts) -> Any:
+    """Decode an answer to `texts` texts, and put its items into their order."""
+    if 0 < facts.num_classes <= MOST_CLASSES_AT_ONCE:
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            answer = _decoder_of(classes)(body)
+            answer = _decoder_of(facts.num_classes, tuple(facts.names.values()))(body)
             if [item.index for item in answer.data] == list(range(texts)):
                 return answer
     return _read_closely(body, texts)
