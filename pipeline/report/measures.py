@@ -16,12 +16,15 @@ import numpy as np
 from pipeline.scores import Counts, Floats
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Ids = np.ndarray[Any, np.dtype[np.int_]]
 
 CHANCE = 0.001  # a difference as large as this one is seen by chance once in 1,000 comparisons
 MANY_ROWS = 1000  # from so many rows on; of fewer, chance must be rarer still
 DIGITS = 9
 A_FIFTH = 0.2  # of the values may have fewer expected rows than ...
 _FEW = 5  # rows that are expected, from which on a chi-square is to be trusted
+_GROUPS = 8  # values that are told apart even of few rows
+_LITTLE = 0.05  # of the rows: what chance may move between groups, half of the limit of `label_shift`
 CURVE_STEP = 0.005  # of the coverage, between two points of a curve
 _Z_95 = 1.96
 _Z_CHANCE = 3.29
@@ -85,11 +88,12 @@ def distance(now: Counts | Sequence[int], then: Counts | Sequence[int]) -> Dista
     middle, safe = shares.mean(0), np.maximum(shares, 1e-4)
     with np.errstate(divide="ignore", invalid="ignore"):
         js = np.nansum(shares * np.log2(shares / middle)) / 2
-    rare = _rare(counts)
+    groups = _groups(counts.sum(0) / counts.sum(), rows)
+    rare = np.bincount(groups)[groups] > 1
     # A change among rare values alone can't be seen once they are gathered. It must be more certain than others: rare
     # values are many, and `moved` is large then without any change.
     changed = chi_square_tail(_sparse(counts[:, rare], rows), int(rare.sum())) < CHANCE / 100
-    gathered = counts if changed or rare.sum() < 2 else _gathered(counts, rare)  # noqa: PLR2004
+    gathered = counts if changed else np.array([np.bincount(groups, each) for each in counts])
     here, there = shares if gathered.shape[1] == 1 else gathered / rows[:, None]
     chi2, expected = _chi_square(gathered)
     return Distance(
@@ -109,13 +113,31 @@ def _chi_square(counts: Floats) -> tuple[float, Floats]:
     return float(((counts - expected) ** 2 / expected).sum()), expected
 
 
-def _rare(counts: Counts | Floats) -> Mask:
-    """Return the values of which fewer than 5 rows are expected on a side: one of them would say nothing by itself."""
-    return np.asarray(counts.sum(1).min() * counts.sum(0) / counts.sum() < _FEW)
+def _groups(shares: Floats, rows: Floats) -> Ids:
+    """Return the group of each value: frequent ones are alone, rare ones together with others that are as rare.
+
+    Groups have at least 5 expected rows on the smaller side, and more, up to an eighth of its rows, until chance alone
+    moves few rows between them. They depend on the `shares` in both sides together, not on how these differ.
+    """
+    order = np.argsort(-shares, kind="stable")
+    enough = float(_FEW)
+    while True:
+        groups = np.zeros(len(shares), int)
+        group, filled = 0, 0.0
+        for value in order:
+            groups[value] = group
+            filled += rows.min() * shares[value]
+            if filled >= enough:
+                group, filled = group + 1, 0.0
+        groups = np.minimum(groups, max(0, group - 1))  # what is left joins the rarest group
+        if enough >= rows.min() / _GROUPS or _moved_by_chance(np.bincount(groups, shares), rows) <= _LITTLE:
+            return groups
+        enough = min(2 * enough, rows.min() / _GROUPS)
 
 
-def _gathered(counts: Floats, rare: Mask) -> Floats:
-    return np.concatenate([counts[:, ~rare], counts[:, rare].sum(1, keepdims=True)], axis=1)
+def _moved_by_chance(shares: Floats, rows: Floats) -> float:
+    """Return the share of rows that is moved on average between two sides of one source (the normal curve's)."""
+    return float(np.sqrt(shares * (1 - shares) * (1 / rows).sum() / (2 * math.pi)).sum())
 
 
 def _sparse(counts: Floats, rows: Floats) -> float:

@@ -78,13 +78,29 @@ def test_the_tail_of_chi_square_is_that_of_scipy(df: int) -> None:
     assert chi_square_tail(0, df) == chi_square_tail(1, 0) == 1
 
 
-def test_rare_values_are_gathered() -> None:
-    """Two hundred labels of five rows each are few by themselves, and enough together."""
+@pytest.mark.parametrize("shares", [[0.5, *[0.5 / 200] * 200], [1 / 200] * 200], ids=["one frequent", "alike"])
+def test_rare_values_are_gathered(shares: list[float]) -> None:
+    """Two hundred labels of a few rows each differ much by chance; together they do not."""
     chance = np.random.default_rng(1)
-    now, then = (chance.multinomial(1000, [0.5, *[0.5 / 200] * 200]).tolist() for _ in range(2))
-    found = distance(now, then)
-    assert not found.is_few
-    assert found.df < 10
+    for _ in range(50):
+        found = distance(*(chance.multinomial(1000, shares).tolist() for _ in range(2)))
+        assert not found.is_few
+        assert found.df < 15
+        assert found.moved < 0.1
+
+
+def test_a_rare_value_that_becomes_frequent_is_seen() -> None:
+    """It is alone then, whatever the others are taken together for."""
+    chance = np.random.default_rng(2)
+    shares = np.full(200, 1 / 200)
+    grown = shares * 0.87 + 0.13 * (np.arange(200) == 7)
+    found = distance(chance.multinomial(1000, grown).tolist(), chance.multinomial(1000, shares).tolist())
+    assert found.moved > 0.1
+    assert found.p < 0.001
+
+
+def test_few_rows_are_few() -> None:
+    """Whatever they are gathered into."""
     assert distance([3, 1], [2, 2]).is_few
     assert distance([], []).is_few
 
