@@ -500,7 +500,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     rows.add_argument(
         "--retry-failed", action="store_true", default=None, help="classify again the rows that carry an error"
     )
-    rows.add_argument("--engine", choices=("local",), help="where workers are: local, on this machine, one a core")
+    rows.add_argument("--engine", choices=("local", "ray"), help="where workers are: local, on this machine, or ray")
     rows.add_argument(
         "--workers",
         type=workers,

@@ -104,8 +104,8 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 def test_the_house_stays_small_enough_to_learn() -> None:
     """Modules are about subjects: none is a crumb, none holds two, and there are not too many of them."""
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
-    assert len(lines) <= 139
-    assert sum(lines.values()) <= 26_000
+    assert len(lines) <= 142
+    assert sum(lines.values()) <= 26_600
     named = {name: count for name, count in lines.items() if Path(name).name not in SMALL_BY_NATURE}
     assert {name: count for name, count in named.items() if not 25 <= count <= 650} == {}
 

@@ -3,6 +3,7 @@
 from pipeline.config.dates import dated as dated
 from pipeline.config.dates import days_of as days_of
 from pipeline.config.dates import is_dated as is_dated
+from pipeline.config.engine import cores_here as cores_here
 from pipeline.config.load import checked as checked
 from pipeline.config.load import describe as describe
 from pipeline.config.load import load as load

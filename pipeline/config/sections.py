@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from pipeline.config.dates import days_of
-from pipeline.config.engine import Engine
+from pipeline.config.engine import Engine, cores_here
 from pipeline.config.masking import (
     FROM_ENVIRONMENT,
     is_http,
@@ -599,6 +599,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     report: Report = Report()
     engine: Engine = Engine()
 
+    def __post_init__(self) -> None:
+        if self.engine.name == "ray":
+            alone = {
+                "run.reuse is a file": self.run.reuse is not None,
+                "standard input is": PIPE in self.loader.inputs,
+                f'the built-in server (url = "{EMBEDDED}") is': EMBEDDED in self.server.urls,
+            }
+            for what in (each for each, is_so in alone.items() if is_so):
+                raise ValueError(f'engine.name = "ray": {what} on one machine only; use "local"')
+
     @property
     def needs_all_values(self) -> str | None:
         """The setting that needs the values of all classes from the server; None if none does."""
@@ -606,11 +616,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return 'request.too_long = "split"'
         return self.writer.needs_probs or ("run.reuse" if self.run.reuse is not None else None)
 
+    def workers_on(self, cores: int) -> int:
+        """Return the number of workers where so many cores are; no more than half of a fixed concurrency."""
+        slots, workers = self.request.concurrency, self.engine.workers_on(cores)
+        return workers if slots == "auto" else min(workers, max(1, slots // 2))
+
     @property
-    def workers(self) -> int:
-        """The number of processes that answer rows, 1 for this one; no more than half of a fixed concurrency."""
-        slots = self.request.concurrency
-        return self.engine.count if slots == "auto" else min(self.engine.count, max(1, slots // 2))
+    def is_spread(self) -> bool:
+        """Whether workers answer the rows, and not this process."""
+        return self.engine.name == "ray" or self.workers_on(cores_here()) > 1
 
     @property
     def is_piped(self) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import platform
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal, Self
 
 import msgspec
 
+from pipeline._version import __version__
 from pipeline.checkpoint import Range
 from pipeline.checkpoint.store import Row
 from pipeline.config import Config
@@ -25,6 +28,21 @@ from pipeline.streams import storable
 from pipeline.texts import Position
 
 LENGTH_BYTES = 4
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # s, s, times: a node is gone after 30 s
+
+
+class Hello(msgspec.Struct):
+    """From a worker, first, as a line of JSON: who it is. Nothing else is read before that is known."""
+
+    token: str
+    version: str
+    python: str
+    node: str
+
+    @classmethod
+    def of_us(cls, token: str, node: str) -> Self:
+        """Say who we are."""
+        return cls(token, __version__, ".".join(platform.python_version_tuple()[:2]), node)
 
 
 class Begin(msgspec.Struct):
@@ -32,6 +50,7 @@ class Begin(msgspec.Struct):
 
     config: Config
     environment: dict[str, str]  # where secrets are read from; not an argument, which anybody may see
+    directory: str  # in which the run works, and from which relative paths count
     urls: list[str]  # of the servers, also where the run has started one
     slots: int | Literal["auto"]  # its share of `request.concurrency`
     is_answered: bool  # whether a server has said something sensible of a row of the run
@@ -46,6 +65,20 @@ class Begin(msgspec.Struct):
             request=msgspec.structs.replace(config.request, concurrency=self.slots),
             run=msgspec.structs.replace(config.run, deadline=None),
         )
+
+
+class Probe(msgspec.Struct):
+    """To a worker, first, instead of `Begin`: see whether it could work there, and send nothing but the canary."""
+
+    begin: Begin
+    location: Location | None  # of an input
+
+
+class Probed(msgspec.Struct):
+    """From a worker: what it has seen."""
+
+    identity: dict[str, Any]  # of the model
+    pyarrow: str  # its version
 
 
 class Shard(msgspec.Struct):
@@ -160,22 +193,23 @@ class Trouble(msgspec.Struct):
         """Describe an error of the tree in `errors`."""
         return cls(type(error).__name__, storable(str(error)))
 
-    def error(self) -> Exception:
-        """Make the error again."""
+    def error(self, where: str = "") -> Exception:
+        """Make the error again; `where` is the node that it comes from, if it is another one."""
         from pipeline import errors
 
+        message = f"{where}: {self.message}" if where else self.message
         kind = getattr(errors, self.kind, None)
         if self.traceback or kind is None:
-            bug = RuntimeError(f"{self.kind} in a worker: {self.message}")
+            bug = RuntimeError(f"{self.kind} in a worker: {message}")
             bug.add_note(self.traceback)
             return bug
         error: ClassifyError = kind.__new__(kind)
-        ClassifyError.__init__(error, self.message)
+        ClassifyError.__init__(error, message)
         return error
 
 
-ToWorker = Begin | Shard | Bundle | Drop | Answering | Finish
-FromWorker = Next | Learned | Answered | Done | Failed | FileEnded | News | Notice | Ended
+ToWorker = Begin | Probe | Shard | Bundle | Drop | Answering | Finish
+FromWorker = Probed | Next | Learned | Answered | Done | Failed | FileEnded | News | Notice | Ended
 
 
 class Channel:
@@ -184,7 +218,7 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    def send(self, message: ToWorker | FromWorker) -> None:
+    def send(self, message: msgspec.Struct) -> None:
         """Send a message; if the other side is gone, nothing happens."""
         body = pickle.dumps(message)
         if not self._writer.is_closing():
@@ -203,8 +237,20 @@ class Channel:
         except (asyncio.IncompleteReadError, OSError):
             return None
 
+    def abort(self) -> None:
+        """Close the stream at once; whoever receives from it learns that the other side is gone."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Send what is left, and close the stream."""
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the kernel close a connection whose other side has gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -11,30 +11,49 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pipeline.config.engine import cores_here
 from pipeline.engines.channel import Channel
+from pipeline.engines.engine import Engine, EngineWorker
 from pipeline.errors import WorkerLost
 
-MODULE = "pipeline.runs.worker"
+WORKER = "pipeline.runs.worker"
 
 
-class LocalWorker:
-    """A process that works for this one, and ends with it: the kernel then closes our end of its channel."""
+class LocalEngine(Engine):
+    """The machine that the run is on."""
 
-    def __init__(self) -> None:
-        self.channel: Channel | None = None  # once it is started
+    @property
+    def cores(self) -> int:
+        """See `Engine`."""
+        return cores_here()
+
+    def worker(self, number: int) -> LocalProcess:  # noqa: ARG002 - it has no name
+        """See `Engine`."""
+        return LocalProcess(WORKER)
+
+    def environment(self, ours: dict[str, str]) -> dict[str, str]:
+        """See `Engine`: all of them, also those that a caller of the library has changed."""
+        return ours
+
+
+class LocalProcess(EngineWorker):
+    """A process that works for this one, and ends with it: the kernel then closes our end of its channel.
+
+    Args:
+        module: what it runs, with the descriptor of its socket as the argument.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._is_killed = False
 
     async def start(self) -> Channel:
-        """Start the process. It imports the package for a second before it takes anything from its channel.
-
-        Raises:
-            WorkerLost: it can't be started.
-        """
+        """See `EngineWorker`. It imports the package for a second before it takes anything."""
         try:
             ours = await asyncio.to_thread(self._spawn)
         except OSError as error:
-            raise WorkerLost(f"a worker can't be started: {error.strerror}; fewer take less") from None
+            raise WorkerLost(f"a process can't be started: {error.strerror}; fewer workers take less") from None
         self.channel = Channel(*await asyncio.open_connection(sock=ours))
         if self._is_killed:  # meanwhile
             self.kill()
@@ -48,7 +67,7 @@ class LocalWorker:
             # directory is not this package.
             search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -59,13 +78,13 @@ class LocalWorker:
         return ours
 
     def kill(self) -> None:
-        """End the process at once, or as soon as it is started."""
+        """See `EngineWorker`."""
         self._is_killed = True
         if self._process is not None:
             self._process.kill()
 
     async def ended(self) -> str:
-        """Wait for the end of the process, and say how it ended."""
+        """See `EngineWorker`."""
         assert self.channel is not None and self._process is not None  # noqa: S101, PT018 - it was started
         await self.channel.close()
         code = await asyncio.to_thread(self._process.wait)

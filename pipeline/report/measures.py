@@ -130,7 +130,10 @@ def _groups(shares: Floats, rows: Floats) -> Ids:
             if filled >= enough:
                 group, filled = group + 1, 0.0
         groups = np.minimum(groups, max(0, group - 1))  # what is left joins the rarest group
-        if enough >= rows.min() / _GROUPS or _moved_by_chance(np.bincount(groups, shares), rows) <= _LITTLE:
+        if (
+            enough >= rows.min() / _GROUPS
+            or _moved_by_chance(np.bincount(groups, shares).astype(float), rows) <= _LITTLE
+        ):
             return groups
         enough = min(2 * enough, rows.min() / _GROUPS)
 

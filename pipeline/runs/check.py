@@ -11,11 +11,15 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.checkpoint import Identity
-from pipeline.config import PIPE, Config, describe, origin
-from pipeline.errors import ClassifyError, RequestFailed, ServerGone
+from pipeline.config import PIPE, Config, cores_here, describe, origin
+from pipeline.engines.channel import Begin, Ended, Notice, Probe
+from pipeline.engines.engine import EngineWorker
+from pipeline.engines.ray import RayEngine
+from pipeline.errors import ClassifyError, RequestFailed, ServerGone, WorkerLost
 from pipeline.formats.appended_columns import AppendedColumns
 from pipeline.loader import dialect_of, estimate_rows
 from pipeline.monitoring.progress import Progress
@@ -39,6 +43,7 @@ from pipeline.streams import storable
 from pipeline.thresholds import COMPETE, classes_compete
 
 MOST_NAMES = 30  # of classes that are named
+PROBE_S = 60.0  # for a node to answer
 MOST_BAD = 20  # files that can't be classified, of those that are named
 
 
@@ -55,6 +60,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
         await asyncio.to_thread(look_at.open)
         stored = _stored_answers(config)  # before the server is asked: a wrong file ends a run before that, too
         server = await _server(config, progress, look_at)
+        nodes = await _nodes(config, progress, look_at)
         show(
             [
                 *("config", *(f"  {line}" for line in describe(config))),
@@ -62,6 +68,7 @@ async def check(config: Config, progress: Progress, show: Callable[[list[str]], 
                 *("output", *look_at.outputs),
                 *stored,
                 *("server", *server),
+                *nodes,
                 *told,
                 *("estimate", _estimate(config, look_at)),
             ]
@@ -199,6 +206,46 @@ async def _server(config: Config, progress: Progress, looks: _Looks) -> list[str
         ]
 
 
+async def _nodes(config: Config, progress: Progress, looks: _Looks) -> list[str]:
+    """Have each node of a cluster see whether it could work.
+
+    Raises:
+        ClassifyError: one of them could not; the message names it.
+    """
+    if config.engine.name != "ray":
+        return []
+    unfinished = [pair.source for pair, seen in looks.all if seen.next is not Next.DONE]
+    location = replace(unfinished[0], content=None) if unfinished else None
+    async with RayEngine(config.engine, progress.notice) as engine:
+        environment = engine.environment(dict(os.environ))
+        begin = Begin(config, environment, str(Path.cwd()), config.server.urls, 1, is_answered=False)
+        workers = config.workers_on(engine.cores)
+        probed = [_probed(node, worker, Probe(begin, location)) for node, worker in engine.one_a_node()]
+        return ["nodes", *(await asyncio.gather(*probed)), f"  {workers} workers"]
+
+
+async def _probed(node: str, worker: EngineWorker, probe: Probe) -> str:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            channel, answer = await worker.start(), None
+            if channel is not None:
+                channel.send(probe)
+                while isinstance(answer := await channel.receive(), Notice):
+                    pass
+            if answer is None:
+                raise WorkerLost(f"node {node}: the probe {await worker.ended()}")
+    except TimeoutError:
+        raise WorkerLost(f"node {node}: no answer within {PROBE_S:g} s") from None
+    finally:
+        worker.kill()
+    if isinstance(answer, Ended):
+        assert answer.error is not None  # noqa: S101 - else it has probed
+        raise answer.error.error(worker.where)
+    return (
+        f"  {node}: pyarrow {answer.pyarrow}, reads the input, meets model {answer.identity['model.id'] or '(unnamed)'}"
+    )
+
+
 def _kind_of(endpoint: Endpoint) -> Iterator[str]:
     """Yield what kind of server it is, what it announces, and what it can't do."""
     served, dialect = endpoint.served, endpoint.dialect
@@ -247,8 +294,8 @@ def _estimate(config: Config, looks: _Looks) -> str:
     at_once = f"{request.concurrency} at once"
     if request.concurrency == "auto":
         at_once = "as many at once as " + ("the server needs" if request.manners == "fair" else "others leave")
-    if config.workers > 1:
-        at_once += f", from {config.workers} workers"
+    if config.is_spread and config.engine.name != "ray":
+        at_once += f", from {config.workers_on(cores_here())} workers"
     return f"  about {math.ceil(looks.open_rows / per_request):,} requests of up to {per_request} texts, {at_once}"
 
 

@@ -17,8 +17,9 @@ from pipeline.batcher.feed import Feed
 from pipeline.checkpoint import Checkpoint, Identity, digest_file, identity_of
 from pipeline.checkpoint.store import Row
 from pipeline.config import PIPE, Config
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, InputError, OutputError
 from pipeline.formats.appended_columns import AppendedColumns
+from pipeline.formats.registry import compression_of, format_by_ending
 from pipeline.formats.source import Source, TextSpec
 from pipeline.loader import dialect_of, estimate_rows, open_source
 from pipeline.monitoring.progress import Counts, Progress
@@ -27,6 +28,7 @@ from pipeline.runs.open_rows import OpenRows
 from pipeline.runs.output import Next, Output, locate_output, make_directory, output_at
 from pipeline.runs.plan import Pair, Plan
 from pipeline.storage import Location
+from pipeline.storage.store import MOST_PARTS
 from pipeline.writer import check_types
 
 SMALL = 1 << 18  # bytes of an input that is read once, into memory, and whose answers are kept there at first
@@ -168,8 +170,27 @@ def output_of(config: Config, pair: Pair, source: Source) -> tuple[Config, Outpu
         location = locate_output(config, named, source.location)
     may_make_directory = pair.output is not None or named.endswith("/")
     output = output_at(config, location, source.location, pair.folder, may_make_directory=may_make_directory)
+    _see_fitting(config, source, output.location)
     writer = msgspec.structs.replace(config.writer, output=str(output.location))
     return msgspec.structs.replace(config, writer=writer), output
+
+
+def _see_fitting(config: Config, source: Source, output: Location) -> None:
+    """See that a store takes an output as large as its input, where it will not be smaller.
+
+    Raises:
+        OutputError: it does not.
+    """
+    largest = output.store.largest if output.store is not None else None
+    mine, its = ((format_by_ending(name), compression_of(name)) for name in (output.name, source.location.name))
+    if largest is None or config.run.limit_rows is not None or mine != its:
+        return
+    size = source.location.look()[1]
+    if size > largest:
+        raise OutputError(
+            f"{output}: the input has {size / 1e9:,.0f} GB, and an object can be written there up to "
+            f"{largest / 1e9:,.0f} GB ({MOST_PARTS:,} parts); write it to a disk and copy it, or cut the input"
+        )
 
 
 @dataclass(frozen=True)

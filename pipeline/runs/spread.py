@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pipeline.cancellation import running
+from pipeline.cancellation import every, running
 from pipeline.checkpoint import differences
 from pipeline.config import Config
 from pipeline.engines.channel import (
@@ -35,8 +36,10 @@ from pipeline.engines.channel import (
     Shard,
     ToWorker,
 )
-from pipeline.engines.local import LocalWorker
-from pipeline.errors import ClassifyError, ModelChanged, WorkerLost
+from pipeline.engines.engine import Engine, EngineWorker
+from pipeline.engines.local import LocalEngine
+from pipeline.engines.ray import RayEngine
+from pipeline.errors import ClassifyError, ModelChanged, ServerGone, StoreGone, WorkerLost
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.record import RunRecord
 from pipeline.runs.file import RunFile
@@ -45,6 +48,8 @@ from pipeline.runs.open_rows import OF_ONE_FILE
 from pipeline.runs.plan import Pair
 from pipeline.runs.shards import OpenShard, shards_of
 
+WATCH_S = 1.0
+SILENT_S = 60.0  # after which a worker that says nothing, though it does so four times a second, is ended
 END_S = 2.0  # for workers to send what they have, when they are told to end
 
 
@@ -60,14 +65,14 @@ class SmallFiles:
 class _Worker:
     """A worker as its run sees it."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.process = LocalWorker()
+    def __init__(self, number: int, process: EngineWorker) -> None:
+        self.number, self.process = number, process
         self.shards: dict[int, OpenShard] = {}  # that it has begun, by number
         self.bundles: dict[int, SmallFiles] = {}  # the same
         self.has_begun = False  # it has asked for its first one
         self.is_ready = False  # it can take one more
         self.waits_for_s: float | None = None  # no server answers it, and it waits so long
+        self.silent_s: float | None = None  # since it spoke; None: it has not spoken yet
         self._unsent: list[ToWorker] = []  # until it is started
 
     def send(self, message: ToWorker) -> None:
@@ -77,11 +82,12 @@ class _Worker:
         else:
             self.process.channel.send(message)
 
-    async def start(self, begin: Begin) -> Channel:
-        """Start it."""
+    async def start(self, begin: Begin) -> Channel | None:
+        """Start it; None: it ended at once."""
         channel = await self.process.start()
-        for message in (begin, *self._unsent):
-            channel.send(message)
+        if channel is not None:
+            for message in (begin, *self._unsent):
+                channel.send(message)
         return channel
 
 
@@ -93,7 +99,10 @@ class Spread:
     ) -> None:
         self._config, self._progress, self._environment = config, progress, environment
         self._when_done = when_done
-        self._most = config.workers
+        self._engine: Engine = LocalEngine()
+        if config.engine.name == "ray":
+            self._engine = RayEngine(config.engine, progress.notice)
+        self._most = 0  # workers, once the engine is in use
         self._files: dict[RunFile, int] = {}  # that are not done, in their order -> their shards that are not done
         self._bundles: set[SmallFiles] = set()  # that are not done
         self._waiting: deque[OpenShard | SmallFiles] = deque()
@@ -109,9 +118,9 @@ class Spread:
 
     async def run(self, files: AsyncIterator[RunFile]) -> None:
         """Answer all open rows of `files`. What a ClassifyError that ends it finds answered is kept."""
-        async with AsyncExitStack() as self._servers:
+        async with AsyncExitStack() as self._in_use:
             try:
-                async with running(self._cut(files)):
+                async with running(self._cut(files), every(WATCH_S, self._watch)):
                     left = seconds_left(self._config, self._progress)
                     done, _ = await asyncio.wait([self._ended], timeout=left)
                     if not done:
@@ -164,19 +173,27 @@ class Spread:
         self._end_if_done()
 
     async def _cut_file(self, file: RunFile) -> None:
-        shards = shards_of(file, self._config.engine.rows_of(file.expected))
+        if not file.feed.ranges:
+            return
+        await self._begin()
+        shards = shards_of(file, self._config.engine.rows_of(file.expected, self._most))
         while (shard := await asyncio.to_thread(next, shards, None)) is not None and file.error is None:
             self._files[file] += 1
-            await self._offer(shard)
+            self._offer(shard)
 
     async def add(self, files: SmallFiles) -> None:
         """Have small files classified, beside those that `run` is given; while it asks for these."""
         self._bundles.add(files)
-        await self._offer(files)
+        await self._begin()
+        self._offer(files)
 
-    async def _offer(self, work: OpenShard | SmallFiles) -> None:
-        if not self._urls:  # the first that is to be sent
-            self._urls = await self._servers.enter_async_context(urls_of(self._config))
+    async def _begin(self) -> None:
+        """Start what workers need, before the first shard."""
+        if not self._most:
+            self._urls = await self._in_use.enter_async_context(urls_of(self._config))
+            self._most = self._config.workers_on((await self._in_use.enter_async_context(self._engine)).cores)
+
+    def _offer(self, work: OpenShard | SmallFiles) -> None:
         self._waiting.append(work)
         self._hand_out()
 
@@ -190,7 +207,7 @@ class Spread:
         begun = sum(not (worker.shards or worker.bundles or worker.is_ready) for worker in self._workers.values())
         while len(self._waiting) > begun and len(self._workers) < self._most:
             number = next(number for number in range(self._most) if number not in self._workers)
-            worker = self._workers[number] = _Worker(number)
+            worker = self._workers[number] = _Worker(number, self._engine.worker(number))
             task = asyncio.ensure_future(self._work(worker))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -222,27 +239,53 @@ class Spread:
     async def _work(self, worker: _Worker) -> None:
         """Start a worker, and take what it says until it ends."""
         try:
-            channel = await worker.start(self._begin(worker))
-            while (message := await channel.receive()) is not None:
+            error: Exception | None = None
+            channel = await worker.start(self._message_to(worker))
+            while channel is not None and (message := await channel.receive()) is not None:
                 if isinstance(message, Ended):
-                    if message.error is not None:
-                        self._end_with(message.error.error())
+                    error = message.error.error(worker.process.where) if message.error is not None else None
                     break
                 self._take(worker, message)
-            await self._forget(worker, await worker.process.ended())
+            how = await worker.process.ended()
+            if isinstance(error, ServerGone | StoreGone) and self._is_answered_elsewhere(worker):
+                how, error = str(error), None
+            if error is not None:
+                self._end_with(error)
+            await self._forget(worker, how)
         except Exception as error:  # noqa: BLE001 - raised again by `run`
             worker.process.kill()
             self._end_with(error)
             if worker.process.channel is not None:
                 await worker.process.ended()
 
-    def _begin(self, worker: _Worker) -> Begin:
+    def _is_answered_elsewhere(self, worker: _Worker) -> bool:
+        """Whether others are answered, so that what a worker can't reach concerns its node alone."""
+        others = [each for each in self._workers.values() if each is not worker and (each.shards or each.bundles)]
+        return any(each.waits_for_s is None for each in others)
+
+    def _watch(self) -> None:
+        """End workers that have stopped, or whose node has. Not by the clock: this process may have stopped, too."""
+        for worker in self._workers.values():
+            if worker.silent_s is not None:
+                worker.silent_s += WATCH_S
+                if worker.silent_s > SILENT_S:
+                    worker.process.kill()
+
+    def _message_to(self, worker: _Worker) -> Begin:
         slots = self._config.request.concurrency
         if slots != "auto":
             slots = slots // self._most + (worker.number < slots % self._most)
-        return Begin(self._config, self._environment, self._urls, slots, self._progress.is_answered)
+        return Begin(
+            config=self._config,
+            environment=self._engine.environment(self._environment),
+            directory=str(Path.cwd()),
+            urls=self._urls,
+            slots=slots,
+            is_answered=self._progress.is_answered,
+        )
 
     def _take(self, worker: _Worker, message: FromWorker) -> None:
+        worker.silent_s = 0.0
         if isinstance(message, Next):
             worker.has_begun = worker.is_ready = True
             self._hand_out()
@@ -265,9 +308,9 @@ class Spread:
             self._take_of_shard(worker, message)
 
     def _take_of_bundle(self, worker: _Worker, message: FileEnded) -> None:
-        files = worker.bundles[message.bundle]
+        files, where = worker.bundles[message.bundle], worker.process.where
         files.deaths = self._false_starts = 0
-        came = message.error.error() if message.error is not None else message.record
+        came = message.error.error(where) if message.error is not None else message.record
         if not isinstance(came, RunRecord | ClassifyError):
             raise TypeError(f"a worker says nothing of a file: {came!r}")
         files.on_ended(files.pairs.pop(message.pair), came)
@@ -287,7 +330,7 @@ class Spread:
             del worker.shards[message.shard]
             self._files[file] -= 1
             if isinstance(message, Failed):
-                self._fail(file, message.error.error())
+                self._fail(file, message.error.error(worker.process.where))
             elif message.total is not None:
                 file.feed.total = message.total
             self._finish_if_answered(file)
@@ -348,6 +391,8 @@ class Spread:
             self._is_ending = True
             for worker in self._workers.values():
                 worker.send(Finish())
+                if worker.process.channel is None:  # it may never find room
+                    worker.process.kill()
             if not self._workers:
                 self._end_with(None)
             asyncio.get_running_loop().call_later(GRACE_S, self._end_with, None)  # whatever a worker still does

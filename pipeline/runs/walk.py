@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cancellation import run_cancellable
-from pipeline.config import PIPE, Config, public_settings
+from pipeline.config import PIPE, Config, cores_here, public_settings
 from pipeline.errors import ClassifyError, DiskTrouble
 from pipeline.monitoring.progress import SHOW_EVERY_S, Progress
 from pipeline.monitoring.record import Outcome, RunRecord, encode_record, read_record
@@ -66,7 +66,9 @@ class Walk:
         tell: Callable[[Pair, RunRecord | ClassifyError], None] | None = None,
     ) -> None:
         self._config, self._plan, self._progress = config, plan, progress
-        is_here = asking is not None or config.workers == 1 or (plan.is_single and _is_soon_done(config, plan.pairs[0]))
+        is_here = (
+            asking is not None or not config.is_spread or (plan.is_single and _is_soon_done(config, plan.pairs[0]))
+        )
         way = FirstPass[RunFile] if is_here else Spread
         self._first_pass = way(asking or config, progress, environment, self._publish_later)
         self._tell = tell
@@ -245,7 +247,9 @@ class Walk:
     def _take_small(self, waiting: deque[Pair]) -> list[Pair]:
         """Take the next files, if they are small, that one worker classifies as a whole."""
         taken: list[Pair] = []
-        most = max(1, min(BUNDLE_FILES, len(self._plan.pairs) // (BUNDLES_A_WORKER * self._config.engine.count)))
+        most = max(
+            1, min(BUNDLE_FILES, len(self._plan.pairs) // (BUNDLES_A_WORKER * self._config.workers_on(cores_here())))
+        )
         while waiting and len(taken) < most and self._is_small(waiting[0]):
             if sum(self._sizes[pair] for pair in [*taken, waiting[0]]) > BUNDLE_BYTES:
                 break
@@ -254,8 +258,9 @@ class Walk:
 
     def _is_small(self, pair: Pair) -> bool:
         is_on_disk = not any(place.store for place in (pair.source, pair.output or pair.source))
+        is_here = is_on_disk and self._config.engine.name != "ray"  # only this machine writes
         is_whole = not (self._plan.is_single or self._config.report.holds or pair.trouble)
-        return is_on_disk and is_whole and self._sizes[pair] <= BUNDLE_BYTES
+        return is_here and is_whole and self._sizes[pair] <= BUNDLE_BYTES
 
     def _small_ended(self, pair: Pair, came: RunRecord | ClassifyError) -> None:
         """Take what came of a file that a worker has classified as a whole."""

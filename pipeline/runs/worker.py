@@ -8,9 +8,12 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+
+import msgspec
+import pyarrow as pa
 
 from pipeline.answers import Answers, Labels
 from pipeline.batcher.cutter import Chunk
@@ -29,12 +32,16 @@ from pipeline.engines.channel import (
     Failed,
     FileEnded,
     Finish,
+    Hello,
     Learned,
     News,
     Next,
     Notice,
+    Probe,
+    Probed,
     Shard,
     Trouble,
+    keep_alive,
 )
 from pipeline.errors import ClassifyError
 from pipeline.formats.source import Source, TextSpec
@@ -46,6 +53,7 @@ from pipeline.runs.first_pass import FirstPass
 from pipeline.runs.open_rows import OpenRows
 from pipeline.runs.plan import Pair, Plan
 from pipeline.runs.walk import Walk
+from pipeline.servers.pool import Endpoints
 from pipeline.storage import Location
 from pipeline.texts import Position
 
@@ -124,7 +132,8 @@ class Worker:
         self._channel, self._begin, self._config = channel, begin, begin.asking
         self._progress = _Relay(channel)
         self._progress.is_answered = begin.is_answered
-        self._first_pass = FirstPass[ShardRows](self._config, self._progress, begin.environment, self._done)
+        self._environment = begin.environment
+        self._first_pass = FirstPass[ShardRows](self._config, self._progress, self._environment, self._done)
         self._walk: Walk | None = None  # of small files, while it goes on
         self._labels = Labels()
         self._coming: asyncio.Queue[Shard | Bundle | None] = asyncio.Queue()
@@ -203,7 +212,7 @@ class Worker:
             self._channel.send(ended)
 
         config, plan = self._begin.config, Plan([*pairs.values()])
-        self._walk = Walk(config, plan, self._progress, self._begin.environment, None, asking=self._config, tell=tell)
+        self._walk = Walk(config, plan, self._progress, self._environment, None, asking=self._config, tell=tell)
         try:
             await self._walk.run()
         finally:
@@ -231,19 +240,61 @@ class Worker:
         self._channel.send(News(progress.take(), progress.in_flight, progress.oldest_s, progress.waiting))
 
 
-async def _work(connection: socket.socket) -> None:
-    channel = Channel(*await asyncio.open_connection(sock=connection))
-    begin = await channel.receive()
+async def _work(channel: Channel, own: Mapping[str, str]) -> None:
+    """Work for the run at the other end; `own` are variables besides those that it sends."""
+    match await channel.receive():
+        case Begin() as begin:
+            works = Worker(channel, _settled(begin, own)).run()
+        case Probe() as probe:
+            works = _probe(channel, _settled(probe.begin, own), probe.location)
+        case _:
+            return
     trouble: Trouble | None = None
-    if isinstance(begin, Begin):
-        try:
-            await Worker(channel, begin).run()
-        except ClassifyError as error:
-            trouble = Trouble.of(error)
-        except Exception as error:  # noqa: BLE001 - the run shows it
-            trouble = Trouble(type(error).__name__, str(error), traceback.format_exc())
+    try:
+        await works
+    except ClassifyError as error:
+        trouble = Trouble.of(error)
+    except Exception as error:  # noqa: BLE001 - the run shows it
+        trouble = Trouble(type(error).__name__, str(error), traceback.format_exc())
     channel.send(Ended(trouble))
     await channel.close()
+
+
+def _settled(begin: Begin, own: Mapping[str, str]) -> Begin:
+    """Go where the run works, and add our own variables to those that it sends."""
+    with suppress(OSError):  # another node may not have the directory, and need not if all paths are absolute
+        os.chdir(begin.directory)
+    begin.environment = {**own, **begin.environment}
+    return begin
+
+
+async def _probe(channel: Channel, begin: Begin, location: Location | None) -> None:
+    """See whether the input can be read from here, and which model answers."""
+    if location is not None:
+        await asyncio.to_thread(open_checked, begin.config, location)
+    async with Endpoints(begin.config, begin.urls, begin.environment, _Relay(channel)) as endpoints:
+        await endpoints.connect(wait=False)
+        channel.send(Probed(dict(endpoints.identity), pa.__version__))
+
+
+def work_for(host: str, port: int, token: str, node: str) -> str | None:
+    """Be a worker, on a node, of a run that waits for it at an address; return why it could not begin.
+
+    Secrets are read from the environment of the node, and what the run sends.
+    """
+
+    async def connect_and_work() -> str | None:
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+        except OSError as error:
+            return f"can't reach the run at {host}:{port} ({error.strerror})"
+        keep_alive(writer.get_extra_info("socket"))
+        writer.write(msgspec.json.encode(Hello.of_us(token, node)) + b"\n")
+        await _work(Channel(reader, writer), os.environ)
+        return None
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(connect_and_work())
 
 
 def main() -> None:
@@ -251,8 +302,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # systemd sends it to all
         signal.signal(number, signal.SIG_IGN)  # the run decides when we end
     connection = socket.socket(fileno=int(sys.argv[1]))
+
+    async def connect_and_work() -> None:
+        await _work(Channel(*await asyncio.open_connection(sock=connection)), {})
+
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_work(connection))
+        runner.run(connect_and_work())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ MOST_BYTES = 8 << 20  # of any: a request takes 30 to 100 ms before its first by
 ATTEMPTS = 3
 PATIENCE_S = 5.0
 PART_BYTES = 10 << 20  # of an upload; pyarrow cuts its parts there, too
+MOST_PARTS = 10_000  # of an upload to S3
 OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
 
 _S3 = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation: (.*)", re.DOTALL)
@@ -89,6 +90,11 @@ class Store:
     """
 
     is_written = True  # whether it takes outputs
+
+    @property
+    def largest(self) -> int | None:
+        """The most bytes that a file written here can have; None: any number."""
+        return MOST_PARTS * PART_BYTES if self._uri.scheme == "s3" else None
 
     def __init__(self, uri: Uri) -> None:
         self._uri = uri

@@ -40,7 +40,7 @@ def alarms(then: np.ndarray, now: np.ndarray, rows: int, pairs: int) -> Sequence
 
 def _more_of(shares: np.ndarray, label: int) -> np.ndarray:
     """Move 13 % of the rows to one label, from all others alike."""
-    moved = shares * (1 - 0.13 / (1 - shares[label]))
+    moved: np.ndarray = shares * (1 - 0.13 / (1 - shares[label]))
     moved[label] = shares[label] + 0.13
     return moved
 

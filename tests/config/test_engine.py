@@ -31,12 +31,12 @@ def config(**settings: Any) -> Config:
 )
 def test_the_number_of_processes(settings: dict[str, Any], workers: int) -> None:
     """None but this one by default; one a core where only the engine is named."""
-    assert config(**settings).workers == workers
+    assert config(**settings).workers_on(CORES) == workers
 
 
 def test_the_size_of_a_shard() -> None:
     """A sixteenth of a worker's share, within bounds, unless it is given."""
-    engine = config(engine__workers=2).engine
-    sizes = [engine.rows_of(rows) for rows in (0, 1_000_000, 10_000_000, 10**9)]
+    engine = config().engine
+    sizes = [engine.rows_of(rows, 2) for rows in (0, 1_000_000, 10_000_000, 10**9)]
     assert sizes == [65_536, 65_536, 312_500, 1 << 20]
-    assert config(engine__workers=2, engine__shard_rows=7).engine.rows_of(10**9) == 7
+    assert config(engine__workers=2, engine__shard_rows=7).engine.rows_of(10**9, 2) == 7

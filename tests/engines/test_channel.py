@@ -30,7 +30,7 @@ async def test_messages_arrive_in_their_order() -> None:
     """Those of a run at its worker, those of the worker at the run, however large; then the end."""
     ours, theirs = await channels()
     config = Config(loader=Loader(input="in.csv"), writer=Writer(min_score={"a": 0.5}))
-    begin = Begin(config, {"KEY": os.fsdecode(b"no UTF-8: \xe9")}, ["http://a"], 3, is_answered=False)
+    begin = Begin(config, {"KEY": os.fsdecode(b"no UTF-8: \xe9")}, "/", ["http://a"], 3, is_answered=False)
     rows = [Range(4, 9), Range(12, None)], [Position(4, 100, 5)]
     shard = Shard(3, locate("in.csv"), "out.csv", *rows, None, {"model.names": {"0": "a"}})
     for message in (begin, shard, Finish(2.5)):

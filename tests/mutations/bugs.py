@@ -858,7 +858,7 @@ WORKERS = (
         change("os._exit(1)", "await asyncio.Event().wait()"), f"{SPREAD}test_workers_end_with_their_run"),
     bug("small files of a worker that ended are forgotten", "runs.spread:Spread._forget",
         drop("self._waiting.appendleft(files)"), f"{SPREAD}test_small_files_are_given_out_whole"),
-    bug("each worker takes all slots", "runs.spread:Spread._begin",
+    bug("each worker takes all slots", "runs.spread:Spread._message_to",
         change("A // self._most + (B.number < A % self._most)", "A"),
         f"{SPREAD}test_a_fixed_concurrency_is_that_of_all_workers"),
     bug("workers may meet different models", "runs.spread:Spread._learn",

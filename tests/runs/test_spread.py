@@ -27,6 +27,7 @@ from workers import kill, wait_for_workers, wait_until_gone, workers_of
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import load
 from pipeline.engines.channel import Notice
+from pipeline.engines.local import WORKER, LocalProcess
 from pipeline.errors import ModelChanged
 from pipeline.formats.source import TextSpec
 from pipeline.loader import open_source
@@ -180,6 +181,28 @@ def test_a_worker_that_is_killed_costs_what_was_in_flight(tmp_path: Path, fake: 
     assert output.read_bytes() == wanted
     again = sum(fake.answered.values()) - len(fake.answered)
     assert again <= SLOTS * IN_REQUEST + 3 * len(CANARY)
+
+
+def test_a_worker_that_has_stopped_is_ended(tmp_path: Path, fake: FakeServer) -> None:
+    """Its connection is still there, but it says nothing: its rows go to another one."""
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    write_input(source)
+    wanted = output_of_one_process(source, fake)
+    fake.answered.clear()
+    fake.requests.clear()
+    fake.latency_s = LATENCY_S
+    impatient = f"import pipeline.runs.spread as s; s.SILENT_S = 2; {SMALL_BUFFERS}"
+    command = [sys.executable, "-c", impatient, *arguments_for(source, output, fake)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    workers = wait_for_workers(process.pid, 2)
+    while sum(seen.texts == [*CANARY] for seen in fake.requests) < 2:  # until both have begun
+        time.sleep(0.01)
+    os.kill(workers[0], signal.SIGSTOP)
+    fake.latency_s = 0.0
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert b"a worker was ended by SIGKILL" in errors
+    assert output.read_bytes() == wanted
 
 
 def test_workers_end_with_their_run(tmp_path: Path, fake: FakeServer) -> None:
@@ -452,7 +475,7 @@ worker.main()
 """
 RUN_WITH_THESE = """
 import sys, pipeline.engines.local as local, pipeline.cli as cli
-local.MODULE = "dies"
+local.WORKER = "dies"
 sys.exit(cli.main())
 """
 
@@ -496,7 +519,7 @@ async def test_one_worker_speaks_for_all(capfd: pytest.CaptureFixture[str]) -> N
     """All meet the same servers: what several say is said once, and by another one when the first has ended."""
     progress = Progress("quiet")
     spread = Spread(load(None, {"engine.workers": 2}), progress, {}, lambda _: None)
-    workers = [_Worker(number) for number in range(2)]
+    workers = [_Worker(number, LocalProcess(WORKER)) for number in range(2)]
     for worker in workers:
         spread._take(worker, Notice("the server is gone", "gone"))
         spread._take(worker, Notice("texts may be cut", ""))

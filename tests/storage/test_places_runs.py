@@ -391,3 +391,19 @@ def test_status_finds_a_run_in_its_state_directory(tmp_path: Path, fake: FakeSer
     assert "out.csv: interrupted" in classify("status", "./out.csv", *there).stdout
     assert "no run has begun" in classify("status", "out.csv", expect=2).stderr
     assert re.search(r'run\.state_dir = "kept"', classify("check", "in.csv", "--url", fake.url, *there).stdout)
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_an_output_larger_than_an_upload_may_be_is_refused(
+    verb: str, classify: Command, tmp_path: Path, bucket: Bucket, fake: FakeServer
+) -> None:
+    """Before a text is sent: S3 takes 10,000 parts, which pyarrow makes of 10 MiB each."""
+    source = tmp_path / "in.csv"
+    source.write_bytes(content_of("csv", tmp_path))
+    os.truncate(source, 130_000_000_000)  # a file with a hole takes no room
+    output = bucket.uri("out.csv")
+    done = classify(verb, source, "-t", "text", "-o", output, "--url", fake.url, expect=2, env=bucket.environment)
+    assert (
+        f"{output}: the input has 130 GB, and an object can be written there up to 105 GB (10,000 parts)" in done.stderr
+    )
+    assert fake.requests == []
