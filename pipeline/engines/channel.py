@@ -238,7 +238,7 @@ class Channel:
             return None
 
     def abort(self) -> None:
-        """Close the stream at once; whoever receives from it learns that the other side is gone."""
+        """Close the stream without sending what is left; `receive` then returns None, at both ends."""
         self._writer.transport.abort()
 
     async def close(self) -> None:

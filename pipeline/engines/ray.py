@@ -179,7 +179,7 @@ class RayEngine(Engine):
             async with asyncio.timeout(HELLO_S):
                 hello = msgspec.json.decode(await reader.readline(), type=Hello)
             token = next(each for each in self._expected if hmac.compare_digest(each, hello.token))
-        except (OSError, ValueError, TypeError, TimeoutError, StopIteration, msgspec.MsgspecError):
+        except (OSError, ValueError, TypeError, StopIteration, msgspec.MsgspecError):
             writer.close()
             return
         keep_alive(writer.get_extra_info("socket"))

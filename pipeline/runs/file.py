@@ -182,8 +182,10 @@ def _see_fitting(config: Config, source: Source, output: Location) -> None:
         OutputError: it does not.
     """
     largest = output.store.largest if output.store is not None else None
+    if largest is None or config.run.limit_rows is not None:
+        return
     mine, its = ((format_by_ending(name), compression_of(name)) for name in (output.name, source.location.name))
-    if largest is None or config.run.limit_rows is not None or mine != its:
+    if mine != its:
         return
     size = source.location.look()[1]
     if size > largest:
