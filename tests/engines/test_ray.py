@@ -80,13 +80,15 @@ def write_input(path: Path) -> None:
         path.write_text("".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(texts)))
 
 
-def wanted_of(source: Path, server: FakeServer) -> bytes:
-    """What it should be: the output of one process; then nothing has been answered."""
-    output = source.with_name(f"one_{source.name}")
-    finish(start(["run", str(source), "-o", str(output), "--url", server.url]))
+def prepared(folder: Path, name: str, server: FakeServer) -> tuple[Path, Path, bytes]:
+    """An input of that name, where its output will be, and what one process makes of it; nothing is answered then."""
+    source, output = folder / name, folder / f"out{Path(name).suffix}"
+    write_input(source)
+    of_one = source.with_name(f"one_{source.name}")
+    finish(start(["run", str(source), "-o", str(of_one), "--url", server.url]))
     server.answered.clear()
     server.requests.clear()
-    return output.read_bytes()
+    return source, output, of_one.read_bytes()
 
 
 def wait_until_answered(server: FakeServer, texts: int) -> None:
@@ -101,9 +103,7 @@ def test_the_output_is_that_of_one_process(
     name: str, shards: int, tmp_path: Path, fake: FakeServer, cluster: RayCluster
 ) -> None:
     """Byte for byte, however many shards there are, and each row is asked for once."""
-    source, output = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
-    write_input(source)
-    wanted = wanted_of(source, fake)
+    source, output, wanted = prepared(tmp_path, name, fake)
     fake.latency_s = 0.02
     finish(start(arguments_for(source, output, fake, cluster, f"engine.shard_rows={ROWS // shards}")))
     assert output.read_bytes() == wanted
@@ -125,9 +125,7 @@ def test_what_is_killed_costs_what_was_in_flight(
     name: str, killed: str, tmp_path: Path, fake: FakeServer, cluster: RayCluster
 ) -> None:
     """The output is the same; a run that was killed goes on, on one machine if it is told so."""
-    source, output = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
-    write_input(source)
-    wanted = wanted_of(source, fake)
+    source, output, wanted = prepared(tmp_path, name, fake)
     fake.latency_s = LATENCY_S
     arguments = arguments_for(source, output, fake, cluster, "engine.shard_rows=400")
     process = start(arguments)
@@ -170,9 +168,7 @@ def test_a_signal_ends_it_and_its_workers(
     number: int, code: int, tmp_path: Path, fake: FakeServer, cluster: RayCluster
 ) -> None:
     """What is answered is kept, and nobody asks any more."""
-    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
-    write_input(source)
-    wanted = wanted_of(source, fake)
+    source, output, wanted = prepared(tmp_path, "in.csv", fake)
     fake.latency_s = LATENCY_S
     arguments = arguments_for(source, output, fake, cluster, "engine.shard_rows=400")
     process = start(arguments)
@@ -207,9 +203,7 @@ def test_secrets_are_in_no_file_of_ray(tmp_path: Path, fake: FakeServer, cluster
 
 def test_more_workers_than_the_cluster_has_room_for(tmp_path: Path, fake: FakeServer, cluster: RayCluster) -> None:
     """Those that are there do it, and those that wait for room are taken back."""
-    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
-    write_input(source)
-    wanted = wanted_of(source, fake)
+    source, output, wanted = prepared(tmp_path, "in.csv", fake)
     more = ["--set", "engine.shard_rows=400", "--workers", str(3 * CORES), "--set", "request.concurrency=64"]
     finish(start([*arguments_for(source, output, fake, cluster), *more]))
     assert output.read_bytes() == wanted
